@@ -1,0 +1,1 @@
+"""The leaf package: environment, errors, data types, shapes and logging. Imports nothing of Redline."""

@@ -1,0 +1,75 @@
+"""The one table of data types: what each is called in ONNX, numpy and C, and how wide it is."""
+
+from dataclasses import dataclass, field
+
+import ml_dtypes
+import numpy as np
+
+from redline.base.errors import RedlineError, closest
+
+
+@dataclass(frozen=True)
+class DType:
+    """An element type. Two DTypes are the same type exactly when their names are equal."""
+
+    name: str
+    numpy: np.dtype = field(compare=False)
+    onnx: int = field(compare=False)  # the number of onnx.TensorProto.DataType
+    c: str = field(compare=False)  # the type of one element in generated C
+    kind: str = field(compare=False)  # "f" floating, "i" signed, "u" unsigned, "b" boolean
+    v2: str = field(compare=False)  # the name in the KServe v2 protocol; "" where it has none
+
+    @property
+    def size(self) -> int:
+        """Bytes of one element in memory (the 4-bit types take a whole byte)."""
+        return self.numpy.itemsize
+
+    @property
+    def is_float(self) -> bool:
+        return self.kind == "f"
+
+    @property
+    def is_integer(self) -> bool:
+        return self.kind in "iu"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def _dtype(name: str, onnx: int, c: str, kind: str, v2: str = "", numpy: type | None = None) -> DType:
+    return DType(name, np.dtype(numpy or name), onnx, c, kind, v2)
+
+
+float32 = _dtype("float32", 1, "float", "f", "FP32")
+uint8 = _dtype("uint8", 2, "uint8_t", "u", "UINT8")
+int8 = _dtype("int8", 3, "int8_t", "i", "INT8")
+uint16 = _dtype("uint16", 4, "uint16_t", "u", "UINT16")
+int16 = _dtype("int16", 5, "int16_t", "i", "INT16")
+int32 = _dtype("int32", 6, "int32_t", "i", "INT32")
+int64 = _dtype("int64", 7, "int64_t", "i", "INT64")
+bool_ = _dtype("bool", 9, "uint8_t", "b", "BOOL")
+float16 = _dtype("float16", 10, "rl_half", "f", "FP16")
+float64 = _dtype("float64", 11, "double", "f", "FP64")
+uint32 = _dtype("uint32", 12, "uint32_t", "u", "UINT32")
+uint64 = _dtype("uint64", 13, "uint64_t", "u", "UINT64")
+bfloat16 = _dtype("bfloat16", 16, "rl_bf16", "f", "BF16", ml_dtypes.bfloat16)
+
+ALL = (float32, uint8, int8, uint16, int16, int32, int64, bool_, float16, float64, uint32, uint64, bfloat16)
+BY_NAME = {d.name: d for d in ALL}
+BY_ONNX = {d.onnx: d for d in ALL}
+BY_NUMPY = {d.numpy: d for d in ALL}
+
+
+def from_name(name: str) -> DType:
+    """The type called ``name``; raises RedlineError with the closest name for an unknown one."""
+    if name not in BY_NAME:
+        raise RedlineError("dtype", f"unknown data type {name!r}", closest(name, BY_NAME))
+    return BY_NAME[name]
+
+
+def from_numpy(dtype: np.dtype | type) -> DType:
+    """The type of a numpy array's elements; raises RedlineError for strings, objects, complex numbers and the like."""
+    key = np.dtype(dtype)
+    if key not in BY_NUMPY:
+        raise RedlineError("dtype", f"numpy type {key} has no counterpart", closest(str(key), BY_NAME))
+    return BY_NUMPY[key]
