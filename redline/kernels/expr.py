@@ -9,33 +9,50 @@ output axes. ``Load`` reads an operand at any coordinates, affine or not. ``Acc`
 product, the reduced value) in an epilogue.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 from redline.base import dtypes
 from redline.base.dtypes import DType
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Expr:
-    """A scalar of type ``dtype``."""
+    """A scalar of type ``dtype``. Equal by structure; hash and text take time linear in the distinct subexpressions."""
 
     dtype: DType
 
+    @cached_property
+    def digest(self) -> bytes:
+        """A hash of the whole structure: comparing two trees never walks them, however much they share."""
+        parts = (getattr(self, f.name) for f in fields(self))
+        return hashlib.sha256(repr((type(self).__name__, *map(_digest_part, parts))).encode()).digest()
 
-@dataclass(frozen=True)
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Expr) and self.digest == other.digest)
+
+    def __repr__(self) -> str:
+        return text(self)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Lit(Expr):
     value: float | int | bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Index(Expr):
     """The coordinate along ``axis``, an int64."""
 
     axis: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Load(Expr):
     """Element ``index`` of read operand ``operand``; one expression per axis of the operand."""
 
@@ -43,19 +60,25 @@ class Load(Expr):
     index: tuple[Expr, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Acc(Expr):
     """Value number ``slot`` of the kernel's own computation, available in its epilogue."""
 
     slot: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Call(Expr):
     """A primitive of functions.py applied to arguments, e.g. ``add``, ``exp``, ``where``, ``cast``."""
 
     fn: str
     args: tuple[Expr, ...]
+
+
+def _digest_part(part: object) -> object:
+    if isinstance(part, tuple):
+        return tuple(map(_digest_part, part))
+    return part.digest if isinstance(part, Expr) else part
 
 
 def lit(value: float | int | bool, dtype: DType) -> Lit:
@@ -134,6 +157,24 @@ def substitute_indices(expr: Expr, coordinates: Sequence[Expr]) -> Expr:
 
 def loads(expr: Expr) -> list[Load]:
     return [node for node in walk(expr) if isinstance(node, Load)]
+
+
+def text(expr: Expr) -> str:
+    """One line that identifies ``expr``: its distinct subexpressions in order, each naming its arguments by number."""
+    number: dict[Expr, str] = {}
+    parts = []
+    for node in walk(expr):
+        if isinstance(node, Lit):
+            number[node] = f"{node.value!r}:{node.dtype}"
+        elif isinstance(node, Index):
+            number[node] = f"i{node.axis}"
+        elif isinstance(node, Acc):
+            number[node] = f"acc{node.slot}:{node.dtype}"
+        else:
+            name = node.fn if isinstance(node, Call) else f"load{node.operand}" if isinstance(node, Load) else "?"
+            number[node] = f"%{len(parts)}"
+            parts.append(f"%{len(parts)}={name}:{node.dtype}({','.join(number[c] for c in children(node))})")
+    return "; ".join(parts) if parts else number[expr]
 
 
 def _simplify(node: Call) -> Expr:
