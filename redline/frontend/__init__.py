@@ -1,0 +1,59 @@
+"""The front end: an ONNX model becomes a Graph of the newest operator semantics. The only package that imports onnx."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from redline.base.errors import ModelError
+from redline.base.shapes import StaticShape
+from redline.frontend.convert import Converter, Frame
+from redline.frontend.inputs import bind_inputs
+from redline.frontend.read import Source, opset_version, read
+from redline.frontend.scope import Scope
+from redline.frontend.unsupported import Unsupported, error_of
+from redline.ir import Graph
+
+__all__ = ["Source", "Unsupported", "load", "unsupported"]
+
+_NONE: Mapping[str, StaticShape] = {}
+_FROZEN: Mapping[str, np.ndarray] = {}
+
+
+def load(source: Source, *, shapes: Mapping[str, StaticShape] = _NONE, freeze: Mapping[str, np.ndarray] = _FROZEN) -> Graph:
+    """The model as a Graph; ``source`` is a path, the bytes of one, or a ModelProto.
+
+    ``shapes`` fixes the shapes of inputs by name, and with them every other input's dimension of the same symbol;
+    dimensions that stay open are symbols in the graph's types. ``freeze`` turns inputs into constants.
+    Raises ModelError when the model is malformed, UnsupportedError naming all nodes that cannot be built, and
+    RedlineError when the shapes or arrays do not fit the model.
+    """
+    graph, found = _convert(source, shapes, freeze)
+    if found or graph is None:
+        raise error_of(found)
+    return graph
+
+
+def unsupported(source: Source, shapes: Mapping[str, StaticShape] = _NONE) -> list[Unsupported]:
+    """Every node that cannot be built at these shapes, in the model's order; empty when ``load`` would succeed."""
+    return _convert(source, shapes, _FROZEN)[1]
+
+
+def _convert(
+    source: Source, shapes: Mapping[str, StaticShape], freeze: Mapping[str, np.ndarray]
+) -> tuple[Graph | None, list[Unsupported]]:
+    model, folder = read(source)
+    proto = model.graph
+    converter, scope = Converter(model, folder), Scope()
+    converter.initializers(proto, scope)
+    own = [item for item in proto.input if item.name not in scope.values and item.name not in scope.lost]
+    values, nodes = bind_inputs(own, shapes, freeze)
+    for name, value in values.items():
+        scope.define(name, value, "model")
+    converter.body(proto.node, Frame(scope, opset_version(model.opset_import, "model")))
+    names = [item.name for item in proto.output]
+    if len(set(names)) < len(names) or not names:
+        raise ModelError("model", f"its outputs are {names}", "at least one, each name once")
+    outputs = [(name, scope.find(name, "model")) for name in names]
+    if converter.unsupported:
+        return None, converter.unsupported
+    return Graph(proto.name, nodes, tuple((name, value) for name, value in outputs if value is not None)), []
