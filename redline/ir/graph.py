@@ -97,8 +97,8 @@ def input_node(name: str, type: TensorType) -> Node:
 
 
 def constant(array: np.ndarray, name: str = "") -> Value:
-    """A leaf holding ``array``, which is made read-only."""
-    array = np.asarray(array)
+    """A leaf holding a read-only view of ``array``."""
+    array = np.asarray(array).view()
     array.setflags(write=False)
     kind = TensorType(dtypes.from_numpy(array.dtype), array.shape)
     return Node(CONSTANT, (), (kind,), MappingProxyType({"value": array}), name).out

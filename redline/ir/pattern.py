@@ -1,16 +1,18 @@
 """Patterns: what a piece of graph must look like for a rule to fire.
 
-    gelu = Pat("Mul", Pat("Mul", x := Any_("x"), Pat("Add", Pat("Erf", ...), Const(1.0))), Const(0.5))
+    swish = Pat("Mul", Any_("x"), Pat("Sigmoid", Any_("x")), any_order=True)
 
-``match(pattern, value)`` gives the bindings of the named parts, or None. Operators named in ``commutative`` try both
-orders of two inputs.
+``match(pattern, value)`` gives the bindings of the named parts, or None. With ``any_order`` the two inputs are tried in
+both orders; backtracking is complete, so keep patterns small.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 
+from redline.base import dtypes
 from redline.ir.graph import Value
 
 Bindings = dict[str, Value]
@@ -25,23 +27,25 @@ class Any_:
 
 @dataclass(frozen=True)
 class Const:
-    """A constant. With ``value``: all its elements are within ``rtol`` of it. With ``name``: it is bound."""
+    """A constant. With ``value``: it is not empty and each element is within ``rtol``, or the rounding of its own type, of it.
+
+    With ``name`` it is bound. Constants are the same value only when they are the same node, so eliminate equal ones first.
+    """
 
     value: float | None = None
     name: str = ""
-    rtol: float = 1e-3
+    rtol: float = 1e-5
 
 
 class Pat:
     """Output 0 of a node ``op`` (or any of a tuple of ops) whose leading inputs match; ``name`` binds its value."""
 
-    def __init__(self, op: str | tuple[str, ...], *inputs: "Pattern", name: str = "") -> None:
+    def __init__(self, op: str | tuple[str, ...], *inputs: "Pattern", name: str = "", any_order: bool = False) -> None:
         self.ops = (op,) if isinstance(op, str) else op
-        self.inputs, self.name = inputs, name
+        self.inputs, self.name, self.any_order = inputs, name, any_order
 
 
 Pattern = Any_ | Const | Pat
-COMMUTATIVE = frozenset({"Add", "Mul"})
 
 
 def match(pattern: Pattern, value: Value | None) -> Bindings | None:
@@ -67,7 +71,7 @@ def _match(pattern: Pattern, value: Value | None, bound: Bindings) -> Iterator[B
             yield from _bind(pattern.name, value, bound)
     elif value.op in pattern.ops and value.index == 0 and len(value.node.inputs) >= len(pattern.inputs):
         inputs = value.node.inputs[: len(pattern.inputs)]
-        orders = [inputs, inputs[::-1]] if value.op in COMMUTATIVE and len(inputs) == 2 else [inputs]
+        orders = [inputs, inputs[::-1]] if pattern.any_order else [inputs]
         for order in orders:
             for inner in _match_all(pattern.inputs, order, bound):
                 yield from _bind(pattern.name, value, inner)
@@ -84,6 +88,6 @@ def _match_all(patterns: tuple[Pattern, ...], values: tuple[Value | None, ...], 
 def _close(array: np.ndarray, pattern: Const) -> bool:
     if pattern.value is None:
         return True
-    if array.size == 0 or array.dtype.kind not in "fiub":
-        return False
-    return bool(np.all(np.abs(array.astype(np.float64) - pattern.value) <= pattern.rtol * abs(pattern.value)))
+    kind = dtypes.from_numpy(array.dtype)
+    rtol = max(pattern.rtol, float(ml_dtypes.finfo(array.dtype).eps)) if kind.is_float else 0.0
+    return array.size > 0 and bool(np.all(np.abs(array.astype(np.float64) - pattern.value) <= rtol * abs(pattern.value)))

@@ -1,10 +1,10 @@
-"""Rewriting: rules applied to every node, inputs first, until nothing changes.
+"""Rewriting: rules applied to every node, inputs first, until nothing changes; and replacing values by others outright.
 
 A rule looks at one node whose inputs are already rewritten and answers with the values that replace its outputs, or
 None. It may ask the rewriter how often a value is read. Replacements must have the types of what they replace.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from redline.base.errors import RedlineError
@@ -30,25 +30,30 @@ class Rewriter:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.mapped: dict[Value, Value] = {}
-        self._uses: dict[Value, int] = {}
         self.fired: dict[str, int] = {}
+        self._uses: dict[Value, int] = {}
+        self._settled: set[Node] = set()
 
     def uses(self, value: Value) -> int:
-        """How many reads ``value`` has; 1 for a value made by a rule in this walk."""
+        """How many reads ``value`` has; 1 for a value made by a rule in this walk. For deciding on profit, never on truth."""
         return self._uses.get(value, 1)
 
     def walk(self, rules: Sequence[Rule]) -> Graph:
         for node in self.graph.nodes:
-            inputs = tuple(None if v is None else self.mapped[v] for v in node.inputs)
-            fresh = node.with_inputs(inputs)
-            self._record(node, self._apply(rules, fresh) or fresh.outputs())
+            fresh = node.with_inputs(tuple(v and self.mapped[v] for v in node.inputs))
+            reads = [self.graph.uses.get(value, 0) for value in node.outputs()]
+            self._uses.update(zip(fresh.outputs(), reads, strict=True))
+            values = self._apply(rules, fresh)
+            if values is not None:
+                for value, count in zip(values, reads, strict=True):
+                    self._uses[value] = self._uses.get(value, 0) + count
+            self._settle(node, values or fresh.outputs())
         outputs = tuple((name, self.mapped[value]) for name, value in self.graph.outputs)
         return Graph(self.graph.name, self.graph.inputs, outputs)
 
-    def _record(self, old: Node, values: tuple[Value, ...]) -> None:
-        for before, after in zip(old.outputs(), values, strict=True):
-            self.mapped[before] = after
-            self._uses[after] = self._uses.get(after, 0) + self.graph.uses.get(before, 0)
+    def _settle(self, old: Node, values: tuple[Value, ...]) -> None:
+        self.mapped.update(zip(old.outputs(), values, strict=True))
+        self._settled.update(value.node for value in values)
 
     def _apply(self, rules: Sequence[Rule], node: Node) -> tuple[Value, ...] | None:
         for rule in rules:
@@ -71,24 +76,38 @@ class Rewriter:
 
     def _adopt(self, values: tuple[Value, ...], old: Node) -> tuple[Value, ...]:
         """Gives the nodes that a rule has just made the provenance of the nodes they stand for."""
-        known = {value.node for value in self.mapped.values()}
         boundary: set[Node] = set()
-        fresh: dict[Node, None] = {}
-        stack = [value.node for value in values]
-        while stack:
-            node = stack.pop()
-            if node in known or node is old or node.op in (INPUT, CONSTANT):
+
+        def is_fresh(node: Node) -> bool:
+            known = node is old or node in self._settled or node.op in (INPUT, CONSTANT)
+            if known:
                 boundary.add(node)
-            elif node not in fresh:
-                fresh[node] = None
-                stack += [v.node for v in node.inputs if v is not None]
+            return not known
+
+        fresh = _ordered((value.node for value in values), is_fresh)
         origin = _origin_between(old, boundary)
         renewed: dict[Node, Node] = {}
-        for node in Graph("", (), tuple(("", v) for v in values)).nodes:
-            if node in fresh:
-                inputs = tuple(v and Value(renewed.get(v.node, v.node), v.index) for v in node.inputs)
-                renewed[node] = replace(node, inputs=inputs, origin=node.origin or origin, name=node.name or old.name)
+        for node in fresh:
+            inputs = tuple(v and Value(renewed.get(v.node, v.node), v.index) for v in node.inputs)
+            renewed[node] = replace(node, inputs=inputs, origin=node.origin or origin, name=node.name or old.name)
+        self._settled.update(renewed.values())
         return tuple(Value(renewed.get(v.node, v.node), v.index) for v in values)
+
+
+def _ordered(roots: Iterable[Node], enter: Callable[[Node], bool]) -> list[Node]:
+    """The nodes reachable from ``roots`` through nodes that ``enter`` accepts, inputs of a node before the node."""
+    done: dict[Node, None] = {}
+    stack = [(node, False) for node in roots]
+    while stack:
+        node, expanded = stack.pop()
+        if node in done:
+            continue
+        if expanded:
+            done[node] = None
+        elif enter(node):
+            stack.append((node, True))
+            stack += [(v.node, False) for v in reversed(node.inputs) if v is not None]
+    return list(done)
 
 
 def _origin_between(old: Node, boundary: set[Node]) -> tuple[str, ...]:
@@ -118,3 +137,33 @@ def rewrite(graph: Graph, rules: Sequence[Rule]) -> tuple[Graph, dict[str, int]]
             return graph, total
     seen = f"rules {sorted(total)} did not come to rest in {MAX_ROUNDS} rounds"
     raise RedlineError("rewrite", seen, "", "this is a bug in Redline")
+
+
+def substitute(graph: Graph, replacements: Mapping[Value, Value]) -> Graph:
+    """``graph`` reading the replacement of each value instead of the value, in the replacements' own inputs too.
+
+    A replacement may read any value of the graph but what depends on the value it replaces.
+    """
+    for before, after in replacements.items():
+        if before.type != after.type:
+            raise RedlineError("substitute", f"{before!r} of {before.type} became {after.type}", "", "this is a bug in Redline")
+
+    def final(value: Value) -> Value:
+        while value in replacements:
+            value = replacements[value]
+        return value
+
+    renewed: dict[Node, Node] = {}
+    stack = [(final(value).node, False) for _, value in graph.outputs]
+    while stack:
+        node, expanded = stack.pop()
+        if node in renewed:
+            continue
+        inputs = [v and final(v) for v in node.inputs]
+        if expanded:
+            renewed[node] = node.with_inputs(tuple(v and Value(renewed[v.node], v.index) for v in inputs))
+        else:
+            stack.append((node, True))
+            stack += [(v.node, False) for v in reversed(inputs) if v is not None]
+    outputs = tuple((name, Value(renewed[final(v).node], final(v).index)) for name, v in graph.outputs)
+    return Graph(graph.name, graph.inputs, outputs)
