@@ -34,3 +34,8 @@ def compiler() -> str:
 def num_threads() -> int:
     """REDLINE_NUM_THREADS: the most threads an engine may use; 0 means as many as the process is allowed cores."""
     return _integer("REDLINE_NUM_THREADS", 0, 0, 1024)
+
+
+def child_environment(**changes: str) -> dict[str, str]:
+    """The environment for a process that Redline starts: this one's, with ``changes``."""
+    return {**os.environ, **changes}

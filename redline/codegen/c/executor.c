@@ -1,0 +1,137 @@
+/* Runs a plan: every thread walks all the steps and takes chunks of each, first its own share, then what others left.
+ *
+ * A share is the same part of every step, so a thread finds in its cache what it wrote in the step before. A step with a
+ * barrier waits until the count of finished chunks says that all earlier steps are done; a thread that came late or was
+ * stopped by the system between two chunks therefore holds up nobody.
+ *
+ * Workspace: the plan's temporary tensors, the state below, a line of counters for each (step, thread), then each thread's
+ * scratch. A counter is (run number << 32 | chunks taken), so that it need not be cleared: one of an earlier run means 0.
+ */
+
+typedef struct {
+    uint32_t run;
+    _Alignas(RL_LINE) _Atomic uint32_t finished; /* chunks, counted from the plan's first */
+} state;
+
+typedef struct {
+    const rl_call *call;
+    state *state;
+    char *counters, *scratch;
+    int32_t num_threads;
+} job;
+
+static int64_t round_up(int64_t bytes) { return (bytes + RL_LINE - 1) / RL_LINE * RL_LINE; }
+
+static int64_t counter_bytes(int32_t capacity) { return (int64_t)rl_plan_table.num_steps * capacity * RL_LINE; }
+
+int32_t rl_abi(void) { return RL_ABI; }
+
+int32_t rl_num_steps(void) { return rl_plan_table.num_steps; }
+
+int64_t rl_workspace_bytes(int32_t capacity) {
+    const rl_plan *plan = &rl_plan_table;
+    return round_up(plan->arena_bytes) + (int64_t)sizeof(state) + counter_bytes(capacity) +
+           round_up(plan->scratch_bytes) * capacity;
+}
+
+/* The next chunk of a share of `length` chunks, or -1 when all are taken. */
+static int64_t take_chunk(_Atomic uint64_t *counter, uint32_t run, uint32_t length) {
+    uint64_t value = atomic_load_explicit(counter, memory_order_relaxed);
+    while (value >> 32 != run) {
+        if (atomic_compare_exchange_weak(counter, &value, (uint64_t)run << 32 | 1)) return 0;
+    }
+    if ((uint32_t)value >= length) return -1;
+    uint32_t taken = (uint32_t)atomic_fetch_add(counter, 1);
+    return taken < length ? (int64_t)taken : -1;
+}
+
+static void *address(const rl_call *call, const rl_ref *ref) {
+    switch (ref->space) {
+        case RL_ARENA: return call->arena + ref->offset;
+        case RL_WEIGHTS: return (char *)call->weights + ref->offset;
+        case RL_INPUT: return (char *)call->inputs[ref->index] + ref->offset;
+        default: return (char *)call->outputs[ref->index] + ref->offset;
+    }
+}
+
+/* Runs the chunks of a step that this thread can get; gives their number. */
+static uint32_t run_step(const job *j, int32_t index, const rl_step *step, int32_t thread) {
+    void *args[rl_plan_table.max_refs + 1];
+    for (int32_t i = 0; i < step->num_refs; i++) args[i] = address(j->call, &rl_plan_table.refs[step->first_ref + i]);
+    void *scratch = j->scratch + round_up(rl_plan_table.scratch_bytes) * thread;
+    uint64_t n = step->num_chunks, threads = (uint64_t)j->num_threads;
+    uint32_t done = 0;
+    for (int32_t turn = 0; turn < j->num_threads; turn++) {
+        uint64_t owner = (uint64_t)(thread + turn) % threads;
+        uint64_t first = (n * owner + threads - 1) / threads, end = (n * (owner + 1) + threads - 1) / threads;
+        if (first == end) continue;
+        int64_t line = (int64_t)index * j->call->capacity + (int64_t)owner;
+        _Atomic uint64_t *counter = (_Atomic uint64_t *)(j->counters + line * RL_LINE);
+        int64_t chunk;
+        while ((chunk = take_chunk(counter, j->state->run, (uint32_t)(end - first))) >= 0) {
+            step->kernel(args, scratch, (int64_t)first + chunk);
+            done++;
+        }
+    }
+    return done;
+}
+
+static void wait_for(state *s, uint32_t chunks) {
+    for (rl_wait wait = {0}; atomic_load_explicit(&s->finished, memory_order_acquire) < chunks;) rl_wait_turn(&wait);
+}
+
+static double now_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void walk(void *data, int32_t thread) {
+    const job *j = data;
+    const rl_call *call = j->call;
+    double started = call->step_seconds ? now_seconds() : 0;
+    for (int32_t i = call->first_step; i < call->end_step; i++) {
+        const rl_step *step = &rl_plan_table.steps[i];
+        uint32_t end = step->first_chunk + step->num_chunks;
+        if (!call->step_seconds && atomic_load_explicit(&j->state->finished, memory_order_acquire) >= end) continue;
+        if (step->barrier || call->step_seconds) wait_for(j->state, step->first_chunk);
+        uint32_t done = run_step(j, i, step, thread);
+        if (done) atomic_fetch_add(&j->state->finished, done);
+        if (call->step_seconds && thread == 0) {
+            wait_for(j->state, end);
+            double ended = now_seconds();
+            call->step_seconds[i] = ended - started;
+            started = ended;
+        }
+    }
+}
+
+/* Every thread computes with the default rounding and denormals, whatever its owner has set. */
+static void walk_in_default_float_mode(void *data, int32_t thread) {
+    unsigned mode = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(0x1f80);
+    walk(data, thread);
+    __builtin_ia32_ldmxcsr(mode);
+}
+
+/* The threads that can help: no more than asked, made, allowed to run by the affinity mask, or busy with the widest step. */
+static int32_t useful_threads(const rl_pool *pool, const rl_call *call) {
+    int32_t n = call->num_threads < call->capacity ? call->num_threads : call->capacity;
+    if (n > pool->num_threads) n = pool->num_threads;
+    if ((uint32_t)n > rl_plan_table.max_chunks) n = (int32_t)rl_plan_table.max_chunks;
+    cpu_set_t allowed;
+    if (n > 1 && sched_getaffinity(0, sizeof allowed, &allowed) == 0 && CPU_COUNT(&allowed) < n) n = CPU_COUNT(&allowed);
+    return n < 1 ? 1 : n;
+}
+
+int32_t rl_run(rl_pool *pool, const rl_call *call) {
+    if (pool->abi != RL_ABI) return -1;
+    if (call->first_step >= call->end_step) return 0;
+    state *s = (state *)(call->arena + round_up(rl_plan_table.arena_bytes));
+    char *counters = (char *)(s + 1);
+    if (++s->run == 0) s->run = 1;
+    atomic_store(&s->finished, rl_plan_table.steps[call->first_step].first_chunk);
+    job j = {call, s, counters, counters + counter_bytes(call->capacity), useful_threads(pool, call)};
+    pool->run(pool, j.num_threads, walk_in_default_float_mode, &j);
+    return 0;
+}

@@ -1,0 +1,96 @@
+/* The C side of an engine: what the runtime calls, and the tables of a plan. Put in front of pool.c, executor.c and the
+ * plan's own text. */
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <time.h>
+#include <unistd.h>
+
+#define RL_ABI 1  /* changes with every change of rl_pool, rl_call or the functions below */
+#define RL_LINE 64
+#define EXPORT __attribute__((visibility("default")))
+#define HIDDEN __attribute__((visibility("hidden")))
+
+/* A pool of threads. It is made by the code of one engine and used by that of others, so they agree on this struct. */
+typedef struct rl_pool rl_pool;
+struct rl_pool {
+    int32_t abi;
+    int32_t num_threads;
+    /* Calls body(data, 0) on the caller's thread and body(data, t), 0 < t < num_threads, on those of the pool that wake
+     * in time; returns when all that were called have returned. body must not depend on how many are called. */
+    void (*run)(rl_pool *, int32_t num_threads, void (*body)(void *data, int32_t thread), void *data);
+    void (*free)(rl_pool *);
+    void *_Atomic crew;
+};
+
+/* One inference. The arena is rl_workspace_bytes(capacity) long, 64-byte aligned, zero before its first use, and never
+ * used by two calls at once. */
+typedef struct {
+    char *arena;
+    const char *weights;
+    void *const *inputs;
+    void *const *outputs;
+    double *step_seconds; /* NULL, or one for each step: then every step waits for the one before */
+    int32_t num_threads;  /* the most to use; 1..capacity */
+    int32_t capacity;
+    int32_t first_step, end_step;
+} rl_call;
+
+EXPORT int32_t rl_abi(void);
+EXPORT int32_t rl_num_steps(void);
+EXPORT int64_t rl_workspace_bytes(int32_t capacity);
+EXPORT rl_pool *rl_pool_new(int32_t num_threads);
+EXPORT void rl_pool_free(rl_pool *);
+EXPORT int32_t rl_run(rl_pool *, const rl_call *); /* 0, or -1 when the pool's ABI is another */
+
+typedef void rl_kernel(void *const *args, void *scratch, int64_t chunk);
+
+enum { RL_ARENA, RL_WEIGHTS, RL_INPUT, RL_OUTPUT };
+
+typedef struct {
+    int32_t space, index;
+    int64_t offset;
+} rl_ref;
+
+typedef struct {
+    rl_kernel *kernel;
+    uint32_t num_chunks, first_chunk; /* first_chunk: the sum of the earlier steps' num_chunks */
+    int32_t first_ref, num_refs, barrier;
+} rl_step;
+
+typedef struct {
+    const rl_step *steps;
+    const rl_ref *refs;
+    int32_t num_steps, max_refs;
+    uint32_t max_chunks;
+    int64_t arena_bytes, scratch_bytes;
+} rl_plan;
+
+extern HIDDEN const rl_plan rl_plan_table;
+
+/* Waiting: spin for some microseconds, then let others run, then sleep, so that a wait is short when the other side is
+ * running and harmless when it is not (fewer cores than threads). */
+typedef struct {
+    uint32_t turns;
+} rl_wait;
+
+static inline void rl_wait_turn(rl_wait *wait) {
+    uint32_t turn = wait->turns++;
+    if (turn < 1000) {
+        __builtin_ia32_pause();
+    } else if (turn < 1200) {
+        sched_yield();
+    } else {
+        nanosleep(&(struct timespec){0, 50000}, NULL);
+    }
+}

@@ -1,0 +1,76 @@
+"""The step table of an engine as C text: what executor.c walks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+from redline.base.errors import BuildError
+
+
+class Space(IntEnum):
+    """Where an operand lives; the values are those of executor.h."""
+
+    ARENA = 0
+    WEIGHTS = 1
+    INPUT = 2
+    OUTPUT = 3
+
+
+@dataclass(frozen=True)
+class Ref:
+    """An address: ``offset`` bytes into the arena, the weights, or input or output number ``index``."""
+
+    space: Space
+    offset: int = 0
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel call. ``refs`` in the order of its ``args``: what it reads, then what it writes.
+
+    ``barrier``: every earlier step must be finished before a chunk of this one starts. Without it the step may
+    overlap the earlier ones, back to the last step with a barrier.
+    """
+
+    symbol: str
+    num_chunks: int
+    refs: tuple[Ref, ...]
+    barrier: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of an engine. ``arena_bytes`` holds the temporary tensors, ``scratch_bytes`` is for each thread."""
+
+    steps: tuple[Step, ...]
+    arena_bytes: int
+    scratch_bytes: int = 0
+
+
+def render(plan: Plan) -> str:
+    """C text that defines ``rl_plan_table`` of executor.h. Raises BuildError for a plan that is too large."""
+    if sum(step.num_chunks for step in plan.steps) >= 1 << 31:
+        raise BuildError("plan", "the plan has 2^31 chunks or more", "", "use schedules with larger chunks")
+    return "\n".join(_lines(plan)) + "\n"
+
+
+def _lines(plan: Plan) -> Iterator[str]:
+    for symbol in dict.fromkeys(step.symbol for step in plan.steps):
+        yield f"void {symbol}(void *const *args, void *scratch, int64_t chunk);"
+    refs = [ref for step in plan.steps for ref in step.refs] or [Ref(Space.ARENA)]
+    yield f"static const rl_ref refs[{len(refs)}] = {{"
+    yield from (f"    {{{int(ref.space)}, {ref.index}, {ref.offset}}}," for ref in refs)
+    yield "};"
+    yield f"static const rl_step steps[{max(1, len(plan.steps))}] = {{"
+    first_ref = first_chunk = 0
+    for step in plan.steps:
+        yield f"    {{{step.symbol}, {step.num_chunks}, {first_chunk}, {first_ref}, {len(step.refs)}, {int(step.barrier)}}},"
+        first_ref += len(step.refs)
+        first_chunk += step.num_chunks
+    yield "};" if plan.steps else "    {0}};"
+    max_chunks = max((step.num_chunks for step in plan.steps), default=0)
+    max_refs = max((len(step.refs) for step in plan.steps), default=0)
+    yield "HIDDEN const rl_plan rl_plan_table = {"
+    yield f"    steps, refs, {len(plan.steps)}, {max_refs}, {max_chunks}, {plan.arena_bytes}, {plan.scratch_bytes}"
+    yield "};"

@@ -1,0 +1,73 @@
+"""The code of an engine in this process: a shared object loaded from memory, and its C functions.
+
+This runs native code. Load only engines from people whose programs you would run.
+"""
+
+import _ctypes
+import ctypes
+import os
+from collections.abc import Sequence
+from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_void_p
+
+from redline.base.errors import EngineError
+
+ABI = 1  # RL_ABI of executor.h
+
+
+class Call(ctypes.Structure):
+    """rl_call of executor.h."""
+
+    _fields_ = (
+        ("arena", c_void_p),
+        ("weights", c_void_p),
+        ("inputs", POINTER(c_void_p)),
+        ("outputs", POINTER(c_void_p)),
+        ("step_seconds", POINTER(c_double)),
+        ("num_threads", c_int32),
+        ("capacity", c_int32),
+        ("first_step", c_int32),
+        ("end_step", c_int32),
+    )
+
+
+class Library:
+    """The functions of one loaded engine. Close it only when nothing uses its code any more."""
+
+    def __init__(self, path: str, name: str) -> None:
+        try:
+            code = ctypes.CDLL(path)
+            self.run = code.rl_run
+            self.workspace_bytes = code.rl_workspace_bytes
+            self.pool_new, self.pool_free = code.rl_pool_new, code.rl_pool_free
+            self.abi, self.num_steps = code.rl_abi(), code.rl_num_steps()
+        except (OSError, AttributeError) as error:
+            raise EngineError(name, f"its code cannot be loaded: {error}", "", "build the engine again") from error
+        self._handle: int | None = code._handle
+        self.run.argtypes, self.run.restype = (c_void_p, c_void_p), c_int32
+        self.workspace_bytes.argtypes, self.workspace_bytes.restype = (c_int32,), c_int64
+        self.pool_new.argtypes, self.pool_new.restype = (c_int32,), c_void_p
+        self.pool_free.argtypes, self.pool_free.restype = (c_void_p,), None
+        if self.abi != ABI:
+            seen = f"its code has interface {self.abi}"
+            raise EngineError(name, seen, f"this version of Redline runs interface {ABI}", "build the engine again")
+
+    @staticmethod
+    def from_bytes(code: bytes | memoryview, name: str = "engine") -> "Library":
+        """Loads a shared object through a file that exists in memory only."""
+        descriptor = os.memfd_create("redline-engine", os.MFD_CLOEXEC)
+        try:
+            with os.fdopen(os.dup(descriptor), "wb") as file:
+                file.write(code)
+            return Library(f"/proc/self/fd/{descriptor}", name)
+        finally:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        if self._handle is not None:
+            _ctypes.dlclose(self._handle)
+            self._handle = None
+
+
+def pointers(addresses: Sequence[int]) -> "ctypes.Array[c_void_p]":
+    """A C array of addresses; one element long when there are none."""
+    return (c_void_p * max(1, len(addresses)))(*addresses)
