@@ -1,0 +1,292 @@
+"""Expressions as scalar C, and the declarations that generated C relies on.
+
+``Renderer`` turns expressions into statements that name every common subexpression once and the text of their result.
+Values are held in ``compute_type``: 16-bit floats as float, bool as _Bool. Loops around the statements are vectorised by
+the compiler, so the text is free of branches, except that a ``where`` whose branches load what may lie outside an
+operand becomes an if: the load of the branch not taken must not happen.
+
+A coordinate that comes from data (an index read from an operand) is clamped to the operand: no input can make a kernel
+read foreign memory.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from redline.base import dtypes
+from redline.base.dtypes import DType
+from redline.kernels import bounds, functions
+from redline.kernels.expr import Acc, Call, Expr, Index, Lit, Load, call, children, integer
+from redline.kernels.functions import compute_type
+from redline.kernels.problem import Operand
+
+_HEAD = "#include <stdint.h>\n"
+
+
+def prelude(text: str) -> str:
+    """The declarations that the C text ``text`` uses, to stand above it: types, and helpers of prelude.h it names."""
+    helpers = _helpers()
+    needed: set[str] = set()
+    pending = [text]
+    while pending:
+        names = set(re.findall(r"\brl_\w+", pending.pop())) & helpers.keys() - needed
+        needed |= names
+        pending += [helpers[name] for name in names]
+    body = "".join(helper for name, helper in helpers.items() if name in needed)
+    return _HEAD + _library_declarations(text + body) + body
+
+
+@cache
+def _helpers() -> dict[str, str]:
+    """The blocks of prelude.h by the name that heads them, in the file's order."""
+    text = (Path(__file__).parent / "prelude.h").read_text()
+    blocks = {}
+    for block in text.split("\n\n"):
+        name = re.match(r"// (\w+):", block)
+        assert name, f"prelude.h: a block without a heading: {block[:60]!r}"
+        body = block.split("\n", 1)[1].rstrip()
+        guard = name[1].upper()
+        blocks[name[1]] = f"#ifndef {guard}\n#define {guard}\n{body}\n#endif\n"
+    return blocks
+
+
+def _library_declarations(text: str) -> str:
+    """Prototypes of the C library functions that ``text`` calls: parsing math.h would take longer than the kernel."""
+    lines = []
+    for name in sorted(set(re.findall(r"(?<![\w.])([a-z]\w*)\(", text))):
+        base, kind = (name[:-1], "float") if name[:-1] in _LIBRARY else (name, "double")
+        if base in _LIBRARY:
+            lines.append(f"{kind} {name}({', '.join([kind] * _LIBRARY[base])});\n")
+    return "".join(lines)
+
+
+_LIBRARY = {
+    **dict.fromkeys(["exp", "expm1", "log", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh"], 1),
+    **dict.fromkeys(["asinh", "acosh", "atanh", "erf"], 1),
+    **dict.fromkeys(["pow", "fmod"], 2),
+}
+
+
+def c_type(dtype: DType) -> str:
+    """The C type in which a value of ``dtype`` is held."""
+    return "_Bool" if dtype == dtypes.bool_ else compute_type(dtype).c
+
+
+def from_storage(dtype: DType, text: str) -> str:
+    """An element in memory as a value."""
+    if dtype == dtypes.bfloat16:
+        return f"rl_from_bf16({text})"
+    if dtype == dtypes.float16:
+        return f"(float){text}"
+    return f"{text} != 0" if dtype == dtypes.bool_ else text
+
+
+def to_storage(dtype: DType, text: str) -> str:
+    """A value as an element in memory."""
+    if dtype == dtypes.bfloat16:
+        return f"rl_to_bf16({text})"
+    return f"({dtype.c})({text})" if dtype in (dtypes.float16, dtypes.bool_) else text
+
+
+def literal(value: float | int | bool, dtype: DType) -> str:
+    """A constant of ``dtype``, rounded to it."""
+    if dtype == dtypes.bool_:
+        return "1" if value else "0"
+    if dtype.is_float:
+        return _float_literal(float(dtype.numpy.type(value)), "" if dtype == dtypes.float64 else "f")
+    number = int(dtype.numpy.type(value))
+    if dtype.size < 8:
+        text = f"{number}u" if dtype == dtypes.uint32 else str(number)
+    elif dtype == dtypes.uint64:
+        text = f"{number}ull"
+    else:
+        text = "INT64_MIN" if number == -(1 << 63) else f"{number}ll" if abs(number) >> 31 else str(number)
+    return f"({text})" if number < 0 else text
+
+
+def _float_literal(value: float, suffix: str) -> str:
+    if value != value:
+        return f'__builtin_nan{suffix}("")'
+    if value in (float("inf"), -float("inf")):
+        return f"({'-' if value < 0 else ''}__builtin_inf{suffix}())"
+    text = repr(value)
+    text = text if any(c in text for c in ".e") else text + ".0"
+    return f"({text}{suffix})" if text.startswith("-") else text + suffix
+
+
+def pointers(operands: Sequence[Operand], names: Sequence[str], first: int = 0, const: bool = True) -> list[str]:
+    """Declarations of typed restrict pointers to the kernel's arguments ``args[first]`` on."""
+    qualifier = "const " if const else ""
+    return [
+        f"{qualifier}{operand.dtype.c} *restrict {name} = args[{first + i}];"
+        for i, (operand, name) in enumerate(zip(operands, names, strict=True))
+    ]
+
+
+class Renderer:
+    """Renders expressions of one scope; what it has once named it uses again.
+
+    ``reads`` are the operands that Load refers to, ``coordinates`` the C texts of Index(0), Index(1), ...,
+    ``accumulators`` those of Acc(0), Acc(1), ..., ``read_names`` the pointers. ``extents`` are those of the coordinates,
+    where known: they make index arithmetic cheaper and safe loads free of branches. ``prefix`` starts every name made here.
+    """
+
+    def __init__(
+        self, reads: Sequence[Operand], coordinates: Sequence[str], accumulators: Sequence[str] = (),
+        read_names: Sequence[str] | None = None, extents: Sequence[int] | None = None, prefix: str = "t",
+        box: bounds.Box | None = None,
+    ) -> None:  # fmt: skip
+        self.reads, self.coordinates, self.accumulators = reads, coordinates, accumulators
+        self.read_names = read_names or [f"arg{i}" for i in range(len(reads))]
+        self.box = box if box is not None else bounds.box_of(extents) if extents is not None else ()
+        self.prefix = prefix
+        self._names: dict[Expr, str] = {}
+        self._statements: list[str] = []
+        self._count = 0
+
+    def render(self, expr: Expr) -> tuple[list[str], str]:
+        """The new statements that ``expr`` needs, and the text of its value."""
+        self._statements = []
+        result = self._visit(bounds.simplify(expr, self.box) if self.box else expr)
+        return self._statements, result
+
+    def offset(self, operand: Operand, index: Sequence[Expr]) -> str:
+        """The text of the element offset of ``operand[index]``; statements it needs are returned by the next render."""
+        form = linear_index(operand, index)
+        return self._visit_offset(form)
+
+    def _visit(self, expr: Expr) -> str:
+        if isinstance(expr, Lit):
+            return literal(expr.value, expr.dtype)
+        if isinstance(expr, Index):
+            return self.coordinates[expr.axis]
+        if isinstance(expr, Acc):
+            return self.accumulators[expr.slot]
+        if expr not in self._names:
+            self._names[expr] = self._load(expr) if isinstance(expr, Load) else self._call(expr)
+        return self._names[expr]
+
+    def _name(self, dtype: DType, text: str) -> str:
+        name = self._fresh()
+        self._statements.append(f"const {c_type(dtype)} {name} = {text};")
+        return name
+
+    def _fresh(self) -> str:
+        self._count += 1
+        return f"{self.prefix}{self._count - 1}"
+
+    def _load(self, expr: Expr) -> str:
+        assert isinstance(expr, Load)
+        operand = self.reads[expr.operand]
+        index = [self._guarded(i, extent) for i, extent in zip(expr.index, operand.shape, strict=True)]
+        offset = self._visit_offset(linear_index(operand, index))
+        return self._name(operand.dtype, from_storage(operand.dtype, f"{self.read_names[expr.operand]}[{offset}]"))
+
+    def _guarded(self, index: Expr, extent: int) -> Expr:
+        """``index`` kept inside the axis if it comes from data."""
+        if bounds.is_coordinate(index):
+            return index
+        known = bounds.interval(index, self.box)
+        if known is not None and known[0] >= 0 and known[1] < extent:
+            return index
+        return call("clamp", index, integer(0), integer(max(0, extent - 1)), dtype=dtypes.int64)
+
+    def _visit_offset(self, expr: Expr) -> str:
+        """Index arithmetic as one text, so that the compiler sees the affine form."""
+        form = bounds.affine(expr)
+        if form is None:
+            return self._visit(expr)
+        terms = [self._term(axis, factor) for axis, factor in form.coefficients if self.coordinates[axis] != "0"]
+        if form.offset or not terms:
+            terms.append(str(form.offset))
+        return " + ".join(terms)
+
+    def _term(self, axis: int, factor: int) -> str:
+        return self.coordinates[axis] if factor == 1 else f"{self.coordinates[axis]} * {factor}"
+
+    def _call(self, expr: Expr) -> str:
+        assert isinstance(expr, Call)
+        if expr.fn == "cast":
+            return self._cast(expr)
+        if expr.fn == "where" and any(self._may_stray(arg) for arg in expr.args[1:]):
+            return self._branch(expr)
+        if expr.dtype == dtypes.int64 and bounds.is_coordinate(expr):
+            text = self._coordinate_arithmetic(expr)
+            if text:
+                return self._name(expr.dtype, text)
+        texts = [self._visit(arg) for arg in expr.args]
+        text = functions.lookup(expr.fn).c(compute_type(expr.args[-1].dtype), texts, expr.args)
+        return self._name(expr.dtype, _rounded(expr.dtype, text))
+
+    def _coordinate_arithmetic(self, expr: Call) -> str:
+        """Arithmetic known not to overflow, in the form that the compiler's loop analysis likes best."""
+        if bounds.affine(expr) is not None:
+            return self._visit_offset(expr)
+        symbol = {"add": "+", "sub": "-", "mul": "*"}.get(expr.fn, "")
+        if not symbol and isinstance(expr.args[-1], Lit) and expr.args[-1].value > 0:
+            low = (bounds.interval(expr.args[0], self.box) or (-1, 0))[0]
+            symbol = {"floordiv": "/", "mod": "%"}.get(expr.fn, "") if low >= 0 else ""
+        return f" {symbol} ".join(map(self._visit, expr.args)) if symbol else ""
+
+    def _cast(self, expr: Call) -> str:
+        value = expr.args[0]
+        return self._name(expr.dtype, cast_text(self._visit(value), value.dtype, expr.dtype))
+
+    def _may_stray(self, expr: Expr) -> bool:
+        """Whether evaluating ``expr`` where it is not asked for might read outside an operand."""
+        if expr in self._names or not children(expr):
+            return False
+        if isinstance(expr, Load):
+            for index, extent in zip(expr.index, self.reads[expr.operand].shape, strict=True):
+                known = bounds.interval(index, self.box)
+                if bounds.is_coordinate(index) and (known is None or known[0] < 0 or known[1] >= extent):
+                    return True
+        return any(map(self._may_stray, children(expr)))
+
+    def _branch(self, expr: Call) -> str:
+        condition = self._visit(expr.args[0])
+        name, outer = self._fresh(), self._statements
+        blocks = []
+        for arg in expr.args[1:]:
+            known, self._statements = dict(self._names), []
+            value = self._visit(arg)
+            blocks.append(" ".join([*self._statements, f"{name} = {value};"]))
+            self._names = known
+        self._statements = [*outer, f"{c_type(expr.dtype)} {name};"]
+        self._statements.append(f"if ({condition}) {{ {blocks[0]} }} else {{ {blocks[1]} }}")
+        return name
+
+
+def linear_index(operand: Operand, index: Sequence[Expr]) -> Expr:
+    """The element offset of ``operand[index]`` as a coordinate expression, affine where the coordinates are."""
+    total: Expr = integer(0)
+    for coordinate, stride in zip(index, operand.strides, strict=True):
+        total = call("add", total, call("mul", coordinate, integer(stride)))
+    return total
+
+
+def _rounded(dtype: DType, text: str) -> str:
+    """The text of a float computation rounded to a 16-bit float type, still held as float."""
+    if dtype in (dtypes.float16, dtypes.bfloat16):
+        return from_storage(dtype, to_storage(dtype, text))
+    return text
+
+
+def cast_text(text: str, source: DType, target: DType) -> str:
+    """A value of ``source`` as one of ``target``: floats truncate, integers wrap, bool is ``!= 0``."""
+    if target == dtypes.bool_:
+        return f"{text} != 0"
+    if target.is_float:
+        held = c_type(target)
+        return _rounded(target, text if c_type(source) == held else f"({held}){text}")
+    if source.is_float and target.size < 4:
+        return f"({target.c})(int32_t){text}"  # the way of numpy and of the vector instructions: out of range wraps
+    if source.is_float and target == dtypes.uint32:
+        return f"({target.c})(int64_t){text}"
+    return f"({target.c}){text}"
+
+
+def store(operand: Operand, name: str, offset: str, value: str) -> str:
+    """The statement that writes ``value`` to element ``offset`` of ``operand``."""
+    return f"{name}[{offset}] = {to_storage(operand.dtype, value)};"

@@ -1,0 +1,181 @@
+// rl_half: IEEE binary16 in memory; arithmetic is done in float.
+typedef _Float16 rl_half;
+
+// rl_bf16: bfloat16 in memory, as its bits.
+typedef uint16_t rl_bf16;
+
+// rl_bits: the bits of a float.
+static inline uint32_t rl_bits(float x) { uint32_t u; __builtin_memcpy(&u, &x, 4); return u; }
+
+// rl_float: the float of these bits.
+static inline float rl_float(uint32_t u) { float x; __builtin_memcpy(&x, &u, 4); return x; }
+
+// rl_from_bf16: exact.
+static inline float rl_from_bf16(rl_bf16 x) { return rl_float((uint32_t)x << 16); }
+
+// rl_to_bf16: rounds to nearest even; a NaN stays a NaN.
+static inline rl_bf16 rl_to_bf16(float x) {
+  uint32_t u = rl_bits(x);
+  uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  return (rl_bf16)(x != x ? (u >> 16) | 0x40u : rounded);
+}
+
+// rl_scale: x * 2^n for an integral n, also where 2^n itself is no normal float.
+static inline float rl_scale(float x, float n) {
+#ifdef __AVX512F__
+  return __builtin_ldexpf(x, (int)n);
+#else
+  int32_t k = (int32_t)n, half = k >> 1;
+  return x * rl_float((uint32_t)(half + 127) << 23) * rl_float((uint32_t)(k - half + 127) << 23);
+#endif
+}
+
+// rl_exp: e^x within 2 ulp (denormal results within one denormal step); NaN, infinities and overflow as expf.
+static inline float rl_exp(float x) {
+  x = -104.0f > x ? -104.0f : x;
+  x = 89.0f < x ? 89.0f : x;
+  float n = __builtin_rintf(x * 1.44269504f);
+  float r = x - n * 0.693145752f;
+  r = r - n * 1.42860677e-6f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  return rl_scale(p, n);
+}
+
+// rl_log: natural logarithm within 2 ulp; log(0) = -inf, NaN below 0, denormals exact.
+static inline float rl_log(float x) {
+  float tiny = x < 1.17549435e-38f ? 1.0f : 0.0f;
+  float y = tiny != 0.0f ? x * 8388608.0f : x;
+  uint32_t u = rl_bits(y) - 0x3f3504f3u;
+  float e = (float)((int32_t)u >> 23) - 23.0f * tiny;
+  float r = rl_float((u & 0x007fffffu) + 0x3f3504f3u) - 1.0f;
+  float p = 7.0376836292e-2f;
+  p = p * r - 1.1514610310e-1f;
+  p = p * r + 1.1676998740e-1f;
+  p = p * r - 1.2420140846e-1f;
+  p = p * r + 1.4249322787e-1f;
+  p = p * r - 1.6668057665e-1f;
+  p = p * r + 2.0000714765e-1f;
+  p = p * r - 2.4999993993e-1f;
+  p = p * r + 3.3333331174e-1f;
+  float z = r * r;
+  p = p * r * z - 2.12194440e-4f * e - 0.5f * z;
+  float result = (r + p) + 0.693359375f * e;
+  result = x == 0.0f ? -__builtin_inff() : result;
+  result = x < 0.0f ? __builtin_nanf("") : result;
+  return x < __builtin_inff() ? result : x;
+}
+
+// rl_sigmoid: 1 / (1 + e^-x) within 4 ulp; 0 where the result is below the smallest normal number.
+static inline float rl_sigmoid(float x) { return 1.0f / (1.0f + rl_exp(-x)); }
+
+// rl_sigmoid_f64: 1 / (1 + e^-x).
+static inline double rl_sigmoid_f64(double x) { return 1.0 / (1.0 + exp(-x)); }
+
+// rl_tanh: within 5 ulp; a rational approximation, x itself near 0, and +-1 beyond 9.
+static inline float rl_tanh(float x) {
+  float c = -7.90531111f > x ? -7.90531111f : x;
+  c = 7.90531111f < c ? 7.90531111f : c;
+  float s = c * c;
+  float p = -2.76076847742355e-16f;
+  p = p * s + 2.00018790482477e-13f;
+  p = p * s - 8.60467152213735e-11f;
+  p = p * s + 5.12229709037114e-08f;
+  p = p * s + 1.48572235717979e-05f;
+  p = p * s + 6.37261928875436e-04f;
+  p = p * s + 4.89352455891786e-03f;
+  float q = 1.19825839466702e-06f;
+  q = q * s + 1.18534705686654e-04f;
+  q = q * s + 2.26843463243900e-03f;
+  q = q * s + 4.89352518554385e-03f;
+  float t = c * p / q;
+  t = __builtin_fabsf(x) > 9.0f ? __builtin_copysignf(1.0f, x) : t;
+  return __builtin_fabsf(x) < 0.0004f ? x : t;
+}
+
+// rl_erf: within 2e-7, relative error within 5e-7; a minimax polynomial in x^2, and +-1 beyond 3.92.
+static inline float rl_erf(float x) {
+  float t = x * x * 0.1301541f - 1.0f;
+  float p = -0.000775409164f;
+  p = p * t + 0.00204576435f;
+  p = p * t - 0.0016187029f;
+  p = p * t + 0.00208712765f;
+  p = p * t - 0.00737193599f;
+  p = p * t + 0.0140048862f;
+  p = p * t - 0.0201804452f;
+  p = p * t + 0.0298208389f;
+  p = p * t - 0.04337468f;
+  p = p * t + 0.0583584942f;
+  p = p * t - 0.0740301684f;
+  p = p * t + 0.0906023085f;
+  p = p * t - 0.109178498f;
+  p = p * t + 0.134084269f;
+  p = p * t - 0.180108637f;
+  p = p * t + 0.360736817f;
+  return __builtin_fabsf(x) > 3.92f ? __builtin_copysignf(1.0f, x) : x * p;
+}
+
+// rl_floordivf: numpy's floor division of floats.
+static inline float rl_floordivf(float a, float b) {
+  float m = fmodf(a, b);
+  if (b == 0) return a / b;
+  float q = (a - m) / b;
+  if (m != 0 && (b < 0) != (m < 0)) q -= 1;
+  float f = __builtin_floorf(q);
+  return q == 0 ? __builtin_copysignf(0, a / b) : q - f > 0.5f ? f + 1 : f;
+}
+
+// rl_floordiv: numpy's floor division of doubles.
+static inline double rl_floordiv(double a, double b) {
+  double m = fmod(a, b);
+  if (b == 0) return a / b;
+  double q = (a - m) / b;
+  if (m != 0 && (b < 0) != (m < 0)) q -= 1;
+  double f = __builtin_floor(q);
+  return q == 0 ? __builtin_copysign(0, a / b) : q - f > 0.5 ? f + 1 : f;
+}
+
+// rl_modf: remainder with the sign of the divisor.
+static inline float rl_modf(float a, float b) {
+  float m = fmodf(a, b);
+  return m == 0 ? __builtin_copysignf(0, b) : (b < 0) != (m < 0) ? m + b : m;
+}
+
+// rl_mod: remainder with the sign of the divisor.
+static inline double rl_mod(double a, double b) {
+  double m = fmod(a, b);
+  return m == 0 ? __builtin_copysign(0, b) : (b < 0) != (m < 0) ? m + b : m;
+}
+
+// rl_div_i64: towards zero; 0 where the divisor is 0.
+static inline int64_t rl_div_i64(int64_t a, int64_t b) {
+  return b == 0 ? 0 : b == -1 ? (int64_t)(0 - (uint64_t)a) : a / b;
+}
+
+// rl_fmod_i64: remainder with the sign of the dividend; 0 where the divisor is 0.
+static inline int64_t rl_fmod_i64(int64_t a, int64_t b) { return b == 0 || b == -1 ? 0 : a % b; }
+
+// rl_floordiv_i64: towards minus infinity; 0 where the divisor is 0.
+static inline int64_t rl_floordiv_i64(int64_t a, int64_t b) {
+  int64_t m = rl_fmod_i64(a, b);
+  return rl_div_i64(a, b) - (m != 0 && (m < 0) != (b < 0));
+}
+
+// rl_mod_i64: remainder with the sign of the divisor; 0 where the divisor is 0.
+static inline int64_t rl_mod_i64(int64_t a, int64_t b) {
+  int64_t m = rl_fmod_i64(a, b);
+  return m != 0 && (m < 0) != (b < 0) ? m + b : m;
+}
+
+// rl_ipow: a to the power b, wrapping; for a negative power 0 except where a is 1 or -1.
+static inline int64_t rl_ipow(int64_t a, int64_t b) {
+  if (b < 0) return a == 1 ? 1 : a == -1 ? 1 - 2 * (b & 1) : 0;
+  uint64_t result = 1, base = (uint64_t)a;
+  for (; b; b >>= 1, base *= base) result *= b & 1 ? base : 1;
+  return (int64_t)result;
+}
