@@ -1,5 +1,5 @@
 """The command line: one file per verb, each a thin skin over a Python call."""
 
-from redline.cli.app import app, main
+from redline.cli.app import main
 
-__all__ = ["app", "main"]
+__all__ = ["main"]

@@ -11,12 +11,13 @@ from importlib import metadata
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from typer.core import TyperGroup
 
 from redline.base.errors import RedlineError
 from redline.cli import console
 
-VERBS = ("build", "run", "bench", "inspect", "check", "compare", "doctor", "cache")
+VERBS = ("check", "doctor")
 EXTRA_OF = {"onnx": "build", "ziglang": "build", "onnxruntime": "bench", "openvino": "bench"}
 
 
@@ -44,7 +45,7 @@ def _unavailable(missing: MissingPackage) -> Callable[[], None]:
     def command() -> None:
         raise missing
 
-    command.__doc__ = f"Not available: {missing.remedy}"
+    command.__doc__ = f"Not available: {escape(missing.remedy)}"
     return command
 
 
