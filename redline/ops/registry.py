@@ -69,7 +69,7 @@ class OpDef:
     """``infer`` types the outputs; ``reference`` computes them with numpy: reference(op, *arrays) -> array or tuple.
 
     ``decompose`` writes the node in terms of simpler ones (None: leave it whole). ``static`` are the inputs that must be
-    build-time constants. ``num_outputs`` is the most that a node may have.
+    build-time constants. ``elementwise``: an output element depends on the input elements at its own (broadcast) coordinates.
     """
 
     name: str
@@ -77,17 +77,19 @@ class OpDef:
     reference: Reference
     decompose: Decompose | None = None
     static: frozenset[int] = frozenset()
+    elementwise: bool = False
 
 
 _TABLE: dict[str, OpDef] = {}
 
 
 def define(
-    name: str, infer: Infer, reference: Reference, decompose: Decompose | None = None, static: Sequence[int] = ()
-) -> OpDef:
+    name: str, infer: Infer, reference: Reference, decompose: Decompose | None = None, static: Sequence[int] = (), *,
+    elementwise: bool = False,
+) -> OpDef:  # fmt: skip
     """Adds an operator to the table; called once a name, while ``redline.ops`` is imported."""
     assert name not in _TABLE, f"{name} is defined twice"
-    _TABLE[name] = OpDef(name, infer, reference, decompose, frozenset(static))
+    _TABLE[name] = OpDef(name, infer, reference, decompose, frozenset(static), elementwise)
     return _TABLE[name]
 
 

@@ -1,0 +1,94 @@
+"""Operators whose result's extent depends on values, which must therefore be constants; and Trilu."""
+
+import numpy as np
+
+from redline.base import dtypes
+from redline.base.errors import ModelError
+from redline.ir import TensorType, Value
+from redline.ops.registry import Op, define, make
+from redline.ops.rules import ints, reshaped, same, wide
+
+
+def _chosen(op: Op) -> np.ndarray:
+    """The indices that Compress keeps along its axis."""
+    return np.flatnonzero(op.const(1))
+
+
+def _infer_compress(op: Op) -> list[TensorType]:
+    kept = len(_chosen(op))
+    if op.attr("axis") is None:
+        return [TensorType(op.type(0).dtype, (kept,))]
+    shape = op.type(0).shape
+    axis = op.axis(0, len(shape))
+    return [TensorType(op.type(0).dtype, (*shape[:axis], kept, *shape[axis + 1 :]))]
+
+
+def _compress(op: Op, data: np.ndarray, condition: np.ndarray) -> np.ndarray:
+    axis = None if op.attr("axis") is None else op.axis(0, data.ndim)
+    return np.compress(condition, data, axis)
+
+
+def _compress_decomposed(op: Op) -> Value:
+    """Compress(x) -> Gather(x), of the flattened x when there is no axis"""
+    if op.attr("axis") is not None:
+        return make("Gather", op.value(0), ints(_chosen(op)), axis=op.axis(0, len(op.type(0).shape)))
+    return make("Gather", reshaped(op.value(0), (int(np.prod(op.shape(0))),)), ints(_chosen(op)), axis=0)
+
+
+define("Compress", _infer_compress, _compress, _compress_decomposed, static=(1,))
+
+
+def _infer_nonzero(op: Op) -> list[TensorType]:
+    array = op.const(0)
+    return [TensorType(dtypes.int64, (array.ndim, int(np.count_nonzero(array))))]
+
+
+def _nonzero(op: Op, x: np.ndarray) -> np.ndarray:
+    return np.stack(np.nonzero(wide(x))) if x.ndim else np.zeros((0, np.count_nonzero(x)), np.int64)
+
+
+define("NonZero", _infer_nonzero, _nonzero, static=(0,))
+
+
+def _unique(op: Op, x: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The values (or slices), where each first occurs, which one each element is, and how often each occurs."""
+    axis = None if op.attr("axis") is None else op.axis(0, x.ndim)
+    values, first, inverse, counts = np.unique(
+        wide(x), return_index=True, return_inverse=True, return_counts=True, axis=axis, equal_nan=False
+    )
+    inverse = inverse.reshape(-1)
+    if not op.attr("sorted", 1):
+        order = np.argsort(first)
+        values, first, counts = np.take(values, order, axis or 0), first[order], counts[order]
+        inverse = np.argsort(order)[inverse]
+    return values, first, inverse, counts
+
+
+def _infer_unique(op: Op) -> list[TensorType]:
+    results = _unique(op, op.const(0))
+    kinds = (op.type(0).dtype, dtypes.int64, dtypes.int64, dtypes.int64)
+    return [TensorType(kind, result.shape) for kind, result in zip(kinds, results, strict=True)]
+
+
+define("Unique", _infer_unique, _unique, static=(0,))
+
+
+def diagonal(op: Op) -> int:
+    """The k of a Trilu node."""
+    return op.ints(1)[0] if op.has(1) else 0
+
+
+def _infer_trilu(op: Op) -> list[TensorType]:
+    if len(op.type(0).shape) < 2:
+        raise ModelError(op.label, f"Trilu of {op.type(0)}", "matrices")
+    diagonal(op)
+    return same(op)
+
+
+def _trilu(op: Op, x: np.ndarray, k: np.ndarray | None = None) -> np.ndarray:
+    rows, columns = np.ogrid[: x.shape[-2], : x.shape[-1]]
+    distance = columns - rows - diagonal(op)
+    return np.where(distance >= 0 if op.attr("upper", 1) else distance <= 0, x, np.zeros((), x.dtype))
+
+
+define("Trilu", _infer_trilu, _trilu, static=(1,))
