@@ -1,0 +1,239 @@
+"""Matrix products in C.
+
+One function a kind of tile (full and narrower rows and panels), and KERNEL, which walks the tiles of a chunk. ``w`` is
+packed in panels at build when it is constant, read in place when it is contiguous in n, and else packed panel by panel
+into scratch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from redline.base.shapes import size
+from redline.kernels import cexpr, tile
+from redline.kernels.matmul import gemm as gemms
+from redline.kernels.matmul.gemm import Gemm
+from redline.kernels.matmul.problem import Problem
+from redline.kernels.matmul.schedule import Schedule, is_legal, panels
+from redline.kernels.problem import CpuTarget, KernelCode, Packing
+from redline.kernels.tile import Loop, Panels, Split, block, loop
+
+CACHE_LINE = 64
+
+
+def render(problem: Problem, schedule: Schedule, target: CpuTarget) -> KernelCode:
+    """The kernel for ``problem``; ``schedule`` must be legal for it."""
+    assert is_legal(problem, schedule, target) or not size(problem.out.shape), f"{schedule} does not fit {problem}"
+    if not size(problem.out.shape):
+        return KernelCode("matmul", "#include <stdint.h>\nvoid KERNEL(void *const *args, void *scratch, int64_t chunk) {}\n", 0)
+    kernel = _Kernel(problem, schedule, target)
+    packings = {kernel.g.w_arg: packing(kernel.g, kernel.panels, problem)} if kernel.g.w_constant else {}
+    text = kernel.text()
+    return KernelCode("matmul", cexpr.prelude(text) + text, kernel.num_chunks, kernel.scratch_bytes, packings)
+
+
+def packing(g: Gemm, cut: Panels, problem: Problem) -> Packing:
+    """The constant operand in panels: [distinct batch][panel][k][width], rows padded with zeros, as the sums' type."""
+    distinct = tuple(slice(None) if stride else slice(1) for stride in problem.reads[g.w_arg].strides[:-2])
+    transposed = g.w_arg == 0
+
+    def apply(array: np.ndarray) -> np.ndarray:
+        array = np.swapaxes(array, -1, -2) if transposed else array
+        array = array[distinct]
+        return pack_panels(array.reshape(size(array.shape[:-2]), g.k, g.n), cut).astype(problem.acc.numpy)
+
+    return Packing(f"panels{cut.width}x{cut.lanes}{'t' if transposed else ''}-{problem.acc.name}-{distinct}", apply)
+
+
+def pack_panels(array: np.ndarray, cut: Panels) -> np.ndarray:
+    """[batch, k, n] as a flat array [batch][panel][k][width]."""
+    batch, k, _ = array.shape
+    split = cut.num_full * cut.width
+    full = array[:, :, :split].reshape(batch, k, cut.num_full, cut.width).transpose(0, 2, 1, 3).reshape(batch, -1)
+    last = np.pad(array[:, :, split:], ((0, 0), (0, 0), (0, cut.last_width - cut.rest))).reshape(batch, -1)
+    return np.concatenate([full, last], axis=1).reshape(-1)
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    problem: Problem
+    schedule: Schedule
+    target: CpuTarget
+
+    @cached_property
+    def g(self) -> Gemm:
+        return gemms.of(self.problem, self.schedule.swapped)
+
+    @cached_property
+    def panels(self) -> Panels:
+        return panels(self.g, self.schedule, self.problem, self.target)
+
+    @cached_property
+    def rows(self) -> Split:
+        return Split.of_at_most(self.g.m, self.schedule.rows)
+
+    @property
+    def num_chunks(self) -> int:
+        return self.g.num_batches * self.schedule.row_chunks * self.schedule.panel_chunks
+
+    @property
+    def type(self) -> str:
+        return self.problem.acc.c
+
+    @property
+    def staged_stride(self) -> int:
+        """Elements from one staged row to the next: an odd number of cache lines, so that rows spread over the cache."""
+        per_line = CACHE_LINE // self.problem.acc.size
+        return (-(-self.g.k // per_line) | 1) * per_line
+
+    @property
+    def staged_elements(self) -> int:
+        most = -(-self.rows.count // self.schedule.row_chunks) * self.rows.size
+        return most * self.staged_stride if self.schedule.staged else 0
+
+    def is_direct(self, width: int, valid: int) -> bool:
+        """Whether panels of this kind are read where they lie."""
+        return self.g.w_constant or (self.g.w[-1] == 1 and width == valid and self.problem.a.dtype == self.problem.acc)
+
+    @property
+    def scratch_bytes(self) -> int:
+        packed = max((width for width, valid in self.panels.kinds() if not self.is_direct(width, valid)), default=0)
+        return (self.staged_elements + self.g.k * packed) * self.problem.acc.size
+
+    def text(self) -> str:
+        lines = [tile.vector_type(self.problem.acc, self.target)]
+        for width, valid in self.panels.kinds():
+            for rows in self.rows.sizes:
+                lines += self.tile(rows, width, valid)
+        return "\n".join([*lines, *self.main(), ""])
+
+    def tile(self, rows: int, width: int, valid: int) -> list[str]:
+        """The function that computes a tile and stores it through the epilogue."""
+        g, dtype = self.g, self.problem.acc
+        stride, step = (self.staged_stride, 1) if self.schedule.staged else g.x[-2:]
+        w_step = width if g.w_constant or not self.is_direct(width, valid) else g.w[-2]
+        vectors = width // self.panels.lanes
+        offsets = [i * stride for i in range(rows)]
+        body = tile.inner_product(offsets, vectors, [Loop(g.k, step, w_step)], dtype, self.schedule.prefetch)
+        body += tile.spill(rows, vectors, width, dtype)
+        reads = self.problem.reads
+        names = [f"arg{i}" for i in range(len(reads))]
+        body += cexpr.pointers(reads[2:], names[2:], first=2)
+        body += cexpr.pointers(self.problem.writes, ["out"], first=len(reads), const=False)
+        body += loop("i", 0, rows, ["const int64_t m = m0 + i;", *loop("j", 0, valid, self.epilogue())])
+        head = f"static __attribute__((noinline)) void {_tile_name(rows, valid)}(void *const *args, "
+        return block(f"{head}const {self.type} *x, const {self.type} *w, int64_t z, int64_t m0, int64_t n0)", body)
+
+    def epilogue(self) -> list[str]:
+        reads, out = self.problem.reads, self.problem.out
+        renderer = cexpr.Renderer(reads, self.g.coordinates, ["sums[i][j]"], extents=out.shape)
+        statements, value = renderer.render(self.problem.epilogue)
+        offset = f"{self.g.batch_offset(self.g.out)} + m * {self.g.out[-2]} + n * {self.g.out[-1]}"
+        return ["const int64_t n = n0 + j;", *statements, cexpr.store(out, "out", offset, value)]
+
+    def main(self) -> list[str]:
+        g, s = self.g, self.schedule
+        x_type, w_type = (self.problem.reads[arg].dtype.c for arg in (g.x_arg, g.w_arg))
+        per_batch = self.panels.padded * g.k
+        w_type = self.type if g.w_constant else w_type
+        w_batch = self._packed_batch(per_batch) if g.w_constant else g.batch_offset(g.w)
+        body = [
+            f"const int64_t z = chunk / {s.row_chunks * s.panel_chunks};",
+            f"const int64_t rows = chunk / {s.panel_chunks} % {s.row_chunks}, columns = chunk % {s.panel_chunks};",
+            f"const int64_t t0 = rows * {self.rows.count} / {s.row_chunks}, t1 = (rows + 1) * {self.rows.count} / {s.row_chunks};",
+            f"const int64_t p0 = columns * {self.panels.count} / {s.panel_chunks};",
+            f"const int64_t p1 = (columns + 1) * {self.panels.count} / {s.panel_chunks};",
+            f"const {x_type} *a = (const {x_type} *)args[{g.x_arg}] + {g.batch_offset(g.x)};",
+            f"const {w_type} *b = (const {w_type} *)args[{g.w_arg}] + {w_batch};",
+        ]
+        body += self.stage() if s.staged else []
+        walk = self.walk_rows_outer if s.rows_outer else self.walk_panels_outer
+        return block("void KERNEL(void *const *args, void *scratch, int64_t chunk)", [*body, *walk()])
+
+    def _packed_batch(self, per_batch: int) -> str:
+        """C: where the panels of batch z begin; batches that w does not tell apart share them."""
+        strides, step = [], per_batch
+        for extent, stride in zip(reversed(self.g.batch), reversed(self.g.w[:-2]), strict=True):
+            strides.append(step if stride else 0)
+            step *= extent if stride else 1
+        return self.g.batch_offset(tuple(reversed(strides)))
+
+    def stage(self) -> list[str]:
+        """Copies the chunk's rows, converted and with the distance ``staged_stride``."""
+        g = self.g
+        value = self._converted(f"a[m * {g.x[-2]} + k * {g.x[-1]}]")
+        store = f"staged[(m - m_begin) * {self.staged_stride} + k] = {value};"
+        return [
+            f"{self.type} *restrict staged = scratch;",
+            f"const int64_t m_begin = {self.rows.begin('t0')}, m_end = {self.rows.begin('t1')};",
+            *loop("m", "m_begin", "m_end", loop("k", 0, g.k, [store])),
+        ]
+
+    def _converted(self, element: str) -> str:
+        source = self.problem.a.dtype
+        return cexpr.cast_text(cexpr.from_storage(source, element), source, self.problem.acc)
+
+    def walk_panels_outer(self) -> list[str]:
+        lines, before = [], 0
+        for width, valid in self.panels.kinds():
+            count = self.panels.num_full if width == valid and self.panels.num_full and not before else 1
+            tiles = self.pack(width, valid) + self.tiles(width, valid)
+            lines += _clipped("p", before, before + count, "p0", "p1", tiles)
+            before += count
+        return lines
+
+    def walk_rows_outer(self) -> list[str]:
+        lines, before = [], 0
+        for rows, count in self.row_kinds():
+            inner, p = [], 0
+            for width, valid in self.panels.kinds():
+                num = self.panels.num_full if not p and self.panels.num_full else 1
+                inner += _clipped("p", p, p + num, "p0", "p1", [self.panel(width), self.call(rows, valid)])
+                p += num
+            lines += _clipped("t", before, before + count, "t0", "t1", inner)
+            before += count
+        return lines
+
+    def row_kinds(self) -> Sequence[tuple[int, int]]:
+        return list(zip(self.rows.sizes, (self.rows.num_large, self.rows.count - self.rows.num_large), strict=False))
+
+    def panel(self, width: int) -> str:
+        if self.g.w_constant:
+            return f"const {self.type} *w = b + p * {self.panels.width * self.g.k};"
+        return f"const {self.type} *w = b + p * {self.panels.width * self.g.w[-1]};"
+
+    def pack(self, width: int, valid: int) -> list[str]:
+        """C: ``w``, the panel; packed into scratch where it cannot be read in place."""
+        if self.is_direct(width, valid):
+            return [self.panel(width)]
+        g = self.g
+        element = self._converted(f"b[k * {g.w[-2]} + (p * {self.panels.width} + j) * {g.w[-1]}]")
+        lines = loop("k", 0, g.k, [
+            *loop("j", 0, valid, [f"w[k * {width} + j] = {element};"]),
+            *(loop("j", valid, width, [f"w[k * {width} + j] = 0;"]) if valid < width else []),
+        ])  # fmt: skip
+        return [f"{self.type} *restrict w = ({self.type} *)scratch + {self.staged_elements};", *lines]
+
+    def tiles(self, width: int, valid: int) -> list[str]:
+        lines, before = [], 0
+        for rows, count in self.row_kinds():
+            lines += _clipped("t", before, before + count, "t0", "t1", [self.call(rows, valid)])
+            before += count
+        return lines
+
+    def call(self, rows: int, valid: int) -> str:
+        m0 = self.rows.begin("t")
+        x = f"staged + ({m0} - m_begin) * {self.staged_stride}" if self.schedule.staged else f"a + ({m0}) * {self.g.x[-2]}"
+        return f"{_tile_name(rows, valid)}(args, {x}, w, z, {m0}, p * {self.panels.width});"
+
+
+def _tile_name(rows: int, valid: int) -> str:
+    return f"tile_{rows}x{valid}"
+
+
+def _clipped(variable: str, begin: int, end: int, low: str, high: str, body: Sequence[str]) -> list[str]:
+    """C: the loop over [begin, end) that stays within [low, high)."""
+    first = f"{low} > {begin} ? {low} : {begin}" if begin else low
+    return loop(variable, first, f"({high} < {end} ? {high} : {end})", body)

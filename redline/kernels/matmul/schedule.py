@@ -1,0 +1,134 @@
+"""Matrix products: the ways to compute one."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from redline.base.shapes import size
+from redline.kernels import tile
+from redline.kernels.matmul import gemm as gemms
+from redline.kernels.matmul.gemm import Gemm
+from redline.kernels.matmul.problem import Problem
+from redline.kernels.problem import CpuTarget
+from redline.kernels.tile import Panels, Split
+
+MAX_VECTORS = 8
+CHUNKS_PER_THREAD = 4
+MIN_CHUNK_FLOPS = 200_000  # about 2 us of one core
+PAGE_BYTES = 4096  # rows this far apart compete for the same set of the first-level cache
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A register tile of ``rows`` x ``vectors``, and the chunks into which a batch's rows and panels are cut.
+
+    ``swapped`` computes the transposed product. ``staged`` first copies the rows of a chunk into scratch. ``prefetch``:
+    bytes of the panel that are asked for ahead of use. ``rows_outer`` takes all panels for one tile of rows, then the
+    next rows; otherwise all rows for one panel.
+    """
+
+    rows: int
+    vectors: int
+    row_chunks: int = 1
+    panel_chunks: int = 1
+    swapped: bool = False
+    staged: bool = False
+    rows_outer: bool = False
+    prefetch: int = 0
+
+
+def is_legal(problem: Problem, schedule: Schedule, target: CpuTarget) -> bool:
+    """The one statement of what render accepts."""
+    g = gemms.of(problem, schedule.swapped)
+    return (
+        tile.fits(schedule.rows, schedule.vectors, target)
+        and 1 <= schedule.row_chunks <= Split.of_at_most(g.m, schedule.rows).count
+        and 1 <= schedule.panel_chunks <= panels(g, schedule, problem, target).count
+        and (schedule.staged or problem.a.dtype == problem.acc)
+        and (g.w_constant or not schedule.rows_outer or not needs_packing(g, schedule, problem, target))
+    )
+
+
+def panels(g: Gemm, schedule: Schedule, problem: Problem, target: CpuTarget) -> Panels:
+    lanes = tile.lanes(problem.acc, target)
+    return Panels(g.n, schedule.vectors * lanes, lanes)
+
+
+def needs_packing(g: Gemm, schedule: Schedule, problem: Problem, target: CpuTarget) -> bool:
+    """Whether some panel of a run-time w must be copied: not contiguous in n, of another type, or not whole vectors."""
+    whole = panels(g, schedule, problem, target).rest % tile.lanes(problem.acc, target) == 0
+    return not g.w_constant and (g.w[-1] != 1 or problem.a.dtype != problem.acc or not whole)
+
+
+def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
+    """The legal candidates, the cheapest by ``_cost`` first."""
+    if not size(problem.out.shape):
+        return [Schedule(1, 1, staged=problem.a.dtype != problem.acc)]
+    tiles = sorted(_tiles(problem, target), key=lambda s: _cost(problem, s, target))[:6]
+    found: dict[Schedule, None] = {}
+    for candidate in tiles:
+        found[_cut(problem, candidate, target)] = None
+    best = next(iter(found))
+    for variant in _variants(problem, best, target):
+        found[variant] = None
+    return [schedule for schedule in found if is_legal(problem, schedule, target)]
+
+
+def _tiles(problem: Problem, target: CpuTarget) -> Iterator[Schedule]:
+    must_stage = problem.a.dtype != problem.acc
+    for swapped in (False, True):
+        g = gemms.of(problem, swapped)
+        lanes = tile.lanes(problem.acc, target)
+        for vectors in range(1, min(MAX_VECTORS, -(-g.n // lanes)) + 1):
+            most = tile.tallest(vectors, target)
+            for rows in sorted({min(g.m, most), min(g.m, most - 1), min(g.m, 12)}):
+                if rows > 0 and tile.fits(rows, vectors, target):
+                    yield Schedule(rows, vectors, swapped=swapped, staged=must_stage or _aliases(g, problem))
+
+
+def _aliases(g: Gemm, problem: Problem) -> bool:
+    """Whether the rows of x fall on the same cache sets, so that a copy with another distance pays."""
+    return g.m > 4 and g.n > 32 and g.k > 1 and (g.x[-2] * problem.a.dtype.size) % PAGE_BYTES == 0 and g.x[-2] != 0
+
+
+def _cost(problem: Problem, s: Schedule, target: CpuTarget) -> float:
+    """Cycles of one batch on one core, up to a constant: multiply-adds, loads, and what every tile and panel costs."""
+    g = gemms.of(problem, s.swapped)
+    parts, cut = Split.of_at_most(g.m, s.rows), panels(g, s, problem, target)
+    total = 0.0
+    for rows, count in zip(parts.sizes, (parts.num_large, parts.count - parts.num_large), strict=False):
+        for width, num in ((cut.width, cut.num_full), (cut.last_width, 1 if cut.rest else 0)):
+            vectors = width // cut.lanes
+            step = max(rows * vectors, 0.6 * (rows + vectors), 4 if vectors * rows >= 4 else 5)
+            step += 0.12 * vectors  # panels come from the second-level cache
+            total += count * num * (step * g.k + 12 + 3 * rows * vectors)
+    if not g.w_constant and (needs_packing(g, s, problem, target)):
+        total += g.k * cut.padded / cut.lanes * (16 if g.w[-1] != 1 else 2)
+    if g.out[-1] != 1 and g.n > 1:
+        total += 1.5 * g.m * g.n
+    return total * g.num_batches
+
+
+def _cut(problem: Problem, s: Schedule, target: CpuTarget) -> Schedule:
+    """``s`` with the chunks that read the least while there are enough of them for every thread."""
+    g = gemms.of(problem, s.swapped)
+    row_tiles, num_panels = Split.of_at_most(g.m, s.rows).count, panels(g, s, problem, target).count
+    if target.num_threads == 1:
+        wanted = 1
+    else:
+        wanted = min(CHUNKS_PER_THREAD * target.num_threads, max(1, problem.flops // MIN_CHUNK_FLOPS))
+    wanted = -(-wanted // g.num_batches)
+    pairs = [(r, min(num_panels, -(-wanted // r))) for r in range(1, min(row_tiles, wanted) + 1)]
+    enough = [p for p in pairs if p[0] * p[1] >= wanted] or [max(pairs, key=lambda p: p[0] * p[1])]
+    row_chunks, panel_chunks = min(enough, key=lambda p: (p[1] - 1) * g.m + (p[0] - 1) * g.n)
+    fits_l2 = -(-g.m // row_chunks) * g.k * problem.acc.size * 2 > target.l2_bytes
+    if fits_l2 and g.w_constant:
+        row_chunks = min(row_tiles, -(-g.m * g.k * problem.acc.size * 2 // target.l2_bytes))
+    return replace(s, row_chunks=row_chunks, panel_chunks=panel_chunks)
+
+
+def _variants(problem: Problem, best: Schedule, target: CpuTarget) -> Iterator[Schedule]:
+    """Other ways to do what ``best`` does: staging, loop order, prefetching."""
+    yield replace(best, staged=not best.staged)
+    yield replace(best, rows_outer=True)
+    if problem.b.constant or problem.a.constant:
+        yield replace(best, prefetch=1024)

@@ -1,0 +1,109 @@
+"""Matrix products against numpy: shapes that straddle vectors, views, types, epilogues, every schedule, every target."""
+
+import numpy as np
+import pytest
+from harness import TARGETS, check, random_arrays
+
+from redline.base import dtypes
+from redline.base.dtypes import bfloat16, float16, float32, float64, int8, int32, int64, uint8
+from redline.kernels import matmul
+from redline.kernels.expr import Acc, Load, call, cast, index, lit
+from redline.kernels.problem import Operand
+from redline.kernels.tile import accumulator
+
+FAMILY = matmul.FAMILY
+AVX512 = TARGETS["avx512"]
+C = Operand.contiguous
+
+
+def square(m: int, n: int, k: int, dtype: dtypes.DType = float32, constant: bool = True) -> matmul.Problem:
+    return matmul.product(C(dtype, (m, k)), C(dtype, (k, n), constant), C(accumulator(dtype), (m, n)))
+
+
+def with_bias_and_relu(m: int, n: int, k: int, constant: bool = True) -> matmul.Problem:
+    bias, residual = Load(float32, 2, (index(1),)), Load(float32, 3, (index(0), index(1)))
+    value = call("max", call("add", call("add", Acc(float32), bias), residual), lit(0.0, float32))
+    a, b, out = C(float32, (m, k)), C(float32, (k, n), constant), C(float32, (m, n))
+    return matmul.Problem(a, b, out, value, (C(float32, (n,)), C(float32, (m, n))))
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+@pytest.mark.parametrize("m, n, k", [(15, 17, 33), (16, 33, 15), (17, 31, 16), (31, 16, 17), (1, 100, 64), (33, 1, 5)])
+@pytest.mark.parametrize("constant", [True, False])
+def test_straddling_sizes(target, m, n, k, constant):
+    check(FAMILY, with_bias_and_relu(m, n, k, constant), target)
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_every_schedule(constant):
+    problem = with_bias_and_relu(29, 150, 40, constant)
+    candidates = FAMILY.schedules(problem, AVX512)
+    assert len(candidates) >= 6
+    check(FAMILY, problem, AVX512, candidates)
+
+
+@pytest.mark.parametrize("m, n, k", [(0, 5, 4), (5, 0, 4), (3, 20, 0), (1, 1, 1)])
+def test_empty_and_single(m, n, k):
+    check(FAMILY, square(m, n, k), AVX512)
+
+
+@pytest.mark.parametrize("dtype", [float64, int32, int64, int8, uint8, float16, bfloat16], ids=repr)
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize("target", ["avx512", "generic"])
+def test_types(dtype, constant, target):
+    check(FAMILY, square(18, 35, 21, dtype, constant), TARGETS[target])
+
+
+@pytest.mark.parametrize("dtype", [float16, bfloat16], ids=repr)
+def test_sixteen_bit_result(dtype):
+    out = C(dtype, (7, 40))
+    problem = matmul.Problem(C(dtype, (7, 9)), C(dtype, (9, 40), True), out, cast(Acc(float32), dtype))
+    check(FAMILY, problem, AVX512, rtol=1e-2)
+
+
+TRANSPOSED = Operand(float32, (21, 40), (1, 21))
+WIDE_ROWS = Operand(float32, (21, 40), (64, 1))
+
+
+@pytest.mark.parametrize("a", [TRANSPOSED, WIDE_ROWS], ids=["transposed", "wide"])
+@pytest.mark.parametrize("b", [Operand(float32, (40, 50), (1, 40)), Operand(float32, (40, 50), (80, 1))], ids=["t", "w"])
+@pytest.mark.parametrize("out", [Operand(float32, (21, 50), (1, 21)), Operand(float32, (21, 50), (99, 1))], ids=["t", "w"])
+def test_strided_views(a, b, out):
+    check(FAMILY, matmul.product(a, b, out), AVX512, FAMILY.schedules(matmul.product(a, b, out), AVX512)[::3])
+
+
+def test_broadcast_batches():
+    a = Operand(float32, (3, 4, 17, 20), (4 * 340, 340, 20, 1))
+    b = Operand(float32, (3, 4, 20, 33), (660, 0, 33, 1))
+    check(FAMILY, matmul.product(a, b, C(float32, (3, 4, 17, 33))), AVX512)
+
+
+def test_batches_become_rows_and_keep_their_coordinates():
+    a, b = C(float32, (3, 5, 7, 20)), Operand(float32, (3, 5, 20, 33), (0, 0, 33, 1), True)
+    value = call("add", Acc(float32), Load(float32, 2, (index(1), index(0), index(2), index(3))))
+    problem = matmul.Problem(a, b, C(float32, (3, 5, 7, 33)), value, (C(float32, (5, 3, 7, 33)),))
+    check(FAMILY, problem, AVX512, FAMILY.schedules(problem, AVX512)[::2])
+
+
+def test_constant_batches():
+    check(FAMILY, matmul.product(C(float32, (4, 9, 20)), C(float32, (4, 20, 33), True), C(float32, (4, 9, 33))), AVX512)
+
+
+def test_constant_left_operand_is_packed():
+    a, b = Operand(float32, (2, 48, 20), (0, 20, 1), True), C(float32, (2, 20, 33))
+    problem = matmul.product(a, b, C(float32, (2, 48, 33)))
+    check(FAMILY, problem, AVX512, FAMILY.schedules(problem, AVX512))
+
+
+def test_heads_side_by_side():
+    """The views that attention makes: [batch, heads, sequence, width] of one [batch, sequence, heads * width] array."""
+    q = Operand(float32, (1, 4, 17, 16), (0, 16, 64, 1))
+    k = Operand(float32, (1, 4, 16, 17), (0, 16, 1, 64))
+    check(FAMILY, matmul.product(q, k, C(float32, (1, 4, 17, 17))), AVX512)
+
+
+def test_nan_and_infinities_stay_in_their_rows_and_columns():
+    problem = with_bias_and_relu(20, 37, 24)
+    arrays = [np.array(array) for array in random_arrays(problem.reads)]
+    arrays[0][3, 5], arrays[0][8, 0], arrays[1][2, 36] = np.nan, np.inf, -np.inf
+    check(FAMILY, problem, AVX512, arrays=arrays)
