@@ -13,14 +13,12 @@ from redline.frontend.unsupported import Unsupported
 MAX_NAMED = 3
 
 
-def command(model: options.Model, shapes: options.Shapes = None, freeze: options.Freeze = None) -> None:
+def command(model: options.Model, shapes: options.Shapes = None) -> None:
     """Lists every node of a model that Redline does not build, with the reason and what to do.
 
     Exits with 0 when the whole model builds, with 2 when some of it does not.
     """
-    found = frontend.unsupported(
-        model, shapes=shapes_.parse_shapes(shapes or []), freeze=options.parse_arrays(freeze, "--freeze")
-    )  # fmt: skip
+    found = frontend.unsupported(model, shapes_.parse_shapes(shapes or []))
     if not found:
         console.out().print("every node builds")
         return
@@ -34,8 +32,8 @@ def _rows(found: Sequence[Unsupported]) -> list[tuple[object, ...]]:
     for item in found:
         operator = f"{item.domain}.{item.op}" if item.domain else item.op
         causes[operator, item.reason, item.remedy].append(item.node)
-    rows = [(len(n), op, _names(n), reason, remedy) for (op, reason, remedy), n in causes.items()]
-    return sorted(rows, key=lambda row: -row[0])
+    largest_first = sorted(causes.items(), key=lambda cause: -len(cause[1]))
+    return [(len(nodes), operator, _names(nodes), reason, remedy) for (operator, reason, remedy), nodes in largest_first]
 
 
 def _names(nodes: Sequence[str]) -> str:

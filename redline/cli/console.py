@@ -9,6 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+PIPE_WIDTH = 1000
+
 
 def out() -> Console:
     """Standard output as it is now (made anew each time: tests and pipes replace it)."""
@@ -33,14 +35,15 @@ def print_json(value: Any) -> None:
 
 
 def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]], numbers_from: int = 1) -> None:
-    """Prints rows under headings; columns from ``numbers_from`` on are flush right."""
+    """Prints rows under headings; columns from ``numbers_from`` on are flush right. A pipe gets lines of any length."""
     grid = Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column, heading in enumerate(headings):
         grid.add_column(heading, justify="right" if column >= numbers_from else "left", overflow="fold")
     for row in rows:
         grid.add_row(*(Text(str(cell)) for cell in row))
     console = out()
-    console.width = max(console.width, 160) if not console.is_terminal else console.width
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
     console.print(grid)
 
 

@@ -34,7 +34,7 @@ def test_files_that_hold_no_array(tmp_path):
     with pytest.raises(RedlineError, match=r"\[--input\] there is no file 'none.npy'"):
         load_array("none.npy", "--input")
     for name in ("text.npy", "empty.npy", "pickle.npy"):
-        with pytest.raises(RedlineError, match="is not a .npy file; allowed: an array saved with numpy.save"):
+        with pytest.raises(RedlineError, match=r"is not a \.npy file; allowed: an array saved with numpy\.save"):
             load_array(tmp_path / name, "--input")
     with pytest.raises(RedlineError, match="holds several arrays"):
         load_array(tmp_path / "several.npz", "--input")
