@@ -7,7 +7,7 @@ import _ctypes
 import ctypes
 import os
 from collections.abc import Sequence
-from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_void_p
+from ctypes import POINTER, c_double, c_int32, c_int64, c_void_p
 
 from redline.base.errors import EngineError
 
@@ -33,21 +33,28 @@ class Call(ctypes.Structure):
 class Library:
     """The functions of one loaded engine. Close it only when nothing uses its code any more."""
 
-    def __init__(self, path: str, name: str) -> None:
+    def __init__(self, descriptor: int, name: str) -> None:
+        """``descriptor``: an open file that holds the shared object, owned by the library from here on.
+
+        It stays open, because the loader takes a second library of the same path (which names the descriptor) for the first.
+        """
+        self._descriptor, self._handle = descriptor, 0
         try:
-            code = ctypes.CDLL(path)
+            code = ctypes.CDLL(f"/proc/self/fd/{descriptor}")
+            self._handle = code._handle
             self.run = code.rl_run
             self.workspace_bytes = code.rl_workspace_bytes
             self.pool_new, self.pool_free = code.rl_pool_new, code.rl_pool_free
             self.abi, self.num_steps = code.rl_abi(), code.rl_num_steps()
         except (OSError, AttributeError) as error:
+            self.close()
             raise EngineError(name, f"its code cannot be loaded: {error}", "", "build the engine again") from error
-        self._handle: int | None = code._handle
         self.run.argtypes, self.run.restype = (c_void_p, c_void_p), c_int32
         self.workspace_bytes.argtypes, self.workspace_bytes.restype = (c_int32,), c_int64
         self.pool_new.argtypes, self.pool_new.restype = (c_int32,), c_void_p
         self.pool_free.argtypes, self.pool_free.restype = (c_void_p,), None
         if self.abi != ABI:
+            self.close()
             seen = f"its code has interface {self.abi}"
             raise EngineError(name, seen, f"this version of Redline runs interface {ABI}", "build the engine again")
 
@@ -55,17 +62,17 @@ class Library:
     def from_bytes(code: bytes | memoryview, name: str = "engine") -> "Library":
         """Loads a shared object through a file that exists in memory only."""
         descriptor = os.memfd_create("redline-engine", os.MFD_CLOEXEC)
-        try:
-            with os.fdopen(os.dup(descriptor), "wb") as file:
-                file.write(code)
-            return Library(f"/proc/self/fd/{descriptor}", name)
-        finally:
-            os.close(descriptor)
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            file.write(code)
+        return Library(descriptor, name)
 
     def close(self) -> None:
-        if self._handle is not None:
-            _ctypes.dlclose(self._handle)
-            self._handle = None
+        """Unloads the code; a second call does nothing."""
+        handle, descriptor, self._handle, self._descriptor = self._handle, self._descriptor, 0, -1
+        if handle:
+            _ctypes.dlclose(handle)
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def pointers(addresses: Sequence[int]) -> "ctypes.Array[c_void_p]":

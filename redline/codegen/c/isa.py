@@ -25,8 +25,8 @@ class Isa:
     options: Mapping[str, tuple[tuple[str, ...], frozenset[str]]] = field(default_factory=dict)
 
 
-_V3 = frozenset("sse4_2 ssse3 popcnt cx16 avx avx2 fma f16c bmi1 bmi2 abm movbe xsave".split())
-_V4 = _V3 | frozenset("avx512f avx512bw avx512cd avx512dq avx512vl".split())
+_V3 = frozenset({"sse4_2", "ssse3", "popcnt", "cx16", "avx", "avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe", "xsave"})
+_V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 
 ROWS = (
     Isa(

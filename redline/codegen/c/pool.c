@@ -80,7 +80,6 @@ static void *work(void *argument) {
     return NULL;
 }
 
-/* A crew of as many workers as the system grants. Signals stay with the program's own threads. */
 static crew *crew_new(int32_t num_threads) {
     crew *c = NULL;
     if (posix_memalign((void **)&c, RL_LINE, sizeof *c)) return NULL;
@@ -91,7 +90,9 @@ static crew *crew_new(int32_t num_threads) {
     return c;
 }
 
+/* Starts the workers still missing, or as many as the system grants. Signals stay with the program's own threads. */
 static void crew_start(crew *c, int32_t num_threads) {
+    if (c->num_workers >= num_threads - 1) return;
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -153,7 +154,7 @@ static void pool_run(rl_pool *pool, int32_t num_threads, void (*body)(void *, in
         return;
     }
     take_turn(c);
-    crew_start(c, pool->num_threads);
+    crew_start(c, num_threads);
     c->job_threads = num_threads;
     c->body = body;
     c->data = data;
