@@ -1,0 +1,5 @@
+"""Graph -> graph: what makes a model simpler, recognisable and laid out for the kernels. pipeline.py is the only ordering."""
+
+from redline.passes.pipeline import optimize
+
+__all__ = ["optimize"]
