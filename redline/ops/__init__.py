@@ -10,6 +10,8 @@ from redline.ops import (  # noqa: F401  (each registers its operators)
     linear,
     logic,
     move,
+    nn_conv,
+    nn_pool,
     order,
     reduce,
     reshape,
@@ -20,7 +22,11 @@ from redline.ops import (  # noqa: F401  (each registers its operators)
 )
 from redline.ops.interpreter import run
 from redline.ops.registry import Op, OpDef, define, evaluate, infer, known, lookup, make, make_node
+from redline.ops.window import Window, explicit_window
 
 ELEMENTWISE = frozenset(name for name, op in known().items() if op.elementwise)
 
-__all__ = ["ELEMENTWISE", "Op", "OpDef", "define", "evaluate", "infer", "known", "lookup", "make", "make_node", "run"]
+__all__ = [
+    "ELEMENTWISE", "Op", "OpDef", "Window", "define", "evaluate", "explicit_window", "infer", "known", "lookup", "make",
+    "make_node", "run",
+]  # fmt: skip

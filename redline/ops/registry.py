@@ -24,8 +24,11 @@ Decompose = Callable[["Op"], Value | tuple[Value, ...] | None]
 class Op:
     """A node being typed or taken apart: its inputs and attributes under short names."""
 
-    def __init__(self, name: str, inputs: Sequence[Value | None], attrs: Mapping[str, Any], label: str = "") -> None:
+    def __init__(
+        self, name: str, inputs: Sequence[Value | None], attrs: Mapping[str, Any], label: str = "", num_outputs: int = 1
+    ) -> None:
         self.name, self.inputs, self.attrs, self.label = name, tuple(inputs), attrs, label or name
+        self.num_outputs = num_outputs
 
     def has(self, i: int) -> bool:
         return i < len(self.inputs) and self.inputs[i] is not None
@@ -104,7 +107,7 @@ def lookup(name: str, where: str = "") -> OpDef:
 
 
 def view(node: Node) -> Op:
-    return Op(node.op, node.inputs, node.attrs, node.name or node.op)
+    return Op(node.op, node.inputs, node.attrs, node.name or node.op, len(node.types))
 
 
 def infer(node: Node) -> tuple[TensorType, ...]:
@@ -133,7 +136,5 @@ def evaluate(node: Node, arrays: Sequence[np.ndarray | None]) -> tuple[np.ndarra
         return (node.attrs["value"],)
     with np.errstate(all="ignore"):
         result = lookup(node.op, node.name).reference(view(node), *arrays)
-    outputs = result if isinstance(result, tuple) else (result,)
-    return tuple(
-        np.asarray(array, dtype=kind.dtype.numpy) for array, kind in zip(outputs, node.types, strict=False)
-    )  # fmt: skip
+        outputs = result if isinstance(result, tuple) else (result,)
+        return tuple(np.asarray(array, dtype=kind.dtype.numpy) for array, kind in zip(outputs, node.types, strict=False))
