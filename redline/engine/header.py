@@ -1,0 +1,120 @@
+"""What an engine says about itself, as frozen dataclasses, and their one JSON form."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from redline.base.errors import EngineError
+from redline.engine.convert import from_json, to_json
+
+FORMAT = 1
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What the engine was made for and by. ``features``: the processor flags without which it must not run."""
+
+    target: str
+    features: tuple[str, ...]
+    builder: str
+    toolchain: str
+
+
+@dataclass(frozen=True)
+class IO:
+    """An input or output of the engine."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TensorPlan:
+    """The place of a tensor in ``space`` ("arena" or "weights"), its own from ``first_step`` to ``last_step``."""
+
+    name: str
+    space: str
+    offset: int
+    num_bytes: int
+    first_step: int
+    last_step: int
+
+
+@dataclass(frozen=True)
+class Access:
+    """A strided view that a kernel reads or writes.
+
+    ``tensor`` counts in ``Header.tensors`` (spaces "arena" and "weights"), in ``inputs`` ("input") or in ``outputs``
+    ("output"). ``offset``: bytes from the start of that tensor to element [0, ..., 0]. ``strides`` in elements.
+    """
+
+    space: str
+    tensor: int
+    offset: int
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class KernelRecord:
+    """One step. ``nodes``: the names of the model's nodes in it. ``seconds``: as measured when it was chosen."""
+
+    symbol: str
+    family: str
+    nodes: tuple[str, ...]
+    num_chunks: int
+    barrier: bool
+    reads: tuple[Access, ...]
+    writes: tuple[Access, ...]
+    flops: int
+    num_bytes: int
+    schedule: str
+    seconds: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A part of the file, ``offset`` bytes from the first one, with a SHA-256 in hexadecimal for each 4 MiB block."""
+
+    name: str
+    offset: int
+    num_bytes: int
+    sha256: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Header:
+    """Everything but the blobs. ``blobs`` is filled in by the writer; ``report`` is free JSON for people."""
+
+    stamp: Stamp
+    inputs: tuple[IO, ...]
+    outputs: tuple[IO, ...]
+    tensors: tuple[TensorPlan, ...]
+    kernels: tuple[KernelRecord, ...]
+    arena_bytes: int
+    scratch_bytes: int
+    num_threads: int
+    report: Mapping[str, Any] = field(default_factory=dict)
+    blobs: tuple[Blob, ...] = ()
+
+
+def encode(header: Header) -> bytes:
+    """The JSON of a header: the same header gives the same bytes. Raises ValueError for NaN or infinity in it."""
+    return json.dumps(to_json(header), sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def decode(text: bytes, where: str) -> Header:
+    """The header in ``text``; raises EngineError for anything that ``encode`` does not write."""
+    try:
+        return from_json(Header, json.loads(text.decode("ascii"), parse_constant=_refuse))
+    except (ValueError, RecursionError) as error:
+        raise EngineError(where, f"its header is malformed: {error}", "", "build the engine again") from error
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is not allowed")

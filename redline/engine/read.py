@@ -1,0 +1,144 @@
+"""Opens an engine file: maps it, checks sizes and hashes, and hands out the header and views of the blobs.
+
+Nothing is copied, and no code is run. Everything that is wrong with a file is an EngineError which says what to do.
+"""
+
+import mmap
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from redline.base.errors import EngineError, closest
+from redline.engine.header import FORMAT, Blob, Header, decode
+from redline.engine.layout import (
+    MAGIC,
+    PREAMBLE,
+    PREAMBLE_BYTES,
+    blobs_start,
+    block_hash,
+    blocks,
+    header_hash,
+    place,
+)
+
+AGAIN = "copy it again, or build the engine again"
+VERIFY = ("full", "lazy")
+
+
+class EngineFile:
+    """An open engine file, mapped shared and read-only; processes that open the same file hold one copy of it."""
+
+    def __init__(self, path: str, mapping: mmap.mmap, header: Header, start: int) -> None:
+        self.path, self.header, self._mapping = path, header, mapping
+        self._bytes = np.frombuffer(mapping, np.uint8)
+        self._places = {blob.name: (blob, start + blob.offset) for blob in header.blobs}
+
+    def blob(self, name: str) -> np.ndarray:
+        """The bytes of a blob, a read-only view of the file. Raises EngineError when there is no such blob."""
+        if name not in self._places:
+            raise EngineError(self.path, f"it has no part {name!r}", closest(name, self._places), "build the engine again")
+        blob, start = self._places[name]
+        return self._bytes[start : start + blob.num_bytes]
+
+    def verify(self, name: str) -> None:
+        """Compares every block of a blob with its hash; raises EngineError at the first that differs."""
+        data, (blob, _) = memoryview(self.blob(name)), self._places[name]
+        pieces = blocks(blob.num_bytes)
+        with ThreadPoolExecutor() as workers:
+            for index, digest in enumerate(workers.map(lambda piece: block_hash(data[piece[0] : piece[1]]), pieces)):
+                if digest != blob.sha256[index]:
+                    raise EngineError(self.path, f"it is damaged: block {index} of {name!r} is not what was written", "", AGAIN)
+
+    def close(self) -> None:
+        """Unmaps the file, once no view of a blob is alive any more; a second call does nothing."""
+        del self._bytes
+        self._mapping.close()
+
+
+def open_engine(path: str | os.PathLike[str], verify: str = "full") -> EngineFile:
+    """Opens an engine. ``verify="lazy"`` leaves the weights unchecked, so that a large file opens at once.
+
+    Raises EngineError for a file that is missing, damaged, of a newer format, or no engine.
+    """
+    name = os.fspath(path)
+    if verify not in VERIFY:
+        raise EngineError("verify", f"{verify!r} is unknown", closest(verify, VERIFY))
+    mapping = _map(name)
+    try:
+        header, start = _read_header(name, mapping)
+        _check_table(name, header.blobs, len(mapping) - start)
+        _check_padding(name, mapping, header.blobs, start)
+        file = EngineFile(name, mapping, header, start)
+    except BaseException:
+        mapping.close()
+        raise
+    try:
+        for blob in header.blobs:
+            if verify == "full" or blob.name != "weights":
+                file.verify(blob.name)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _map(path: str) -> mmap.mmap:
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < PREAMBLE_BYTES:
+                _check_magic(path, file.read(len(MAGIC)))
+                raise EngineError(path, f"it is cut off after {size} bytes", "", AGAIN)
+            return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+    except OSError as error:
+        raise EngineError(path, f"it cannot be read: {error.strerror or error}") from error
+
+
+def _check_magic(path: str, start: bytes) -> None:
+    if start != MAGIC[: len(start)] or not start:
+        raise EngineError(path, "it is not a Redline engine", "", "make one with redline build model.onnx -o model.engine")
+
+
+def _read_header(path: str, mapping: mmap.mmap) -> tuple[Header, int]:
+    """The header, and where the blobs start."""
+    preamble = mapping[: PREAMBLE.size]
+    _check_magic(path, preamble[: len(MAGIC)])
+    _, version, zero, header_bytes, file_bytes = PREAMBLE.unpack(preamble)
+    if version > FORMAT:
+        seen = f"its format is version {version}"
+        raise EngineError(path, seen, f"this Redline reads version {FORMAT}", "upgrade Redline, or build the engine again")
+    if version < FORMAT or zero:
+        raise EngineError(path, f"its format version {version} is unknown", f"expected {FORMAT}", "build the engine again")
+    if file_bytes != len(mapping):
+        problem = "cut off" if file_bytes > len(mapping) else "longer than written"
+        raise EngineError(path, f"it is {problem}: {len(mapping)} bytes instead of {file_bytes}", "", AGAIN)
+    start = blobs_start(header_bytes)
+    if start > len(mapping):
+        raise EngineError(path, f"it is damaged: a header of {header_bytes} bytes does not fit", "", AGAIN)
+    text = mapping[PREAMBLE_BYTES : PREAMBLE_BYTES + header_bytes]
+    if header_hash(preamble, text) != mapping[PREAMBLE.size : PREAMBLE_BYTES]:
+        raise EngineError(path, "it is damaged: the header is not what was written", "", AGAIN)
+    if any(mapping[PREAMBLE_BYTES + header_bytes : start]):
+        raise EngineError(path, "it is damaged: bytes between the header and the first part", "", AGAIN)
+    return decode(text, path), start
+
+
+def _check_table(path: str, blobs: tuple[Blob, ...], num_bytes: int) -> None:
+    """The blobs tile the rest of the file in their order, and each has the right number of hashes."""
+    malformed = EngineError(path, "the parts of the file have holes, overlap or do not fit", "", "build the engine again")
+    if len({blob.name for blob in blobs}) < len(blobs) or any(not 0 <= blob.num_bytes <= num_bytes for blob in blobs):
+        raise malformed
+    offsets, end = place([blob.num_bytes for blob in blobs])
+    if end != num_bytes or offsets != [blob.offset for blob in blobs]:
+        raise malformed
+    if any(len(blob.sha256) != len(blocks(blob.num_bytes)) for blob in blobs):
+        raise malformed
+
+
+def _check_padding(path: str, mapping: mmap.mmap, blobs: tuple[Blob, ...], start: int) -> None:
+    ends = [start + blob.offset + blob.num_bytes for blob in blobs]
+    nexts = [start + blob.offset for blob in blobs[1:]] + [len(mapping)]
+    for blob, end, following in zip(blobs, ends, nexts, strict=True):
+        if any(mapping[end:following]):
+            raise EngineError(path, f"it is damaged: bytes after {blob.name!r} that nobody wrote", "", AGAIN)

@@ -1,0 +1,243 @@
+"""Checks the plan of an engine, without the planner's code: what a kernel may touch, when, and beside what.
+
+The rules, each a function below:
+  sizes      counts and offsets are sane; tensors lie in their space, accesses in their tensor
+  lifetimes  arena tensors that share bytes are never alive together, and are used only while alive
+  order      a byte range of the arena is written before it is read; every output is written
+  hazards    steps that may run at the same time touch no byte in common, unless they all only read it
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from redline.base import dtypes
+from redline.base.errors import EngineError, RedlineError
+from redline.engine.header import ALIGNMENT, IO, Access, Header, KernelRecord, TensorPlan
+
+LIMIT = 1 << 62
+GROUP_LIMIT = 512  # steps that may overlap; each is compared with each
+
+
+@dataclass(frozen=True)
+class Region:
+    """The bytes of an access: from ``low`` to ``high`` in ``space``, in runs of ``run`` bytes, ``period`` bytes apart.
+
+    ``space`` is a name, and a number where a space is several arrays. ``period`` divides the distance of any two runs;
+    0 when there is one run only.
+    """
+
+    space: tuple[str, int]
+    low: int
+    high: int
+    run: int
+    period: int
+
+    def may_meet(self, other: "Region") -> bool:
+        """Whether the two may have a byte in common; False is certain."""
+        if self.space != other.space or self.high <= other.low or other.high <= self.low:
+            return False
+        period = math.gcd(self.period, other.period)
+        if period == 0:
+            return True
+        ahead = (other.low - self.low) % period
+        return ahead < self.run or ahead + other.run > period
+
+
+def check_plan(header: Header, weight_bytes: int, where: str) -> None:
+    """Raises EngineError, naming the step and tensor, for a plan that breaks one of the rules above."""
+    checker = _Checker(header, weight_bytes, where)
+    checker.sizes()
+    checker.lifetimes()
+    checker.order()
+    checker.hazards()
+
+
+class _Checker:
+    def __init__(self, header: Header, weight_bytes: int, where: str) -> None:
+        self.header, self.where = header, where
+        self.capacity = {"arena": header.arena_bytes, "weights": weight_bytes}
+        self.reads: list[list[Region]] = []
+        self.writes: list[list[Region]] = []
+
+    def fail(self, seen: str) -> None:
+        raise EngineError(self.where, f"its plan is wrong: {seen}", "", "this is a fault of the builder: please report it")
+
+    # sizes
+
+    def sizes(self) -> None:
+        h = self.header
+        for name, value, low in (
+            ("arena_bytes", h.arena_bytes, 0), ("scratch_bytes", h.scratch_bytes, 0), ("num_threads", h.num_threads, 1),
+        ):  # fmt: skip
+            if not low <= value < LIMIT:
+                self.fail(f"{name} is {value}")
+        for io in h.inputs + h.outputs:
+            self.io_bytes(io)
+        for kind, names in (("input", [io.name for io in h.inputs]), ("output", [io.name for io in h.outputs])):
+            if len(set(names)) < len(names):
+                self.fail(f"two {kind}s have the same name")
+        for tensor in h.tensors:
+            self.tensor(tensor)
+        for step, kernel in enumerate(h.kernels):
+            self.kernel(step, kernel)
+
+    def io_bytes(self, io: IO) -> int:
+        return self.element_bytes(io.dtype, io.name) * self.extent(io.shape, io.name)
+
+    def element_bytes(self, dtype: str, name: str) -> int:
+        try:
+            return dtypes.from_name(dtype).size
+        except RedlineError as error:
+            self.fail(f"{name}: {error.seen}")
+            raise
+
+    def extent(self, shape: tuple[int, ...], name: str) -> int:
+        if len(shape) > 64 or any(not 0 <= dim < LIMIT for dim in shape) or math.prod(shape) >= LIMIT:
+            self.fail(f"{name} has shape {shape}")
+        return math.prod(shape)
+
+    def tensor(self, tensor: TensorPlan) -> None:
+        if tensor.space not in self.capacity:
+            self.fail(f"tensor {tensor.name!r} is in space {tensor.space!r}")
+        end = tensor.offset + tensor.num_bytes
+        if tensor.offset % ALIGNMENT or not 0 <= tensor.offset <= end <= self.capacity[tensor.space]:
+            self.fail(f"tensor {tensor.name!r} at bytes {tensor.offset}..{end} does not fit the {tensor.space}")
+        if not 0 <= tensor.first_step <= tensor.last_step < max(1, len(self.header.kernels)):
+            self.fail(f"tensor {tensor.name!r} lives from step {tensor.first_step} to {tensor.last_step}")
+
+    def kernel(self, step: int, kernel: KernelRecord) -> None:
+        if not 0 < kernel.num_chunks < 1 << 31 or min(kernel.flops, kernel.num_bytes) < 0:
+            self.fail(f"step {step} ({kernel.symbol}) has {kernel.num_chunks} chunks")
+        if not kernel.symbol.isidentifier() or not kernel.symbol.isascii():
+            self.fail(f"step {step} has symbol {kernel.symbol!r}")
+        self.reads.append([self.region(step, access) for access in kernel.reads])
+        self.writes.append([self.region(step, access) for access in kernel.writes])
+        if any(access.space in ("weights", "input") for access in kernel.writes):
+            self.fail(f"step {step} ({kernel.symbol}) writes a constant or an input")
+
+    def region(self, step: int, access: Access) -> Region:
+        """The bytes of an access, once it is known to stay inside its tensor."""
+        base, num_bytes, key = self.storage(step, access)
+        size = self.element_bytes(access.dtype, f"step {step}")
+        count = self.extent(access.shape, f"an access of step {step}")
+        if len(access.strides) != len(access.shape) or any(abs(stride) >= LIMIT for stride in access.strides):
+            self.fail(f"step {step} has an access of shape {access.shape} with strides {access.strides}")
+        moves = [(dim, stride * size) for dim, stride in zip(access.shape, access.strides, strict=True) if dim > 1]
+        low = access.offset + sum((dim - 1) * stride for dim, stride in moves if stride < 0)
+        high = access.offset + sum((dim - 1) * stride for dim, stride in moves if stride > 0) + size
+        if count == 0:
+            low = high = access.offset
+        if not 0 <= low <= high <= num_bytes:
+            self.fail(f"step {step} touches bytes {low}..{high} of {self.name(access)}, which has {num_bytes}")
+        run, period = _runs(moves, size)
+        return Region(key, base + low, base + high, run, period)
+
+    def storage(self, step: int, access: Access) -> tuple[int, int, tuple[str, int]]:
+        """Where the tensor of an access starts in its space, its length, and the name of the space."""
+        tables = {"arena": self.header.tensors, "weights": self.header.tensors}
+        table = tables.get(access.space) or {"input": self.header.inputs, "output": self.header.outputs}.get(access.space, ())
+        if not 0 <= access.tensor < len(table):
+            self.fail(f"step {step} uses {access.space!r} number {access.tensor}, which does not exist")
+        found = table[access.tensor]
+        if isinstance(found, IO):
+            return 0, self.io_bytes(found), (access.space, access.tensor)
+        if found.space != access.space:
+            self.fail(f"step {step} takes tensor {found.name!r} of the {found.space} for one of the {access.space}")
+        return found.offset, found.num_bytes, (access.space, 0)
+
+    def name(self, access: Access) -> str:
+        tables = {"input": self.header.inputs, "output": self.header.outputs}
+        return f"{access.space} {tables.get(access.space, self.header.tensors)[access.tensor].name!r}"
+
+    # lifetimes
+
+    def lifetimes(self) -> None:
+        arena = [tensor for tensor in self.header.tensors if tensor.space == "arena" and tensor.num_bytes]
+        alive: list[TensorPlan] = []
+        for tensor in sorted(arena, key=lambda t: t.first_step):
+            alive = [other for other in alive if other.last_step >= tensor.first_step]
+            for other in alive:
+                if tensor.offset < other.offset + other.num_bytes and other.offset < tensor.offset + tensor.num_bytes:
+                    self.fail(
+                        f"tensors {other.name!r} and {tensor.name!r} share bytes of the arena in step {tensor.first_step}"
+                    )
+            alive.append(tensor)
+        for step, kernel in enumerate(self.header.kernels):
+            for access in kernel.reads + kernel.writes:
+                if access.space == "arena":
+                    self.alive(step, self.header.tensors[access.tensor])
+
+    def alive(self, step: int, tensor: TensorPlan) -> None:
+        if not tensor.first_step <= step <= tensor.last_step:
+            self.fail(f"step {step} uses tensor {tensor.name!r}, alive from step {tensor.first_step} to {tensor.last_step}")
+
+    # order
+
+    def order(self) -> None:
+        written: dict[tuple[str, int], list[Region]] = {}
+        for step, kernel in enumerate(self.header.kernels):
+            for access, region in zip(kernel.reads, self.reads[step], strict=True):
+                key = (access.space, access.tensor)
+                known = access.space in ("weights", "input") or region.low == region.high
+                if not known and not any(region.may_meet(other) for other in written.get(key, ())):
+                    self.fail(f"step {step} ({kernel.symbol}) reads {self.name(access)} before anything has written it")
+            for access, region in zip(kernel.writes, self.writes[step], strict=True):
+                written.setdefault((access.space, access.tensor), []).append(region)
+        for index, io in enumerate(self.header.outputs):
+            accesses = [a for kernel in self.header.kernels for a in kernel.writes if (a.space, a.tensor) == ("output", index)]
+            found = sum(self.element_bytes(a.dtype, io.name) * math.prod(a.shape) for a in accesses)
+            if found < self.io_bytes(io):
+                self.fail(f"only {found} of the {self.io_bytes(io)} bytes of output {io.name!r} are written")
+
+    # hazards
+
+    def hazards(self) -> None:
+        for group in self.groups():
+            for step in group:
+                self.inside(step)
+                for other in range(group.start, step):
+                    self.pair(other, step)
+
+    def groups(self) -> Iterator[range]:
+        """The ranges of steps that may run at the same time."""
+        starts = [step for step, kernel in enumerate(self.header.kernels) if kernel.barrier or step == 0]
+        for start, end in zip(starts, [*starts[1:], len(self.header.kernels)], strict=True):
+            if end - start > GROUP_LIMIT:
+                self.fail(f"{end - start} steps follow each other without a barrier")
+            yield range(start, end)
+
+    def inside(self, step: int) -> None:
+        """A step writes no byte twice, and overwrites what it reads only element by element, through the same view."""
+        kernel, writes = self.header.kernels[step], self.writes[step]
+        for index, region in enumerate(writes):
+            if any(region.may_meet(other) for other in writes[:index]):
+                self.fail(f"step {step} writes the same bytes twice")
+            for access, other in zip(kernel.reads, self.reads[step], strict=True):
+                if region.may_meet(other) and _view(access) != _view(kernel.writes[index]):
+                    self.fail(f"step {step} overwrites what it still reads")
+
+    def pair(self, first: int, second: int) -> None:
+        for ours, theirs in (
+            (self.writes[first], self.writes[second]),
+            (self.writes[first], self.reads[second]),
+            (self.reads[first], self.writes[second]),
+        ):
+            if any(a.may_meet(b) for a in ours for b in theirs):
+                self.fail(f"steps {first} and {second} touch the same bytes, and no barrier is between them")
+
+
+def _view(access: Access) -> tuple[object, ...]:
+    return access.space, access.tensor, access.offset, access.shape, access.strides
+
+
+def _runs(moves: list[tuple[int, int]], size: int) -> tuple[int, int]:
+    """The length of the contiguous runs of a view in bytes, and the greatest common divisor of their distances."""
+    run = size
+    rest: list[int] = []
+    for dim, stride in sorted(moves, key=lambda move: abs(move[1])):
+        if abs(stride) == run and not rest:
+            run *= dim
+        elif stride:
+            rest.append(abs(stride))
+    return run, math.gcd(*rest)
