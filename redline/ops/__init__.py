@@ -11,6 +11,8 @@ from redline.ops import (  # noqa: F401  (each registers its operators)
     logic,
     move,
     nn_conv,
+    nn_loss,
+    nn_norm,
     nn_pool,
     order,
     reduce,
@@ -18,6 +20,7 @@ from redline.ops import (  # noqa: F401  (each registers its operators)
     scatter,
     select,
     slicing,
+    softmax,
     unary,
 )
 from redline.ops.interpreter import run

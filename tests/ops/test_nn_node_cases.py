@@ -5,19 +5,12 @@ import pytest
 from redline import ops
 from tests.ops.node_cases import Case, build, cases, compare, decomposed, is_supported
 
-NAMES = [
-    "AveragePool",
-    "Conv",
-    "ConvInteger",
-    "ConvTranspose",
-    "DeformConv",
-    "GlobalAveragePool",
-    "GlobalLpPool",
-    "GlobalMaxPool",
-    "LpPool",
-    "MaxPool",
-    "MaxUnpool",
-]
+_TEXT = (
+    "AveragePool BatchNormalization Conv ConvInteger ConvTranspose DeformConv GlobalAveragePool GlobalLpPool GlobalMaxPool "
+    "GroupNormalization Hardmax InstanceNormalization LRN LayerNormalization LogSoftmax LpNormalization LpPool MaxPool "
+    "MaxUnpool MeanVarianceNormalization NegativeLogLikelihoodLoss RMSNormalization Softmax SoftmaxCrossEntropyLoss"
+)
+NAMES = _TEXT.split()
 
 CASES = [case for case in cases(NAMES) if is_supported(case)]
 
