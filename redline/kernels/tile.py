@@ -10,7 +10,10 @@ epilogue; the compiler vectorises that loop and removes the array again (seen in
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from redline.base.dtypes import DType, bfloat16, bool_, float16, float32, int32
+from redline.kernels.ctext import block
 from redline.kernels.problem import CpuTarget
 
 
@@ -150,11 +153,10 @@ def spill(rows: int, vectors: int, width: int, dtype: DType) -> list[str]:
     return [*lines, f"for (int64_t i = 0; i < {rows}; ++i) {store}"]
 
 
-def block(head: str, body: Sequence[str]) -> list[str]:
-    """C: ``head { body }``, the body one step to the right."""
-    return [f"{head} {{".lstrip(), *(f"  {line}" for line in body), "}"]
-
-
-def loop(variable: str, begin: str | int, end: str | int, body: Sequence[str]) -> list[str]:
-    """C: a counting loop."""
-    return block(f"for (int64_t {variable} = {begin}; {variable} < {end}; ++{variable})", body)
+def pack_panels(array: np.ndarray, cut: Panels) -> np.ndarray:
+    """[batch, k, n] as a flat array [batch][panel][k][width]."""
+    batch, k, _ = array.shape
+    split = cut.num_full * cut.width
+    full = array[:, :, :split].reshape(batch, k, cut.num_full, cut.width).transpose(0, 2, 1, 3).reshape(batch, -1)
+    last = np.pad(array[:, :, split:], ((0, 0), (0, 0), (0, cut.last_width - cut.rest))).reshape(batch, -1)
+    return np.concatenate([full, last], axis=1).reshape(-1)

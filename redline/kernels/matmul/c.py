@@ -13,12 +13,13 @@ import numpy as np
 
 from redline.base.shapes import size
 from redline.kernels import cexpr, tile
+from redline.kernels.ctext import block, clipped, loop, offset, share
 from redline.kernels.matmul import gemm as gemms
 from redline.kernels.matmul.gemm import Gemm
 from redline.kernels.matmul.problem import Problem
 from redline.kernels.matmul.schedule import Schedule, is_legal, panels
 from redline.kernels.problem import CpuTarget, KernelCode, Packing
-from redline.kernels.tile import Loop, Panels, Split, block, loop
+from redline.kernels.tile import Loop, Panels, Split
 
 CACHE_LINE = 64
 
@@ -42,18 +43,9 @@ def packing(g: Gemm, cut: Panels, problem: Problem) -> Packing:
     def apply(array: np.ndarray) -> np.ndarray:
         array = np.swapaxes(array, -1, -2) if transposed else array
         array = array[distinct]
-        return pack_panels(array.reshape(size(array.shape[:-2]), g.k, g.n), cut).astype(problem.acc.numpy)
+        return tile.pack_panels(array.reshape(size(array.shape[:-2]), g.k, g.n), cut).astype(problem.acc.numpy)
 
     return Packing(f"panels{cut.width}x{cut.lanes}{'t' if transposed else ''}-{problem.acc.name}-{distinct}", apply)
-
-
-def pack_panels(array: np.ndarray, cut: Panels) -> np.ndarray:
-    """[batch, k, n] as a flat array [batch][panel][k][width]."""
-    batch, k, _ = array.shape
-    split = cut.num_full * cut.width
-    full = array[:, :, :split].reshape(batch, k, cut.num_full, cut.width).transpose(0, 2, 1, 3).reshape(batch, -1)
-    last = np.pad(array[:, :, split:], ((0, 0), (0, 0), (0, cut.last_width - cut.rest))).reshape(batch, -1)
-    return np.concatenate([full, last], axis=1).reshape(-1)
 
 
 @dataclass(frozen=True)
@@ -130,22 +122,21 @@ class _Kernel:
         reads, out = self.problem.reads, self.problem.out
         renderer = cexpr.Renderer(reads, self.g.coordinates, ["sums[i][j]"], extents=out.shape)
         statements, value = renderer.render(self.problem.epilogue)
-        offset = f"{self.g.batch_offset(self.g.out)} + m * {self.g.out[-2]} + n * {self.g.out[-1]}"
-        return ["const int64_t n = n0 + j;", *statements, cexpr.store(out, "out", offset, value)]
+        where = offset([*gemms.batch_texts(self.g.batch), "m", "n"], self.g.out)
+        return ["const int64_t n = n0 + j;", *statements, cexpr.store(out, "out", where, value)]
 
     def main(self) -> list[str]:
         g, s = self.g, self.schedule
         x_type, w_type = (self.problem.reads[arg].dtype.c for arg in (g.x_arg, g.w_arg))
-        per_batch = self.panels.padded * g.k
+        per_batch, batch = self.panels.padded * g.k, gemms.batch_texts(g.batch)
         w_type = self.type if g.w_constant else w_type
-        w_batch = self._packed_batch(per_batch) if g.w_constant else g.batch_offset(g.w)
+        w_batch = self._packed_batch(per_batch) if g.w_constant else offset(batch, g.w[:-2])
         body = [
             f"const int64_t z = chunk / {s.row_chunks * s.panel_chunks};",
             f"const int64_t rows = chunk / {s.panel_chunks} % {s.row_chunks}, columns = chunk % {s.panel_chunks};",
-            f"const int64_t t0 = rows * {self.rows.count} / {s.row_chunks}, t1 = (rows + 1) * {self.rows.count} / {s.row_chunks};",
-            f"const int64_t p0 = columns * {self.panels.count} / {s.panel_chunks};",
-            f"const int64_t p1 = (columns + 1) * {self.panels.count} / {s.panel_chunks};",
-            f"const {x_type} *a = (const {x_type} *)args[{g.x_arg}] + {g.batch_offset(g.x)};",
+            *share("t", "rows", self.rows.count, s.row_chunks),
+            *share("p", "columns", self.panels.count, s.panel_chunks),
+            f"const {x_type} *a = (const {x_type} *)args[{g.x_arg}] + {offset(batch, g.x[:-2])};",
             f"const {w_type} *b = (const {w_type} *)args[{g.w_arg}] + {w_batch};",
         ]
         body += self.stage() if s.staged else []
@@ -158,7 +149,7 @@ class _Kernel:
         for extent, stride in zip(reversed(self.g.batch), reversed(self.g.w[:-2]), strict=True):
             strides.append(step if stride else 0)
             step *= extent if stride else 1
-        return self.g.batch_offset(tuple(reversed(strides)))
+        return offset(gemms.batch_texts(self.g.batch), strides[::-1])
 
     def stage(self) -> list[str]:
         """Copies the chunk's rows, converted and with the distance ``staged_stride``."""
@@ -180,7 +171,7 @@ class _Kernel:
         for width, valid in self.panels.kinds():
             count = self.panels.num_full if width == valid and self.panels.num_full and not before else 1
             tiles = self.pack(width, valid) + self.tiles(width, valid)
-            lines += _clipped("p", before, before + count, "p0", "p1", tiles)
+            lines += clipped("p", before, before + count, "p0", "p1", tiles)
             before += count
         return lines
 
@@ -190,9 +181,9 @@ class _Kernel:
             inner, p = [], 0
             for width, valid in self.panels.kinds():
                 num = self.panels.num_full if not p and self.panels.num_full else 1
-                inner += _clipped("p", p, p + num, "p0", "p1", [self.panel(width), self.call(rows, valid)])
+                inner += clipped("p", p, p + num, "p0", "p1", [self.panel(width), self.call(rows, valid)])
                 p += num
-            lines += _clipped("t", before, before + count, "t0", "t1", inner)
+            lines += clipped("t", before, before + count, "t0", "t1", inner)
             before += count
         return lines
 
@@ -219,7 +210,7 @@ class _Kernel:
     def tiles(self, width: int, valid: int) -> list[str]:
         lines, before = [], 0
         for rows, count in self.row_kinds():
-            lines += _clipped("t", before, before + count, "t0", "t1", [self.call(rows, valid)])
+            lines += clipped("t", before, before + count, "t0", "t1", [self.call(rows, valid)])
             before += count
         return lines
 
@@ -231,9 +222,3 @@ class _Kernel:
 
 def _tile_name(rows: int, valid: int) -> str:
     return f"tile_{rows}x{valid}"
-
-
-def _clipped(variable: str, begin: int, end: int, low: str, high: str, body: Sequence[str]) -> list[str]:
-    """C: the loop over [begin, end) that stays within [low, high)."""
-    first = f"{low} > {begin} ? {low} : {begin}" if begin else low
-    return loop(variable, first, f"({high} < {end} ? {high} : {end})", body)

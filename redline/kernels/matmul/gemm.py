@@ -7,6 +7,7 @@ constant ``a`` be packed, and writes an ``out`` whose rows are contiguous in m.
 from dataclasses import dataclass, replace
 
 from redline.base.shapes import StaticShape, size
+from redline.kernels.ctext import digits
 from redline.kernels.matmul.problem import Problem
 from redline.kernels.problem import Operand
 
@@ -38,20 +39,10 @@ class Gemm:
     def w_constant(self) -> bool:
         return self.reads[self.w_arg].constant
 
-    def batch_offset(self, strides: StaticShape) -> str:
-        """C: where batch z begins."""
-        terms = [f"{text} * {stride}" for text, stride in zip(batch_texts(self.batch), strides, strict=False) if stride]
-        return " + ".join(text for text in terms if not text.startswith("0 ")) or "0"
-
 
 def batch_texts(batch: StaticShape) -> list[str]:
     """C: the coordinates along the batch axes, from the flat index z."""
-    texts = []
-    for axis, extent in enumerate(batch):
-        below = size(batch[axis + 1 :])
-        quotient = f"z / {below}" if below > 1 else "z"
-        texts.append("0" if extent == 1 else f"({quotient} % {extent})" if size(batch[:axis]) > 1 else f"({quotient})")
-    return texts
+    return digits("z", batch)
 
 
 def of(problem: Problem, swapped: bool = False) -> Gemm:
@@ -74,15 +65,16 @@ def _transposed(gemm: Gemm) -> Gemm:
 def _merge_batches(gemm: Gemm) -> Gemm:
     """Makes rows of the trailing batch axes along which w stands still, as long as x and out step evenly."""
     batch, m, x, w, out = list(gemm.batch), gemm.m, list(gemm.x), list(gemm.w), list(gemm.out)
-    merged: list[int] = []
+    merged = 0
     while batch and (batch[-1] == 1 or (w[-3] == 0 and _steps_evenly(m, x, out))):
-        extent, axis = batch.pop(), len(batch)
+        extent = batch.pop()
+        merged += 1
         if m == 1 and extent > 1:
             x[-2], out[-2] = x[-3], out[-3]
         for strides in (x, w, out):
             del strides[-3]
-        m, _ = m * extent, merged.append(axis)
-    texts = batch_texts(tuple(batch)) + ["0"] * len(merged)
+        m *= extent
+    texts = batch_texts(tuple(batch)) + ["0"] * merged
     texts = _row_texts(gemm, len(batch), m, texts)
     return replace(gemm, batch=tuple(batch), m=m, x=tuple(x), w=tuple(w), out=tuple(out), coordinates=tuple(texts))
 

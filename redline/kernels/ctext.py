@@ -1,0 +1,47 @@
+"""Pieces of C text that several kernel families write."""
+
+from collections.abc import Sequence
+
+
+def block(head: str, body: Sequence[str]) -> list[str]:
+    """``head { body }``, the body one step to the right."""
+    return [f"{head} {{".lstrip(), *(f"  {line}" for line in body), "}"]
+
+
+def loop(variable: str, begin: str | int, end: str | int, body: Sequence[str]) -> list[str]:
+    """A counting loop."""
+    return block(f"for (int64_t {variable} = {begin}; {variable} < {end}; ++{variable})", body)
+
+
+def clipped(variable: str, begin: int, end: int, low: str, high: str, body: Sequence[str]) -> list[str]:
+    """The loop over [begin, end) that stays within [low, high)."""
+    first = f"{low} > {begin} ? {low} : {begin}" if begin else low
+    return loop(variable, first, f"({high} < {end} ? {high} : {end})", body)
+
+
+def share(variable: str, part: str, count: int, parts: int) -> list[str]:
+    """The range [variable0, variable1) that is number ``part`` of ``parts`` nearly equal ones of [0, count)."""
+    if parts == 1:
+        return [f"const int64_t {variable}0 = 0, {variable}1 = {count};"]
+    ends = ((0, part), (1, f"({part} + 1)"))
+    return [f"const int64_t {variable}{i} = {text} * {count} / {parts};" for i, text in ends]
+
+
+def digits(variable: str, extents: Sequence[int]) -> list[str]:
+    """The coordinates of the flat index ``variable`` in an array of ``extents``."""
+    texts, below = [], 1
+    for position in range(len(extents) - 1, -1, -1):
+        text = f"{variable} / {below}" if below > 1 else variable
+        text = f"{text} % {extents[position]}" if position else text
+        texts.append("0" if extents[position] == 1 else f"({text})")
+        below *= extents[position]
+    return texts[::-1]
+
+
+def offset(coordinates: Sequence[str], strides: Sequence[int]) -> str:
+    """The element offset of ``coordinates`` in a strided array."""
+    terms = []
+    for text, stride in zip(coordinates, strides, strict=True):
+        if stride and text != "0":
+            terms.append(text if stride == 1 else f"{text} * {stride}")
+    return " + ".join(terms) or "0"
