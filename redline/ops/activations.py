@@ -86,7 +86,7 @@ define("PRelu", _infer_prelu, plain(lambda x, slope: np.where(x < 0, x * slope, 
 
 
 def _infer_clip(op: Op) -> list[TensorType]:
-    present = [i for i in range(3) if op.has(i)]
+    present = [0, *(i for i in (1, 2) if op.has(i))]
     common_dtype(op, present)
     for i in present[1:]:
         if op.shape(i) not in ((), (1,)):

@@ -7,7 +7,7 @@ import numpy as np
 
 from redline.ir import TensorType, Value
 from redline.ops.registry import Op, define, make
-from redline.ops.rules import broadcast, broadcast_shape, choice, plain, scalar, widened
+from redline.ops.rules import broadcast, broadcast_shape, choice, pair, plain, scalar, widened
 
 
 def divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -51,10 +51,10 @@ FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
 }  # fmt: skip
 
 for _name, _function in FUNCTIONS.items():
-    define(_name, broadcast, plain(_function), elementwise=True)
-define("Mod", broadcast, widened(_modulo), elementwise=True)
+    define(_name, pair, plain(_function), elementwise=True)
+define("Mod", pair, widened(_modulo), elementwise=True)
 define("Pow", _infer_power, plain(power), elementwise=True)
-define("BitShift", broadcast, shift, elementwise=True)
+define("BitShift", pair, shift, elementwise=True)
 
 
 def _chain(name: str) -> Callable[[Op], Value | None]:

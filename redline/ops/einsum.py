@@ -50,7 +50,7 @@ def parse(op: Op) -> Equation:
     letters = "".join(terms)
     once = "".join(c for c in sorted(set(letters)) if letters.count(c) == 1 and c.isalpha())
     output = right.replace(ELLIPSIS, widest) if arrow else widest + once
-    if len(set(output)) != len(output) or not set(output) <= set(letters):
+    if len(set(output)) != len(output) or not set(output) <= set(letters) or not set(widest) <= set(output):
         raise _bad(op, text)
     return Equation(terms, output, _extents(op, terms, text))
 

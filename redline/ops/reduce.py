@@ -12,6 +12,7 @@ from redline.base import dtypes, shapes
 from redline.base.dtypes import DType
 from redline.base.shapes import Shape
 from redline.ir import TensorType, Value
+from redline.ops.binary import divide
 from redline.ops.registry import Op, Reference, define, make
 from redline.ops.rules import HALF, cast, reshaped, scalar, wide
 
@@ -55,6 +56,12 @@ def _sum(x: np.ndarray, axes: tuple[int, ...], keep: bool) -> np.ndarray:
     return np.sum(x, axis=axes, keepdims=keep, dtype=_accumulator(x))
 
 
+def _mean(x: np.ndarray, axes: tuple[int, ...], keep: bool) -> np.ndarray:
+    """Integers are divided towards zero; the mean of nothing is NaN."""
+    total = _sum(x, axes, keep)
+    return divide(total, np.array(shapes.size(x.shape[axis] for axis in axes), total.dtype))
+
+
 def _sum_of_squares(x: np.ndarray, axes: tuple[int, ...], keep: bool) -> np.ndarray:
     return _sum(np.square(x.astype(_accumulator(x))), axes, keep)
 
@@ -68,7 +75,7 @@ def _log_sum_exp(x: np.ndarray, axes: tuple[int, ...], keep: bool) -> np.ndarray
 
 FOLDS: dict[str, Fold] = {
     "ReduceSum": _sum,
-    "ReduceMean": lambda x, axes, keep: np.mean(x, axis=axes, keepdims=keep, dtype=_accumulator(x)),
+    "ReduceMean": _mean,
     "ReduceProd": lambda x, axes, keep: np.prod(x, axis=axes, keepdims=keep, dtype=_accumulator(x)),
     "ReduceMax": lambda x, axes, keep: np.max(x, axis=axes, keepdims=keep, initial=_lowest(x.dtype)),
     "ReduceMin": lambda x, axes, keep: np.min(x, axis=axes, keepdims=keep, initial=_highest(x.dtype)),

@@ -57,6 +57,13 @@ def broadcast(op: Op) -> list[TensorType]:
     return [TensorType(common_dtype(op), broadcast_shape(op))]
 
 
+def pair(op: Op) -> list[TensorType]:
+    """As ``broadcast``, of exactly two inputs."""
+    if len(op.inputs) != 2:
+        raise ModelError(op.label, f"{op.name} has {len(op.inputs)} inputs", "it takes two")
+    return broadcast(op)
+
+
 def boolean(op: Op) -> list[TensorType]:
     """As ``broadcast``, with a boolean result."""
     common_dtype(op)
