@@ -2,6 +2,7 @@
 
 from redline.ops import (  # noqa: F401  (each registers its operators)
     activations,
+    attention,
     binary,
     convert,
     einsum,
@@ -17,6 +18,7 @@ from redline.ops import (  # noqa: F401  (each registers its operators)
     order,
     reduce,
     reshape,
+    rotary,
     scatter,
     select,
     slicing,
