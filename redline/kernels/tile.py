@@ -40,6 +40,11 @@ def tallest(vectors: int, target: CpuTarget) -> int:
     return max((rows for rows in range(1, target.num_registers) if fits(rows, vectors, target)), default=0)
 
 
+def step_cost(rows: int, vectors: int) -> float:
+    """Cycles of one step of the inner product on one core: multiply-adds, loads, latency, and w from a farther cache."""
+    return max(rows * vectors, 0.6 * (rows + vectors), 4) + 0.12 * vectors
+
+
 @dataclass(frozen=True)
 class Split:
     """``extent`` cut into ``count`` parts of nearly the same size: the first ``num_large`` have ``size``, others one less."""
@@ -124,13 +129,13 @@ def vector_type(dtype: DType, target: CpuTarget) -> str:
 
 
 def inner_product(offsets: Sequence[int], vectors: int, loops: Sequence[Loop], dtype: DType, prefetch: int = 0) -> list[str]:
-    """C: ``vec acc[rows][vectors]`` from the pointers ``x`` and ``w``; row i of ``x`` is ``offsets[i]`` elements on.
+    """C: ``vec acc[rows][vectors]`` from the pointers ``x`` and ``panel``; row i of ``x`` is ``offsets[i]`` elements on.
 
     ``prefetch``: bytes ahead of ``w`` that are asked for, for panels that come from memory rather than from a cache.
     """
     inner = [loop for loop in loops if loop.extent != 1]
     x, w = ("".join(f" + k{i} * {step}" for i, step in enumerate(s)) for s in (_steps(inner, 0), _steps(inner, 1)))
-    body = [f"const {dtype.c} *xk = x{x};", f"const vec *wk = (const vec *)(w{w});"]
+    body = [f"const {dtype.c} *xk = x{x};", f"const vec *wk = (const vec *)(panel{w});"]
     if prefetch:
         body += [f"__builtin_prefetch((const char *)(wk + {v}) + {prefetch});" for v in range(vectors)]
     body.append("const vec " + ", ".join(f"w{v} = wk[{v}]" for v in range(vectors)) + ";")

@@ -116,7 +116,7 @@ class _Kernel:
         body += cexpr.pointers(self.problem.writes, ["out"], first=len(reads), const=False)
         body += loop("i", 0, rows, ["const int64_t m = m0 + i;", *loop("j", 0, valid, self.epilogue())])
         head = f"static __attribute__((noinline)) void {_tile_name(rows, valid)}(void *const *args, "
-        return block(f"{head}const {self.type} *x, const {self.type} *w, int64_t z, int64_t m0, int64_t n0)", body)
+        return block(f"{head}const {self.type} *x, const {self.type} *panel, int64_t z, int64_t m0, int64_t n0)", body)
 
     def epilogue(self) -> list[str]:
         reads, out = self.problem.reads, self.problem.out
@@ -192,8 +192,8 @@ class _Kernel:
 
     def panel(self, width: int) -> str:
         if self.g.w_constant:
-            return f"const {self.type} *w = b + p * {self.panels.width * self.g.k};"
-        return f"const {self.type} *w = b + p * {self.panels.width * self.g.w[-1]};"
+            return f"const {self.type} *panel = b + p * {self.panels.width * self.g.k};"
+        return f"const {self.type} *panel = b + p * {self.panels.width * self.g.w[-1]};"
 
     def pack(self, width: int, valid: int) -> list[str]:
         """C: ``w``, the panel; packed into scratch where it cannot be read in place."""
@@ -202,10 +202,10 @@ class _Kernel:
         g = self.g
         element = self._converted(f"b[k * {g.w[-2]} + (p * {self.panels.width} + j) * {g.w[-1]}]")
         lines = loop("k", 0, g.k, [
-            *loop("j", 0, valid, [f"w[k * {width} + j] = {element};"]),
-            *(loop("j", valid, width, [f"w[k * {width} + j] = 0;"]) if valid < width else []),
+            *loop("j", 0, valid, [f"panel[k * {width} + j] = {element};"]),
+            *(loop("j", valid, width, [f"panel[k * {width} + j] = 0;"]) if valid < width else []),
         ])  # fmt: skip
-        return [f"{self.type} *restrict w = ({self.type} *)scratch + {self.staged_elements};", *lines]
+        return [f"{self.type} *restrict panel = ({self.type} *)scratch + {self.staged_elements};", *lines]
 
     def tiles(self, width: int, valid: int) -> list[str]:
         lines, before = [], 0
@@ -217,7 +217,7 @@ class _Kernel:
     def call(self, rows: int, valid: int) -> str:
         m0 = self.rows.begin("t")
         x = f"staged + ({m0} - m_begin) * {self.staged_stride}" if self.schedule.staged else f"a + ({m0}) * {self.g.x[-2]}"
-        return f"{_tile_name(rows, valid)}(args, {x}, w, z, {m0}, p * {self.panels.width});"
+        return f"{_tile_name(rows, valid)}(args, {x}, panel, z, {m0}, p * {self.panels.width});"
 
 
 def _tile_name(rows: int, valid: int) -> str:

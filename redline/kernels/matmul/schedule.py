@@ -98,9 +98,7 @@ def _cost(problem: Problem, s: Schedule, target: CpuTarget) -> float:
     for rows, count in zip(parts.sizes, (parts.num_large, parts.count - parts.num_large), strict=False):
         for width, num in ((cut.width, cut.num_full), (cut.last_width, 1 if cut.rest else 0)):
             vectors = width // cut.lanes
-            step = max(rows * vectors, 0.6 * (rows + vectors), 4 if vectors * rows >= 4 else 5)
-            step += 0.12 * vectors  # panels come from the second-level cache
-            total += count * num * (step * g.k + 12 + 3 * rows * vectors)
+            total += count * num * (tile.step_cost(rows, vectors) * g.k + 12 + 3 * rows * vectors)
     if not g.w_constant and (needs_packing(g, s, problem, target)):
         total += g.k * cut.padded / cut.lanes * (16 if g.w[-1] != 1 else 2)
     if g.out[-1] != 1 and g.n > 1:

@@ -1,0 +1,10 @@
+"""Convolutions: problem.py says what, schedule.py how; direct.py and pointwise.py are the ways, c.py chooses."""
+
+from redline.kernels.conv.c import render
+from redline.kernels.conv.problem import Problem, reference
+from redline.kernels.conv.schedule import Schedule, schedules
+from redline.kernels.problem import Family
+
+FAMILY = Family("conv", Problem, Schedule, schedules, render, reference)
+
+__all__ = ["FAMILY", "Problem", "Schedule"]

@@ -1,0 +1,20 @@
+"""Convolutions in C: dispatch over the kinds of schedule."""
+
+from redline.base.shapes import size
+from redline.kernels.conv import direct, pointwise
+from redline.kernels.conv.problem import Problem
+from redline.kernels.conv.schedule import Direct, Pointwise, Schedule, is_legal
+from redline.kernels.problem import CpuTarget, KernelCode
+
+EMPTY = "#include <stdint.h>\nvoid KERNEL(void *const *args, void *scratch, int64_t chunk) {}\n"
+
+
+def render(problem: Problem, schedule: Schedule, target: CpuTarget) -> KernelCode:
+    """The kernel for ``problem``; ``schedule`` must be legal for it."""
+    if not size(problem.out.shape):
+        return KernelCode("conv", EMPTY, 0)
+    assert is_legal(problem, schedule, target), f"{schedule} does not fit {problem}"
+    if isinstance(schedule, Pointwise):
+        return pointwise.render(problem, schedule.product, target)
+    assert isinstance(schedule, Direct)
+    return direct.render(problem, schedule, target)

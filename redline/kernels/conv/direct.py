@@ -1,0 +1,221 @@
+"""Direct convolution in C.
+
+A chunk is (image, depth, group, band of rows, panels of filters). It stages the input rows that it reads, when they need
+padding or converting, and walks the tiles of its band panel by panel. Weights are packed [group][panel][taps and
+channels][width] at build; run-time weights are packed panel by panel into scratch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from redline.base.shapes import StaticShape, contiguous_strides, size
+from redline.kernels import cexpr, tile
+from redline.kernels.conv import geometry
+from redline.kernels.conv.geometry import Geometry, Term
+from redline.kernels.conv.problem import Problem
+from redline.kernels.conv.schedule import Direct
+from redline.kernels.conv.staging import Stage
+from redline.kernels.ctext import block, clipped, loop, offset, share
+from redline.kernels.problem import CpuTarget, KernelCode, Packing
+from redline.kernels.tile import Panels, Split
+
+
+def render(problem: Problem, schedule: Direct, target: CpuTarget) -> KernelCode:
+    kernel = _Kernel(problem, schedule, target)
+    text = kernel.text()
+    packings = {1: kernel.packing()} if problem.w.constant else {}
+    return KernelCode("conv", cexpr.prelude(text) + text, kernel.num_chunks, kernel.scratch_bytes, packings)
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    problem: Problem
+    schedule: Direct
+    target: CpuTarget
+
+    @cached_property
+    def g(self) -> Geometry:
+        return geometry.of(self.problem)
+
+    @cached_property
+    def panels(self) -> Panels:
+        return self.g.panels(self.schedule.vectors, self.problem, self.target)
+
+    @cached_property
+    def rows(self) -> Split:
+        """Tiles along the height."""
+        return Split.of_at_most(self.g.out_size[1], self.schedule.height)
+
+    @cached_property
+    def columns(self) -> Split:
+        """Tiles along the width."""
+        return Split.of_at_most(self.g.out_size[2], self.schedule.width)
+
+    @cached_property
+    def stage(self) -> Stage | None:
+        most_rows = -(-self.rows.count // self.schedule.bands) * self.rows.size
+        return Stage.of(self.g, most_rows, self.problem) if self.schedule.staged else None
+
+    @property
+    def x_strides(self) -> StaticShape:
+        """Of x as the tiles read it: (depth, height, width, channel)."""
+        return self.stage.strides if self.stage else self.g.x_strides[1:]
+
+    @cached_property
+    def terms(self) -> tuple[Term, ...]:
+        strides = self.x_strides
+        if self.stage:  # staged slices lie close, whatever the dilation along the depth
+            strides = (strides[0] // self.g.dilation[0], *strides[1:])
+        return geometry.terms(self.g, strides)
+
+    @property
+    def depth(self) -> int:
+        """Terms of the inner sum."""
+        return self.g.channels * size(self.g.taps)
+
+    @property
+    def type(self) -> str:
+        return self.problem.acc.c
+
+    @property
+    def chunk_extents(self) -> StaticShape:
+        g, s = self.g, self.schedule
+        return (g.batch, g.out_size[0], s.bands, g.groups, s.panel_chunks)
+
+    @property
+    def num_chunks(self) -> int:
+        return size(self.chunk_extents)
+
+    @property
+    def staged_elements(self) -> int:
+        return self.stage.elements if self.stage else 0
+
+    @property
+    def scratch_bytes(self) -> int:
+        packed = 0 if self.problem.w.constant else self.depth * max(width for width, _ in self.panels.kinds())
+        return (self.staged_elements + packed) * self.problem.acc.size
+
+    def packing(self) -> Packing:
+        g, cut, order = self.g, self.panels, self.terms
+
+        def apply(array: np.ndarray) -> np.ndarray:
+            filters = array.reshape(g.groups, g.filters, g.channels, *g.taps)
+            axes = {"c": 2, "d": 3, "h": 4, "w": 5}
+            first = [axes[term.name] for term in order]
+            rest = [axis for axis in axes.values() if axis not in first]
+            ordered = filters.transpose(0, *rest, *first, 1).reshape(g.groups, self.depth, g.filters)
+            return tile.pack_panels(ordered, cut).astype(self.problem.acc.numpy)
+
+        name = "".join(term.name for term in order)
+        return Packing(f"filters{cut.width}x{cut.lanes}-{name}-{g.groups}-{self.problem.acc.name}", apply)
+
+    def text(self) -> str:
+        lines = [tile.vector_type(self.problem.acc, self.target)]
+        for width, valid in self.panels.kinds():
+            for rows in self.rows.sizes:
+                for columns in self.columns.sizes:
+                    lines += self.tile(rows, columns, width, valid)
+        return "\n".join([*lines, *self.main(), ""])
+
+    def tile(self, rows: int, columns: int, width: int, valid: int) -> list[str]:
+        """The function that computes a tile and stores it through the epilogue."""
+        _, height_step, width_step, _ = self.x_strides
+        down, right = height_step * self.g.step[1], width_step * self.g.step[2]
+        offsets = [i * down + j * right for i in range(rows) for j in range(columns)]
+        vectors = width // self.panels.lanes
+        loops = geometry.loops(self.terms, width)
+        body = tile.inner_product(offsets, vectors, loops, self.problem.acc, self.schedule.prefetch)
+        body += tile.spill(rows * columns, vectors, width, self.problem.acc)
+        reads = self.problem.reads
+        body += cexpr.pointers(reads[2:], [f"arg{i}" for i in range(2, len(reads))], first=2)
+        body += cexpr.pointers(self.problem.writes, ["out"], first=len(reads), const=False)
+        position = [f"const int64_t h = h0 + i / {columns}, w = w0 + i % {columns};"]
+        body += loop("i", 0, rows * columns, position + loop("j", 0, valid, self.epilogue()))
+        head = f"static __attribute__((noinline)) void {_tile_name(rows, columns, valid)}(void *const *args, "
+        types = f"const {self.type} *x, const {self.type} *panel, "
+        return block(f"{head}{types}int64_t n, int64_t d, int64_t h0, int64_t w0, int64_t m0)", body)
+
+    def epilogue(self) -> list[str]:
+        reads, out = self.problem.reads, self.problem.out
+        renderer = cexpr.Renderer(reads, self.g.coordinates, ["sums[i][j]"], extents=out.shape)
+        statements, value = renderer.render(self.problem.epilogue)
+        where = offset(["n", "d", "h", "w", "m"], self.g.out_strides)
+        return ["const int64_t m = m0 + j;", *statements, cexpr.store(out, "out", where, value)]
+
+    def main(self) -> list[str]:
+        g, s, x = self.g, self.schedule, self.problem.x
+        body, part = [], "chunk"
+        for name, extent in reversed(list(zip(("n", "d", "band", "group", "part"), self.chunk_extents, strict=True))):
+            body.append(f"const int64_t {name} = {f'{part} % {extent}' if extent > 1 else 0};")
+            part = f"{part} / {extent}" if extent > 1 else part
+        body += [*share("t", "band", self.rows.count, s.bands), *share("p", "part", self.panels.count, s.panel_chunks)]
+        body.append(f"const {x.dtype.c} *x = (const {x.dtype.c} *)args[0] + {self._x_begin()};")
+        body.append(f"const int64_t h_begin = {self.rows.begin('t0')}, h_end = {self.rows.begin('t1')};" if self.stage else "")
+        body += self.stage.copy(self.type) if self.stage else []
+        for first, count, width, valid in self.panel_kinds():
+            body += clipped("p", first, first + count, "p0", "p1", [*self.panel(width, valid), *self.walk(valid)])
+        return block("void KERNEL(void *const *args, void *scratch, int64_t chunk)", [line for line in body if line])
+
+    def _x_begin(self) -> str:
+        """C: where the image, and the group's channels, begin; the depth too when x is read in place."""
+        n, d, _, _, c = self.g.x_strides
+        depth = 0 if self.stage else d * self.g.step[0]
+        return offset(["n", "d", "group"], [n, depth, c * self.g.channels])
+
+    def panel_kinds(self) -> Iterator[tuple[int, int, int, int]]:
+        """(first, count, width, columns that count) of the full panels, then of the last one."""
+        cut = self.panels
+        if cut.num_full:
+            yield 0, cut.num_full, cut.width, cut.width
+        if cut.rest:
+            yield cut.num_full, 1, cut.last_width, cut.rest
+
+    def panel(self, width: int, valid: int) -> list[str]:
+        """C: ``panel``, the packed panel p of the group."""
+        problem, g = self.problem, self.g
+        if problem.w.constant:
+            where = offset(["group", "p"], [self.panels.padded * self.depth, self.panels.width * self.depth])
+            return [f"const {self.type} *panel = (const {self.type} *)args[1] + {where};"]
+        m, c, *taps = problem.w.strides
+        strides = dict(zip(geometry.AXES[3 - len(taps) :], taps, strict=True)) | {"c": c}
+        names = [f"q{i}" for i in range(len(self.terms))]
+        source = offset([f"(group * {g.filters} + p * {self.panels.width} + j)", *names], [m, *(strides[t.name] for t in self.terms)])
+        steps = contiguous_strides([*(term.extent for term in self.terms), width])
+        target = f"packed[{offset([*names, 'j'], steps)}]"
+        value = cexpr.cast_text(cexpr.from_storage(problem.w.dtype, f"source[{source}]"), problem.w.dtype, problem.acc)
+        lines = [*loop("j", 0, valid, [f"{target} = {value};"])]
+        lines += loop("j", valid, width, [f"{target} = 0;"]) if valid < width else []
+        for name, term in reversed(list(zip(names, self.terms, strict=True))):
+            lines = loop(name, 0, term.extent, lines)
+        return [
+            f"{self.type} *restrict packed = ({self.type} *)scratch + {self.staged_elements};",
+            f"const {problem.w.dtype.c} *restrict source = args[1];",
+            *lines,
+            f"const {self.type} *panel = packed;",
+        ]
+
+    def walk(self, valid: int) -> list[str]:
+        """C: the tiles of the band for one panel."""
+        lines, before = [], 0
+        _, height_step, width_step, _ = self.x_strides
+        for rows, num_rows in zip(self.rows.sizes, (self.rows.num_large, self.rows.count - self.rows.num_large), strict=False):
+            inner, left = [], 0
+            for columns, num in zip(self.columns.sizes, (self.columns.num_large, self.columns.count), strict=False):
+                end = self.columns.count if columns != self.columns.size else self.columns.num_large
+                base = "staged" if self.stage else "x"
+                row = "(h0 - h_begin)" if self.stage else "h0"
+                where = offset([row, "w0"], [height_step * self.g.step[1], width_step * self.g.step[2]])
+                call = f"{_tile_name(rows, columns, valid)}(args, {base} + {where}, panel, n, d, h0, w0, m0);"
+                inner += loop("v", left, end, [f"const int64_t w0 = {self.columns.begin('v')};", call])
+                left = num
+            head = [f"const int64_t h0 = {self.rows.begin('t')};"]
+            lines += clipped("t", before, before + num_rows, "t0", "t1", [*head, *inner])
+            before += num_rows
+        return [f"const int64_t m0 = group * {self.g.filters} + p * {self.panels.width};", *lines]
+
+
+def _tile_name(rows: int, columns: int, valid: int) -> str:
+    return f"tile_{rows}x{columns}x{valid}"

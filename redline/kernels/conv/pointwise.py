@@ -1,0 +1,45 @@
+"""A convolution of one tap is a matrix product: the pixels are rows, with the strides of the convolution in their view."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from redline.base.shapes import size
+from redline.kernels import matmul
+from redline.kernels.conv.problem import Problem
+from redline.kernels.problem import CpuTarget, KernelCode, Operand, Packing
+
+
+def applies(problem: Problem) -> bool:
+    return size(problem.w.shape[2:]) == 1 and problem.groups == 1 and not any(problem.pads)
+
+
+def as_product(problem: Problem) -> matmul.Problem:
+    """The product with the same output, epilogue and extra operands."""
+    x, w = problem.x, problem.w
+    steps = (1, *problem.strides, 1)
+    a = Operand(
+        x.dtype, (*problem.out.shape[:-1], x.shape[-1]), tuple(s * k for s, k in zip(x.strides, steps, strict=True)), x.constant
+    )
+    batch = problem.out.shape[:-2]
+    b = Operand(w.dtype, (*batch, w.shape[1], w.shape[0]), (*(0 for _ in batch), w.strides[1], w.strides[0]), w.constant)
+    return matmul.Problem(a, b, problem.out, problem.epilogue, problem.extra)
+
+
+def render(problem: Problem, schedule: matmul.Schedule, target: CpuTarget) -> KernelCode:
+    product = as_product(problem)
+    code = matmul.FAMILY.render(product, schedule, target)
+    views = {0: product.a.shape, 1: product.b.shape}
+    packings = {i: _of_view(packing, i, views[i], problem) for i, packing in code.packings.items()}
+    return replace(code, family="conv", packings=packings)
+
+
+def _of_view(packing: Packing, operand: int, shape: tuple[int, ...], problem: Problem) -> Packing:
+    """``packing`` applied to the convolution's operand as the product sees it."""
+
+    def apply(array: np.ndarray) -> np.ndarray:
+        if operand == 1:
+            return packing.apply(np.broadcast_to(array.reshape(array.shape[:2]).T, shape))
+        return packing.apply(array[(slice(None), *(slice(None, None, step) for step in problem.strides))])
+
+    return Packing(f"conv-{packing.name}", apply)

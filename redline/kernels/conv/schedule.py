@@ -1,0 +1,128 @@
+"""Convolutions: the ways to compute one."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from redline.base.shapes import size
+from redline.kernels import matmul, tile
+from redline.kernels.conv import geometry, pointwise
+from redline.kernels.conv.geometry import Geometry
+from redline.kernels.conv.problem import Problem
+from redline.kernels.problem import CpuTarget
+from redline.kernels.tile import Split
+
+MAX_VECTORS = 8
+CHUNKS_PER_THREAD = 4
+MIN_CHUNK_FLOPS = 400_000
+MAX_SCRATCH_SHARE = 0.6  # of the second-level cache, for the staged rows of a chunk
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One of the classes below."""
+
+
+@dataclass(frozen=True)
+class Direct(Schedule):
+    """A register tile of ``height`` x ``width`` outputs and ``vectors`` vectors of filters, straight from the definition.
+
+    The rows of tiles are cut into ``bands`` chunks, the panels of filters into ``panel_chunks``. ``staged`` first copies the
+    rows that a chunk reads into scratch, with their padding. ``prefetch``: bytes of the panel asked for ahead of use.
+    """
+
+    height: int
+    width: int
+    vectors: int
+    bands: int = 1
+    panel_chunks: int = 1
+    staged: bool = True
+    prefetch: int = 0
+
+
+@dataclass(frozen=True)
+class Pointwise(Schedule):
+    """One tap: a matrix product of the pixels with the weights."""
+
+    product: matmul.Schedule
+
+
+def is_legal(problem: Problem, schedule: Schedule, target: CpuTarget) -> bool:
+    """The one statement of what render accepts."""
+    if isinstance(schedule, Pointwise):
+        return pointwise.applies(problem)
+    assert isinstance(schedule, Direct)
+    g = geometry.of(problem)
+    return (
+        tile.fits(schedule.height * schedule.width, schedule.vectors, target)
+        and 1 <= schedule.bands <= Split.of_at_most(g.out_size[1], schedule.height).count
+        and 1 <= schedule.panel_chunks <= g.panels(schedule.vectors, problem, target).count
+        and (schedule.staged or (problem.x.dtype == problem.acc and not g.reaches_outside))
+    )
+
+
+def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
+    """The legal candidates, the cheapest by the cost model first."""
+    if not size(problem.out.shape):
+        return [Direct(1, 1, 1)]
+    if pointwise.applies(problem):
+        return [Pointwise(s) for s in matmul.FAMILY.schedules(pointwise.as_product(problem), target)]
+    g = geometry.of(problem)
+    tiles = sorted(set(_tiles(g, problem, target)), key=lambda s: _cost(g, problem, s, target))[:8]
+    found: dict[Schedule, None] = {}
+    for candidate in tiles:
+        found[_cut(g, problem, candidate, target)] = None
+    best = next(iter(found))
+    assert isinstance(best, Direct)
+    for variant in (replace(best, staged=not best.staged), replace(best, prefetch=1024)):
+        found[variant] = None
+    return [schedule for schedule in found if is_legal(problem, schedule, target)]
+
+
+def _tiles(g: Geometry, problem: Problem, target: CpuTarget) -> Iterator[Direct]:
+    staged = g.reaches_outside or problem.x.dtype != problem.acc
+    lanes = tile.lanes(problem.acc, target)
+    for vectors in range(1, min(MAX_VECTORS, -(-g.filters // lanes)) + 1):
+        most = tile.tallest(vectors, target)
+        if not most:
+            continue
+        for limit in sorted({most, most - 1, min(most, 12)} - {0}):
+            width = Split.of_at_most(g.out_size[2], limit).size
+            height = min(limit // width, g.out_size[1])
+            yield Direct(Split.of_at_most(g.out_size[1], height).size, width, vectors, staged=staged)
+            yield Direct(1, width, vectors, staged=staged)
+
+
+def _cost(g: Geometry, problem: Problem, s: Direct, target: CpuTarget) -> float:
+    """Cycles of one image and group on one core, up to a constant."""
+    cut = g.panels(s.vectors, problem, target)
+    total = 0.0
+    for rows, num_rows in _parts(Split.of_at_most(g.out_size[1], s.height)):
+        for columns, num_columns in _parts(Split.of_at_most(g.out_size[2], s.width)):
+            for width, num in ((cut.width, cut.num_full), (cut.last_width, 1 if cut.rest else 0)):
+                step = tile.step_cost(rows * columns, width // cut.lanes)
+                once = step * g.channels * size(g.taps) + 12 + 3 * rows * columns * (width // cut.lanes)
+                total += num_rows * num_columns * num * once
+    return total
+
+
+def _parts(split: Split) -> Iterator[tuple[int, int]]:
+    return zip(split.sizes, (split.num_large, split.count - split.num_large), strict=False)
+
+
+def _cut(g: Geometry, problem: Problem, s: Direct, target: CpuTarget) -> Direct:
+    """``s`` with enough chunks for every thread, and rows of a chunk that stay in the second-level cache."""
+    rows, panels = Split.of_at_most(g.out_size[1], s.height).count, g.panels(s.vectors, problem, target).count
+    outer = g.batch * g.groups * g.out_size[0]
+    wanted = 1
+    if target.num_threads > 1:
+        wanted = min(CHUNKS_PER_THREAD * target.num_threads, max(1, problem.flops // MIN_CHUNK_FLOPS))
+    wanted = -(-wanted // outer)
+    row_bytes = g.taps[0] * g.span(2, g.out_size[2]) * g.channels * problem.acc.size
+    most_rows = max(1, int(target.l2_bytes * MAX_SCRATCH_SHARE / row_bytes))  # input rows
+    bands = next((b for b in range(1, rows + 1) if g.span(1, -(-rows // b) * s.height) <= most_rows), rows)
+    while bands * panels < wanted and bands < rows:
+        bands += 1
+    panel_chunks = min(panels, -(-wanted // bands))
+    if bands < panels and bands > 1 and panels >= wanted:
+        pass
+    return replace(s, bands=bands, panel_chunks=panel_chunks)

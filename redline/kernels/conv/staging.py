@@ -1,0 +1,91 @@
+"""The input rows of a chunk, copied into scratch with their padding: [depth taps][rows][columns][channels].
+
+Padding costs no test in the inner loop then, and elements are converted to the type of the sums once.
+"""
+
+from dataclasses import dataclass
+
+from redline.base.dtypes import DType
+from redline.base.shapes import StaticShape
+from redline.kernels import cexpr
+from redline.kernels.conv.geometry import Geometry
+from redline.kernels.conv.problem import Problem
+from redline.kernels.ctext import block, loop
+
+ALIAS_BYTES = 2048  # pixels this far apart compete for few sets of the first-level cache
+CACHE_LINE = 64
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Room for ``rows`` input rows of ``columns`` pixels, ``pixel`` elements apart."""
+
+    g: Geometry
+    rows: int
+    columns: int
+    pixel: int
+    source: DType
+    target: DType
+
+    @staticmethod
+    def of(g: Geometry, out_rows: int, problem: Problem) -> "Stage":
+        """The stage of a chunk of at most ``out_rows`` output rows."""
+        dtype = problem.acc
+        aliases = (g.channels * g.step[2] * dtype.size) % ALIAS_BYTES == 0
+        pixel = g.channels + (CACHE_LINE // dtype.size if aliases else 0)
+        return Stage(g, g.span(1, out_rows), g.span(2, g.out_size[2]), pixel, problem.x.dtype, dtype)
+
+    @property
+    def strides(self) -> StaticShape:
+        """(depth tap, height, width, channel)."""
+        row = self.columns * self.pixel
+        return (self.rows * row, row, self.pixel, 1)
+
+    @property
+    def elements(self) -> int:
+        return self.g.taps[0] * self.strides[0]
+
+    def copy(self, type_name: str) -> list[str]:
+        """C: fills ``staged`` for the output rows [h_begin, h_end) of depth d from ``x``, the image."""
+        g = self.g
+        depth_stride, row_stride, _, _ = self.strides
+        body = [
+            f"const int64_t h = h_begin * {g.step[1]} - {g.pad[1]} + r;",
+            f"{type_name} *restrict to = staged + q * {depth_stride} + r * {row_stride};",
+        ]
+        inside = [f"h < 0 || h >= {g.size[1]}"]
+        if g.taps[0] > 1 or g.pad[0]:
+            body.insert(0, f"const int64_t z = d * {g.step[0]} - {g.pad[0]} + q * {g.dilation[0]};")
+            inside.append(f"z < 0 || z >= {g.size[0]}")
+        else:
+            body.insert(0, f"const int64_t z = d * {g.step[0]};")
+        zero = f"for (int64_t i = 0; i < {row_stride}; ++i) to[i] = 0;"
+        body += [*block(f"if ({' || '.join(inside)})", [zero, "continue;"]), *self._row()]
+        last = f"(h_end - h_begin - 1) * {g.step[1]} + {(g.taps[1] - 1) * g.dilation[1] + 1}"
+        rows = loop("r", 0, last, body)
+        return [f"{type_name} *restrict staged = scratch;", *(loop("q", 0, g.taps[0], rows))]
+
+    def _row(self) -> list[str]:
+        """C: one row: zeros, pixels, zeros."""
+        g = self.g
+        _, depth, height, width, channel = g.x_strides
+        left = min(g.pad[2], self.columns)
+        count = max(0, min(g.size[2], self.columns - left))
+        right = self.columns - left - count
+        lines = [f"const {self.source.c} *restrict from = x + z * {depth} + h * {height};"]
+        if left:
+            lines.append(f"for (int64_t i = 0; i < {left * self.pixel}; ++i) to[i] = 0;")
+        if width == g.channels == self.pixel and channel == 1:
+            value = self._value("from[i]")
+            lines.append(f"for (int64_t i = 0; i < {count * width}; ++i) to[{left * self.pixel} + i] = {value};")
+        else:
+            value = self._value(f"from[i * {width} + c * {channel}]")
+            store = f"to[{left * self.pixel} + i * {self.pixel} + c] = {value};"
+            lines += loop("i", 0, count, [f"for (int64_t c = 0; c < {g.channels}; ++c) {store}"])
+        if right:
+            start = (left + count) * self.pixel
+            lines.append(f"for (int64_t i = {start}; i < {self.columns * self.pixel}; ++i) to[i] = 0;")
+        return lines
+
+    def _value(self, element: str) -> str:
+        return cexpr.cast_text(cexpr.from_storage(self.source, element), self.source, self.target)
