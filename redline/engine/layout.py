@@ -34,6 +34,33 @@ def header_hash(preamble: bytes, text: bytes) -> bytes:
     return hashlib.sha256(preamble + text).digest()
 
 
+class BlockHashes:
+    """The SHA-256 of each block of a blob that arrives in pieces."""
+
+    def __init__(self) -> None:
+        self._done: list[str] = []
+        self._open, self._bytes = hashlib.sha256(), 0
+
+    def update(self, piece: memoryview) -> None:
+        while piece.nbytes:
+            part = piece[: BLOCK_BYTES - self._bytes]
+            self._open.update(part)
+            self._bytes += part.nbytes
+            piece = piece[part.nbytes :]
+            if self._bytes == BLOCK_BYTES:
+                self._close()
+
+    def digests(self) -> tuple[str, ...]:
+        """The hashes; no more pieces may follow."""
+        if self._bytes:
+            self._close()
+        return tuple(self._done)
+
+    def _close(self) -> None:
+        self._done.append(self._open.hexdigest())
+        self._open, self._bytes = hashlib.sha256(), 0
+
+
 def block_hash(block: memoryview) -> str:
     return hashlib.sha256(block).hexdigest()
 

@@ -43,7 +43,7 @@ class EngineFile:
 
     def verify(self, name: str) -> None:
         """Compares every block of a blob with its hash; raises EngineError at the first that differs."""
-        data, (blob, _) = memoryview(self.blob(name)), self._places[name]
+        data, (blob, _) = self.blob(name).data, self._places[name]
         pieces = blocks(blob.num_bytes)
         with ThreadPoolExecutor() as workers:
             for index, digest in enumerate(workers.map(lambda piece: block_hash(data[piece[0] : piece[1]]), pieces)):

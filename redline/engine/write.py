@@ -3,47 +3,57 @@
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from redline.base.errors import EngineError
 from redline.engine.header import FORMAT, Blob, Header, encode
-from redline.engine.layout import (
-    MAGIC,
-    PREAMBLE,
-    PREAMBLE_BYTES,
-    blobs_start,
-    block_hash,
-    blocks,
-    header_hash,
-    place,
-    round_up,
-)
+from redline.engine.layout import MAGIC, PREAMBLE, BlockHashes, blobs_start, header_hash, round_up
+
+COPY_BYTES = 4 << 20
 
 
-def write_engine(path: str | os.PathLike[str], header: Header, blobs: Mapping[str, bytes | memoryview]) -> Header:
-    """Writes ``header`` (whose ``blobs`` are replaced) and ``blobs`` to ``path``; gives the header as written.
+def write_engine(path: str | os.PathLike[str], header: Header, blobs: Mapping[str, Iterable[bytes | memoryview]]) -> Header:
+    """Writes ``header`` (whose ``blobs`` are replaced) and the blobs, given in pieces; gives the header as written.
 
-    Raises EngineError when the file cannot be written.
+    The pieces are taken one at a time, so that the weights need not be in memory as one. Raises EngineError when the file
+    cannot be written.
     """
-    views = {name: memoryview(data).cast("B") for name, data in blobs.items()}
-    offsets, blob_bytes = place([view.nbytes for view in views.values()])
-    table = (Blob(name, at, view.nbytes, _hashes(view)) for (name, view), at in zip(views.items(), offsets, strict=True))
-    header = replace(header, blobs=tuple(table))
-    text = encode(header)
-    preamble = PREAMBLE.pack(MAGIC, FORMAT, 0, len(text), blobs_start(len(text)) + blob_bytes)
+    path = Path(path)
     try:
-        with _appearing(Path(path)) as file:
-            file.write(preamble + header_hash(preamble, text))
-            _write_padded(file, memoryview(text), PREAMBLE_BYTES)
-            for view in views.values():
-                _write_padded(file, view, 0)
+        with tempfile.TemporaryFile(dir=path.parent) as body, _appearing(path) as file:
+            table = tuple(_append(body, name, pieces) for name, pieces in blobs.items())
+            header = replace(header, blobs=table)
+            text = encode(header)
+            preamble = PREAMBLE.pack(MAGIC, FORMAT, 0, len(text), blobs_start(len(text)) + body.tell())
+            file.write(preamble + header_hash(preamble, text) + text)
+            _pad(file)
+            body.seek(0)
+            shutil.copyfileobj(body, file, COPY_BYTES)
     except OSError as error:
-        raise EngineError(str(path), f"it cannot be written: {error}") from error
+        raise EngineError(str(path), f"it cannot be written: {error.strerror or error}") from error
     return header
+
+
+def _append(body: BinaryIO, name: str, pieces: Iterable[bytes | memoryview]) -> Blob:
+    """Adds a blob to the end of ``body``, hashing it on the way."""
+    start, hashes = body.tell(), BlockHashes()
+    for piece in pieces:
+        view = memoryview(piece).cast("B")
+        hashes.update(view)
+        body.write(view)
+    num_bytes = body.tell() - start
+    _pad(body)
+    return Blob(name, start, num_bytes, hashes.digests())
+
+
+def _pad(file: BinaryIO) -> None:
+    """Zeros up to the alignment."""
+    file.write(bytes(round_up(file.tell()) - file.tell()))
 
 
 @contextlib.contextmanager
@@ -59,15 +69,3 @@ def _appearing(path: Path) -> Iterator[BinaryIO]:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-
-
-def _write_padded(file: BinaryIO, data: memoryview, before: int) -> None:
-    """Writes ``data`` and zeros up to the alignment; ``before``: the bytes of the file that precede it, modulo that."""
-    file.write(data)
-    end = before + data.nbytes
-    file.write(bytes(round_up(end) - end))
-
-
-def _hashes(data: memoryview) -> tuple[str, ...]:
-    with ThreadPoolExecutor() as workers:
-        return tuple(workers.map(lambda block: block_hash(data[block[0] : block[1]]), blocks(data.nbytes)))

@@ -1,0 +1,105 @@
+"""An execution context: what one inference at a time needs besides the engine, that is an arena and the call's arguments."""
+
+import ctypes
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from redline.base.errors import EngineError, InputError
+from redline.runtime.library import Call, pointers
+from redline.runtime.loaded import Loaded
+from redline.runtime.memory import Arena
+from redline.runtime.ports import check_apart, check_names
+
+Arrays = dict[str, np.ndarray]
+
+
+class Context:
+    """Runs one inference at a time; contexts of one engine share its weights and run beside each other."""
+
+    def __init__(self, loaded: Loaded, num_threads: int) -> None:
+        self._loaded: Loaded | None = loaded
+        self._arena = Arena(loaded.library.workspace_bytes(num_threads), loaded.path)
+        self._in, self._out = pointers([0] * len(loaded.inputs)), pointers([0] * len(loaded.outputs))
+        self._call = Call(
+            self._arena.address,
+            loaded.weights,
+            self._in,
+            self._out,
+            None,
+            num_threads,
+            num_threads,
+            0,
+            loaded.library.num_steps,
+        )
+        self._address = ctypes.addressof(self._call)
+        self._busy = threading.Lock()
+
+    def run(self, inputs: Mapping[str, Any], out: Mapping[str, np.ndarray] | None = None) -> Arrays:
+        """The outputs by name, for inputs by name.
+
+        Contiguous inputs are read where they are, others are copied. Outputs are new arrays, or those in ``out``. Raises
+        InputError for a wrong name, type or shape, and when another thread is running this context.
+        """
+        loaded = self._loaded
+        if loaded is None:
+            raise EngineError("context", "it is closed")
+        if not self._busy.acquire(blocking=False):
+            raise InputError("context", "it is running in another thread", "", "make a context for each thread")
+        try:
+            arrays = self._bind_inputs(loaded, inputs)
+            results = self._bind_outputs(loaded, arrays, out)
+            if loaded.library.run(loaded.pool, self._address):
+                raise EngineError(loaded.path, "its code does not fit this process's thread pool", "", "build the engine again")
+            return results
+        finally:
+            self._busy.release()
+
+    def profile(self, inputs: Mapping[str, Any], repeats: int = 10) -> np.ndarray:
+        """The seconds of each step, shape [repeats, steps]. Steps do not overlap here, so their sum exceeds a run's time."""
+        loaded = self._loaded
+        steps = loaded.library.num_steps if loaded else 0
+        seconds = np.zeros((repeats, steps))
+        buffer = (ctypes.c_double * max(1, steps))()
+        self._call.step_seconds = buffer
+        try:
+            for repeat in range(repeats):
+                self.run(inputs)
+                seconds[repeat] = buffer[:steps]
+        finally:
+            self._call.step_seconds = None
+        return seconds
+
+    def close(self) -> None:
+        """Frees the arena; a second call does nothing. The engine's code goes with the last of its users."""
+        if self._loaded is not None:
+            self._loaded = None
+            self._arena.close()
+
+    def _bind_inputs(self, loaded: Loaded, inputs: Mapping[str, Any]) -> list[np.ndarray]:
+        """Writes the inputs' addresses into the call; gives the arrays, which must live as long as it runs."""
+        ports, arrays = loaded.inputs, []
+        if len(inputs) != len(ports) or any(port.name not in inputs for port in ports):
+            check_names(inputs, ports, "input")
+        for index, port in enumerate(ports):
+            array = inputs[port.name]
+            if not port.takes(array):
+                array = port.accept(array)
+            arrays.append(array)
+            self._in[index] = array.__array_interface__["data"][0]
+        return arrays
+
+    def _bind_outputs(self, loaded: Loaded, inputs: list[np.ndarray], out: Mapping[str, np.ndarray] | None) -> Arrays:
+        given: Mapping[str, np.ndarray] = out or {}
+        results = {}
+        for port in loaded.outputs:
+            array = given.get(port.name)
+            results[port.name] = np.empty(port.shape, port.dtype) if array is None else port.accept_output(array)
+        if given:
+            check_names(given, loaded.outputs, "output")
+            check_apart(inputs, [results[name] for name in given])
+        for index, array in enumerate(results.values()):
+            self._out[index] = array.__array_interface__["data"][0]
+        return results

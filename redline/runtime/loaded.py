@@ -1,0 +1,54 @@
+"""An engine's parts in this process: mapped file, loaded code, thread pool. Shared by the engine and its contexts."""
+
+import os
+import weakref
+
+from redline.base import cpu
+from redline.base.errors import EngineError
+from redline.engine import EngineFile, Header, check_plan, open_engine
+from redline.runtime.library import Library
+from redline.runtime.pool import POOL
+from redline.runtime.ports import Port
+
+
+class Loaded:
+    """Freed when neither an engine nor a context holds it any more."""
+
+    def __init__(self, path: str | os.PathLike[str], verify: str) -> None:
+        file = open_engine(path, verify)
+        try:
+            self.path, self.header = file.path, file.header
+            weights = file.blob("weights")
+            check_plan(file.header, weights.nbytes, file.path)
+            check_processor(file.header, file.path)
+            self.library = Library.from_bytes(file.blob("code").data, file.path)
+        except BaseException:
+            file.close()
+            raise
+        weakref.finalize(self, _unload, file, self.library).atexit = False
+        _check_code(self.header, self.library, self.path)
+        self.pool = POOL.pool(self.library, self.path)
+        self.weights = weights.__array_interface__["data"][0]
+        self.inputs = tuple(map(Port, self.header.inputs))
+        self.outputs = tuple(map(Port, self.header.outputs))
+
+
+def check_processor(header: Header, where: str, features: frozenset[str] | None = None) -> None:
+    """Raises EngineError when this processor lacks something that the engine's code uses."""
+    missing = sorted(set(header.stamp.features) - (cpu.features() if features is None else features))
+    if missing:
+        lacks = f"this processor lacks {', '.join(missing)}"
+        remedy = "rebuild here with redline build --target cpu"
+        raise EngineError(where, f"it was built for {header.stamp.target}", lacks, remedy)
+
+
+def _check_code(header: Header, library: Library, where: str) -> None:
+    """The code was linked from the plan that the header describes."""
+    steps, arena = library.num_steps, library.workspace_bytes(1)
+    if steps != len(header.kernels) or arena < header.arena_bytes + header.scratch_bytes:
+        raise EngineError(where, "its code and its header are not of the same build", "", "build the engine again")
+
+
+def _unload(file: EngineFile, library: Library) -> None:
+    POOL.release(library)
+    file.close()

@@ -1,0 +1,39 @@
+"""The process's one thread pool, shared by all engines: it lives in the code of the engine that was loaded first."""
+
+import os
+import threading
+
+from redline.base.errors import EngineError
+from redline.runtime.library import Library
+
+MAX_THREADS = 1024
+
+
+class PoolOwner:
+    """Makes the pool when the first engine is loaded; from then on that engine's code stays in the process.
+
+    A forked child may use the pool too: its C side notices the fork and starts new threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pool, self._library = 0, None  # type: int, Library | None
+
+    def pool(self, library: Library, where: str) -> int:
+        """The address of the pool; ``library`` is kept loaded if its code becomes the pool's."""
+        with self._lock:
+            if not self._pool:
+                self._pool = library.pool_new(min(MAX_THREADS, os.cpu_count() or 1)) or 0
+                self._library = library
+            if not self._pool:
+                raise EngineError(where, "there is no memory for a thread pool")
+            return self._pool
+
+    def release(self, library: Library) -> None:
+        """Unloads the code of an engine that is closed, unless the pool needs it."""
+        with self._lock:
+            if library is not self._library:
+                library.close()
+
+
+POOL = PoolOwner()
