@@ -19,12 +19,12 @@ def clipped(variable: str, begin: int, end: int, low: str, high: str, body: Sequ
     return loop(variable, first, f"({high} < {end} ? {high} : {end})", body)
 
 
-def share(variable: str, part: str, count: int, parts: int) -> list[str]:
-    """The range [variable0, variable1) that is number ``part`` of ``parts`` nearly equal ones of [0, count)."""
+def share(variable: str, part: str, count: int, parts: int, ends: tuple[str, str] = ("0", "1")) -> list[str]:
+    """The range that is number ``part`` of ``parts`` nearly equal ones of [0, count): variables named with ``ends``."""
+    begin, end = (variable + name for name in ends)
     if parts == 1:
-        return [f"const int64_t {variable}0 = 0, {variable}1 = {count};"]
-    ends = ((0, part), (1, f"({part} + 1)"))
-    return [f"const int64_t {variable}{i} = {text} * {count} / {parts};" for i, text in ends]
+        return [f"const int64_t {begin} = 0, {end} = {count};"]
+    return [f"const int64_t {begin} = {part} * {count} / {parts}, {end} = ({part} + 1) * {count} / {parts};"]
 
 
 def digits(variable: str, extents: Sequence[int]) -> list[str]:

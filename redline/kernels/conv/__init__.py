@@ -7,4 +7,4 @@ from redline.kernels.problem import Family
 
 FAMILY = Family("conv", Problem, Schedule, schedules, render, reference)
 
-__all__ = ["FAMILY", "Problem", "Schedule"]
+__all__ = ["FAMILY", "Problem", "Schedule", "reference"]

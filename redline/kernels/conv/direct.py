@@ -182,7 +182,9 @@ class _Kernel:
         m, c, *taps = problem.w.strides
         strides = dict(zip(geometry.AXES[3 - len(taps) :], taps, strict=True)) | {"c": c}
         names = [f"q{i}" for i in range(len(self.terms))]
-        source = offset([f"(group * {g.filters} + p * {self.panels.width} + j)", *names], [m, *(strides[t.name] for t in self.terms)])
+        source = offset(
+            [f"(group * {g.filters} + p * {self.panels.width} + j)", *names], [m, *(strides[t.name] for t in self.terms)]
+        )
         steps = contiguous_strides([*(term.extent for term in self.terms), width])
         target = f"packed[{offset([*names, 'j'], steps)}]"
         value = cexpr.cast_text(cexpr.from_storage(problem.w.dtype, f"source[{source}]"), problem.w.dtype, problem.acc)

@@ -1,0 +1,255 @@
+"""Depthwise convolutions in C.
+
+A chunk is (image, depth, band of rows, range of channel vectors). A tile is some neighbouring columns of a row: for each row of
+taps every input vector is loaded once and multiplied into the sums of all the columns that it reaches. Tiles at the left
+and right borders leave out the taps that fall outside, rows of taps above and below are skipped, so nothing is copied.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from redline.base.shapes import StaticShape, size
+from redline.kernels import cexpr, tile
+from redline.kernels.conv import geometry
+from redline.kernels.conv.geometry import Geometry
+from redline.kernels.conv.staging import Stage
+from redline.kernels.ctext import block, loop, offset, share
+from redline.kernels.depthwise.problem import Problem
+from redline.kernels.depthwise.schedule import Schedule, is_legal
+from redline.kernels.problem import CpuTarget, KernelCode, Packing
+from redline.kernels.tile import Split
+
+EMPTY = "#include <stdint.h>\nvoid KERNEL(void *const *args, void *scratch, int64_t chunk) {}\n"
+HEAD = "void KERNEL(void *const *args, void *scratch, int64_t chunk)"
+
+
+def render(problem: Problem, schedule: Schedule, target: CpuTarget) -> KernelCode:
+    """The kernel for ``problem``; ``schedule`` must be legal for it."""
+    if not size(problem.out.shape):
+        return KernelCode("depthwise", EMPTY, 0)
+    assert is_legal(problem, schedule, target), f"{schedule} does not fit {problem}"
+    kernel = _Kernel(problem, schedule, target)
+    text = kernel.text()
+    packings = {1: kernel.packing()} if problem.w.constant else {}
+    return KernelCode("depthwise", cexpr.prelude(text) + text, kernel.num_chunks, kernel.scratch_bytes, packings)
+
+
+@dataclass(frozen=True)
+class Border:
+    """A kind of tile: its columns, and for each row of taps the (column, tap) pairs that fall outside the input."""
+
+    columns: int
+    outside: frozenset[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    problem: Problem
+    schedule: Schedule
+    target: CpuTarget
+
+    @cached_property
+    def g(self) -> Geometry:
+        """The convolution as one group in which every channel stands for itself."""
+        found = geometry.of(self.problem)
+        return Geometry(**{**vars(found), "channels": self.problem.groups, "filters": self.problem.groups, "groups": 1})
+
+    @property
+    def lanes(self) -> int:
+        return tile.lanes(self.problem.acc, self.target)
+
+    @property
+    def type(self) -> str:
+        return self.problem.acc.c
+
+    @cached_property
+    def stage(self) -> Stage | None:
+        rows = -(-self.g.out_size[1] // self.schedule.bands)
+        return Stage.of(self.g, rows, self.problem) if self.schedule.staged else None
+
+    @property
+    def x_strides(self) -> StaticShape:
+        """Of x as the tiles read it: (depth tap or depth, height, width)."""
+        return self.stage.strides[:3] if self.stage else self.g.x_strides[1:4]
+
+    @property
+    def chunk_extents(self) -> StaticShape:
+        return (self.g.batch, self.g.out_size[0], self.schedule.bands, self.schedule.channel_chunks)
+
+    @property
+    def num_chunks(self) -> int:
+        return size(self.chunk_extents)
+
+    @property
+    def staged_elements(self) -> int:
+        return self.stage.elements if self.stage else 0
+
+    @property
+    def scratch_bytes(self) -> int:
+        packed = 0 if self.problem.w.constant else size(self.g.taps) * self.g.channels
+        return (self.staged_elements + packed) * self.problem.acc.size
+
+    def packing(self) -> Packing:
+        def apply(array: np.ndarray) -> np.ndarray:
+            return np.ascontiguousarray(array.reshape(array.shape[0], -1).T).astype(self.problem.acc.numpy).reshape(-1)
+
+        return Packing(f"taps-channels-{self.problem.acc.name}", apply)
+
+    def tiles(self) -> list[tuple[int, Border]]:
+        """(first column, kind) of every tile of a row."""
+        g, columns = self.g, Split.of_at_most(self.g.out_size[2], self.schedule.columns)
+        found, begin = [], 0
+        for i in range(columns.count):
+            count = columns.size if i < columns.num_large else columns.size - 1
+            found.append((begin, Border(count, frozenset() if self.stage else frozenset(self._outside(begin, count)))))
+            begin += count
+        assert begin == g.out_size[2]
+        return found
+
+    def _outside(self, begin: int, count: int) -> Iterator[tuple[int, int]]:
+        g = self.g
+        for column in range(count):
+            for tap in range(g.taps[2]):
+                if not 0 <= (begin + column) * g.step[2] + tap * g.dilation[2] - g.pad[2] < g.size[2]:
+                    yield column, tap
+
+    def vector_widths(self) -> list[int]:
+        """Full vectors first, then the halves, quarters, ... that the remaining channels need."""
+        rest = self.g.channels % self.lanes
+        return [self.lanes, *(width for width in (32, 16, 8, 4, 2, 1) if width < self.lanes and rest & width)]
+
+    def text(self) -> str:
+        borders = list(dict.fromkeys(border for _, border in self.tiles()))
+        lines = [
+            f"typedef {self.type} vec{w} __attribute__((vector_size({w * self.problem.acc.size}), aligned({self.problem.acc.size})));"
+            for w in self.vector_widths()
+        ]
+        for number, border in enumerate(borders):
+            lines += self.tile(f"tile{number}", border)
+        return "\n".join([*lines, *self.main(borders), ""])
+
+    def tile(self, name: str, border: Border) -> list[str]:
+        """The function that computes the columns of a tile for a range of channel vectors, and stores them."""
+        reads = self.problem.reads
+        body = cexpr.pointers(reads[2:], [f"arg{i}" for i in range(2, len(reads))], first=2)
+        body += cexpr.pointers(self.problem.writes, ["out"], first=len(reads), const=False)
+        full = self.g.channels - self.g.channels % self.lanes
+        if full:
+            body += loop("v", "v0", f"(v1 < {full // self.lanes} ? v1 : {full // self.lanes})", [
+                f"const int64_t m0 = v * {self.lanes};", *self.vector(border, self.lanes)
+            ])  # fmt: skip
+        rest, begin = [], full
+        for width in self.vector_widths()[1:]:
+            rest += block("", [f"const int64_t m0 = {begin};", *self.vector(border, width)])
+            begin += width
+        body += block(f"if (v1 > {full // self.lanes})", rest) if rest else []
+        head = f"static __attribute__((noinline)) void {name}(void *const *args, const {self.type} *x, const {self.type} *taps, "
+        return block(f"{head}int64_t n, int64_t d, int64_t h, int64_t w0, int64_t v0, int64_t v1)", body)
+
+    def vector(self, border: Border, width: int) -> list[str]:
+        """C: the sums of ``width`` channels from m0 on, and their epilogue."""
+        g, vec = self.g, f"vec{width}"
+        depth_step, height_step, _ = self.x_strides
+        row_taps = g.taps[2] * g.channels
+        inside, position = [], []
+        if not self.stage:
+            position.append(f"const int64_t z = d * {g.step[0]} - {g.pad[0]} + kd * {g.dilation[0]};")
+            position.append(f"const int64_t y = h * {g.step[1]} - {g.pad[1]} + kh * {g.dilation[1]};")
+            inside = [f"if ({name} < 0 || {name} >= {g.size[axis]}) continue;" for axis, name in ((0, "z"), (1, "y"))]
+            inside = [line for axis, line in enumerate(inside) if self._needs_test(axis)]
+            row = f"x + z * {depth_step} + y * {height_step} + m0"
+        else:
+            row = f"x + kd * {depth_step} + (h * {g.step[1]} + kh * {g.dilation[1]}) * {height_step} + m0"
+        body = [*position, *inside, f"const {self.type} *row = {row};"]
+        body.append(f"const {self.type} *weights = taps + (kd * {g.taps[1]} + kh) * {row_taps} + m0;")
+        body += self._row_of_taps(border, vec)
+        lines = [f"{vec} acc[{border.columns}] = {{0}};"]
+        lines += loop("kd", 0, g.taps[0], loop("kh", 0, g.taps[1], body))
+        lines.append(f"{self.type} sums[{border.columns}][{width}] __attribute__((aligned(64)));")
+        lines.append(f"for (int64_t i = 0; i < {border.columns}; ++i) *({vec} *)sums[i] = acc[i];")
+        inner = ["const int64_t w = w0 + i;", *loop("j", 0, width, self.epilogue())]
+        return [*lines, *loop("i", 0, border.columns, inner)]
+
+    def _needs_test(self, axis: int) -> bool:
+        """Whether a tap along ``axis`` may fall outside."""
+        g = self.g
+        last = (g.out_size[axis] - 1) * g.step[axis] + (g.taps[axis] - 1) * g.dilation[axis] - g.pad[axis]
+        return g.pad[axis] > 0 or last >= g.size[axis]
+
+    def _row_of_taps(self, border: Border, vec: str) -> list[str]:
+        g, pixel = self.g, self.x_strides[2]
+        left = 0 if self.stage else g.pad[2]
+        pairs: dict[int, list[tuple[int, int]]] = {}
+        for column in range(border.columns):
+            for tap in range(g.taps[2]):
+                if (column, tap) not in border.outside:
+                    pairs.setdefault(column * g.step[2] + tap * g.dilation[2], []).append((column, tap))
+        taps = sorted({tap for found in pairs.values() for _, tap in found})
+        lines = [f"const {vec} t{tap} = *(const {vec} *)(weights + {tap * g.channels});" for tap in taps]
+        for position, found in sorted(pairs.items()):
+            name = f"x{position}"
+            sums = " ".join(f"acc[{column}] += {name} * t{tap};" for column, tap in found)
+            lines.append(f"const {vec} {name} = *(const {vec} *)(row + {(position - left) * pixel}); {sums}")
+        return lines
+
+    def epilogue(self) -> list[str]:
+        reads, out = self.problem.reads, self.problem.out
+        renderer = cexpr.Renderer(reads, self.g.coordinates, ["sums[i][j]"], extents=out.shape)
+        statements, value = renderer.render(self.problem.epilogue)
+        where = offset(["n", "d", "h", "w", "m"], self.g.out_strides)
+        return ["const int64_t m = m0 + j;", *statements, cexpr.store(out, "out", where, value)]
+
+    def main(self, borders: list[Border]) -> list[str]:
+        g, s, x = self.g, self.schedule, self.problem.x
+        body, part = [], "chunk"
+        for name, extent in reversed(list(zip(("n", "d", "band", "part"), self.chunk_extents, strict=True))):
+            body.append(f"const int64_t {name} = {f'{part} % {extent}' if extent > 1 else 0};")
+            part = f"{part} / {extent}" if extent > 1 else part
+        vectors = -(-g.channels // self.lanes)
+        body += [*share("h_", "band", g.out_size[1], s.bands, ("begin", "end")), *share("v", "part", vectors, s.channel_chunks)]
+        body.append(f"const {x.dtype.c} *x = (const {x.dtype.c} *)args[0] + {offset(['n'], [g.x_strides[0]])};")
+        body += self.stage.copy(self.type) if self.stage else []
+        body += self.weights()
+        inner = []
+        for begin, end, border in self._runs():
+            call = self._call(f"tile{borders.index(border)}")
+            inner += block(f"for (int64_t w0 = {begin}; w0 < {end}; w0 += {border.columns})", [call])
+        return block(HEAD, [*body, *loop("h", "h_begin", "h_end", inner)])
+
+    def _call(self, name: str) -> str:
+        base = f"staged - h_begin * {self.g.step[1]} * {self.x_strides[1]}" if self.stage else "x"
+        where = offset(["w0"], [self.g.step[2] * self.x_strides[2]])
+        return f"{name}(args, {base} + {where}, taps, n, d, h, w0, v0, v1);"
+
+    def _runs(self) -> list[tuple[int, int, Border]]:
+        """Neighbouring tiles of one kind together: (first column, end column, kind)."""
+        runs: list[tuple[int, int, Border]] = []
+        for begin, border in self.tiles():
+            if runs and runs[-1][2] == border:
+                runs[-1] = (runs[-1][0], begin + border.columns, border)
+            else:
+                runs.append((begin, begin + border.columns, border))
+        return runs
+
+    def weights(self) -> list[str]:
+        """C: ``taps``, the weights [tap][channel]; packed into scratch when they are only known at run time."""
+        w, g = self.problem.w, self.g
+        if w.constant:
+            return [f"const {self.type} *taps = args[1];"]
+        names = ["kd", "kh", "kw"]
+        rank = len(w.shape) - 2
+        source = offset(["c", *names[3 - rank :]], [w.strides[0], *w.strides[2:]])
+        value = cexpr.cast_text(cexpr.from_storage(w.dtype, f"source[{source}]"), w.dtype, self.problem.acc)
+        target = f"packed[((kd * {g.taps[1]} + kh) * {g.taps[2]} + kw) * {g.channels} + c]"
+        lines = loop("c", 0, g.channels, [f"{target} = {value};"])
+        for name, extent in reversed(list(zip(names, g.taps, strict=True))):
+            lines = loop(name, 0, extent, lines)
+        return [
+            f"{self.type} *restrict packed = ({self.type} *)scratch + {self.staged_elements};",
+            f"const {w.dtype.c} *restrict source = args[1];",
+            *lines,
+            f"const {self.type} *taps = packed;",
+        ]

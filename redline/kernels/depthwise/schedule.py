@@ -1,0 +1,66 @@
+"""Depthwise convolutions: the ways to compute one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from redline.base.shapes import size
+from redline.kernels import tile
+from redline.kernels.conv import geometry
+from redline.kernels.depthwise.problem import Problem
+from redline.kernels.problem import CpuTarget
+from redline.kernels.tile import Split
+
+CHUNKS_PER_THREAD = 4
+MIN_CHUNK_BYTES = 64 << 10
+MAX_COLUMNS = 14
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A register tile of ``columns`` outputs of one row, one vector of channels.
+
+    The rows are cut into ``bands`` chunks, the vectors of channels into ``channel_chunks``. ``staged`` first copies the rows
+    that a chunk reads into scratch, with their padding; otherwise borders have tiles of their own.
+    """
+
+    columns: int
+    bands: int = 1
+    channel_chunks: int = 1
+    staged: bool = False
+
+
+def is_legal(problem: Problem, schedule: Schedule, target: CpuTarget) -> bool:
+    """The one statement of what render accepts."""
+    g = geometry.of(problem)
+    direct = problem.x.dtype == problem.acc and (problem.x.strides[-1] == 1 or problem.x.shape[-1] == 1)
+    return (
+        1 <= schedule.columns <= target.num_registers - 4
+        and 1 <= schedule.bands <= g.out_size[1]
+        and 1 <= schedule.channel_chunks <= max(1, problem.groups // tile.lanes(problem.acc, target))
+        and (schedule.staged or direct)
+    )
+
+
+def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
+    """The legal candidates, the best guess first."""
+    if not size(problem.out.shape):
+        return [Schedule(1, staged=True)]
+    width = geometry.of(problem).out_size[2]
+    limit = min(MAX_COLUMNS, target.num_registers - 6)
+    columns = dict.fromkeys(Split.of_at_most(width, most).size for most in (8, 14, 6, 4) if most <= limit)
+    found = [_cut(problem, Schedule(count), target) for count in columns]
+    found += [replace(candidate, staged=True) for candidate in found[:2]]
+    return [schedule for schedule in found if is_legal(problem, schedule, target)]
+
+
+def _cut(problem: Problem, s: Schedule, target: CpuTarget) -> Schedule:
+    """``s`` with enough chunks for every thread."""
+    if target.num_threads == 1:
+        return s
+    g = geometry.of(problem)
+    num_bytes = problem.x.num_bytes + problem.out.num_bytes
+    wanted = min(CHUNKS_PER_THREAD * target.num_threads, max(1, num_bytes // MIN_CHUNK_BYTES))
+    wanted = -(-wanted // (g.batch * g.out_size[0]))
+    bands = min(g.out_size[1], wanted)
+    most_channels = max(1, problem.groups // tile.lanes(problem.acc, target))
+    return replace(s, bands=bands, channel_chunks=min(most_channels, -(-wanted // bands)))
