@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": set(),
     "runtime": {"engine"},
     "tune": {"codegen", "kernels", "runtime", "engine"},
-    "build": {"frontend", "passes", "quant", "ops", "ir", "lower", "kernels", "codegen", "tune", "engine", "runtime"},
+    "builder": {"frontend", "passes", "quant", "ops", "ir", "lower", "kernels", "codegen", "tune", "engine", "runtime"},
     "llm": {"runtime", "engine"},
     "server": {"llm", "runtime", "engine"},
 }
@@ -36,7 +36,7 @@ UNLIMITED = {"cli", "__init__", "__main__", "viz"}
 # Third-party packages that only these may import; numpy, ml_dtypes, typer and rich are there on every machine.
 ONLY_IN: dict[str, set[str]] = {"onnx": {"frontend"}, "onnxruntime": {"cli"}, "openvino": {"cli"}}
 NEEDS_NOTHING_BUT_NUMPY = ["redline", "redline.engine", "redline.runtime", "redline.server", "redline.cli"]
-COMPILE_HALF = ["frontend", "passes", "quant", "ops", "ir", "lower", "kernels", "codegen", "tune", "build"]
+COMPILE_HALF = ["frontend", "passes", "quant", "ops", "ir", "lower", "kernels", "codegen", "tune", "builder"]
 BLOCKED = ["onnx", "onnxruntime", "openvino", "triton", "torch", "ziglang", *(f"redline.{name}" for name in COMPILE_HALF)]
 
 

@@ -5,7 +5,6 @@ nor a compiler, and start fast on one that has.
 """
 
 import errno
-import importlib
 from collections.abc import Callable
 from importlib import metadata
 from typing import Annotated, Any
@@ -15,33 +14,23 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from redline.base.errors import RedlineError
-from redline.cli import console
+from redline.cli import console, extras
 
-VERBS = ("check", "doctor")
-EXTRA_OF = {"onnx": "build", "ziglang": "build", "onnxruntime": "bench", "openvino": "bench"}
-
-
-class MissingPackage(RedlineError):
-    """A verb needs a package of an extra that is not installed."""
-
-    def __init__(self, verb: str, package: str) -> None:
-        super().__init__(verb, f"the package {package} is not installed", "", f"pip install 'redline[{EXTRA_OF[package]}]'")
+VERBS = ("build", "run", "bench", "inspect", "check", "compare", "doctor", "cache")
 
 
 def load_verb(name: str) -> typer.Typer:
     """The Typer application of one verb; one that raises MissingPackage where an extra is not installed."""
     verb = typer.Typer(add_completion=False)
     try:
-        verb.command(name)(importlib.import_module(f"redline.cli.{name}").command)
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRA_OF:
-            raise
+        verb.command(name)(extras.load(f"redline.cli.{name}", name).command)
+    except extras.MissingPackage as missing:
         anything = {"allow_extra_args": True, "ignore_unknown_options": True}
-        verb.command(name, context_settings=anything)(_unavailable(MissingPackage(name, error.name)))
+        verb.command(name, context_settings=anything)(_unavailable(missing))
     return verb
 
 
-def _unavailable(missing: MissingPackage) -> Callable[[], None]:
+def _unavailable(missing: extras.MissingPackage) -> Callable[[], None]:
     def command() -> None:
         raise missing
 

@@ -69,3 +69,10 @@ def count(value: int) -> str:
         if value >= limit:
             return f"{value / limit:.1f} {unit}"
     return str(value)
+
+
+def rates(flops: int, bytes_moved: int, time_s: float) -> tuple[str, str]:
+    """GFLOP/s and GB/s of work done in ``time_s``; empty where nothing was timed."""
+    if time_s <= 0:
+        return "", ""
+    return f"{flops / time_s / 1e9:.1f}", f"{bytes_moved / time_s / 1e9:.1f}"

@@ -7,6 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from redline.engine import IO, Access, Header, KernelRecord, Stamp, TensorPlan, write_engine
+
 
 def _tensor(name, shape, kind=TensorProto.FLOAT):
     return helper.make_tensor_value_info(name, kind, shape)
@@ -64,3 +66,57 @@ def unbuildable(tmp_path):
     nodes.insert(0, helper.make_node("Constant", [], ["text"], value=words, name="words"))
     outputs = [_tensor("y", [3]), _tensor("lower", ["n"], TensorProto.STRING), _tensor("z", [3])]
     return _save(tmp_path / "unbuildable.onnx", nodes, [_tensor("x", [3])], outputs)
+
+
+KERNELS = (
+    KernelRecord(
+        "rl_matmul_1", "matmul", ("dense", "bias"), 2, False,
+        (Access("input", 0, 0, "float32", (2, 4), (4, 1)), Access("weights", 1, 0, "float32", (4, 3), (3, 1))),
+        (Access("arena", 0, 0, "float32", (2, 3), (3, 1)),), 48, 104, "Tile(2, 3)", 2e-6, "matmul anchors a group",
+    ),
+    KernelRecord(
+        "rl_nest_2", "nest", ("relu",), 1, True, (Access("arena", 0, 0, "float32", (2, 3), (3, 1)),),
+        (Access("output", 0, 0, "float32", (2, 3), (3, 1)),), 6, 48, "Loop()", None,
+    ),
+)  # fmt: skip
+
+
+@pytest.fixture
+def header():
+    """What the perceptron's engine could say about itself; its code does not exist."""
+    return Header(
+        Stamp("avx512", ("avx512f",), "0.1.0", "zig 0.17"),
+        (IO("x", "float32", (2, 4)),), (IO("y", "float32", (2, 3)),),
+        (TensorPlan("t1", "arena", 0, 64, 0, 1), TensorPlan("w0", "weights", 0, 48, 0, 1)), KERNELS, 64, 128, 2,
+        {"model": "small", "nodes": 3},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def engine_file(tmp_path, header):
+    write_engine(tmp_path / "small.engine", header, {"code": [b"\x7fELF"], "weights": [bytes(48)]})
+    return tmp_path / "small.engine"
+
+
+class FakeEngine:
+    """Answers like the perceptron, with ``error`` added to the element [1, 2]."""
+
+    def __init__(self, header, weights, error=0.0):
+        self.header, self.weights, self.error, self.calls = header, weights, error, []
+        self.num_threads, self.path = 2, "small.engine"
+
+    def run(self, inputs, out=None):
+        self.calls.append(inputs)
+        y = np.maximum(inputs["x"] @ self.weights["w"] + self.weights["b"], 0)
+        y[1, 2] += self.error
+        return {"y": y}
+
+    def profile(self, inputs, repeats=10):
+        return np.tile([3e-6, 1e-6], (repeats, 1))
+
+
+@pytest.fixture
+def fake_engine(header, perceptron):
+    """``fake_engine(error)``: the perceptron as an engine without a file."""
+    weights = {t.name: numpy_helper.to_array(t) for t in onnx.load(perceptron).graph.initializer}
+    return lambda error=0.0: FakeEngine(header, weights, error)

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from redline.base.errors import EngineError, RedlineError
-from redline.cli import app as module
+from redline.cli import extras
 from redline.cli.app import VERBS, app
 
 runner = CliRunner()
@@ -20,7 +20,7 @@ def verb(monkeypatch):
     """Puts a function in the place of the verb ``check``."""
 
     def install(command):
-        monkeypatch.setattr(module.importlib, "import_module", lambda name: SimpleNamespace(command=command))
+        monkeypatch.setattr(extras.importlib, "import_module", lambda name: SimpleNamespace(command=command))
 
     return install
 
@@ -47,7 +47,7 @@ def test_help_names_every_verb():
 @pytest.mark.parametrize("name", VERBS)
 def test_a_verbs_docstring_is_its_help(name):
     result = runner.invoke(app, [name, "--help"])
-    first_words = module.importlib.import_module(f"redline.cli.{name}").command.__doc__.split()[:4]
+    first_words = extras.load(f"redline.cli.{name}", name).command.__doc__.split()[:4]
     assert " ".join(first_words) in result.output
 
 
@@ -96,7 +96,7 @@ def test_a_missing_extra_names_its_install_command(monkeypatch):
     def import_module(name):
         raise ModuleNotFoundError("No module named 'onnx'", name="onnx")
 
-    monkeypatch.setattr(module.importlib, "import_module", import_module)
+    monkeypatch.setattr(extras.importlib, "import_module", import_module)
     result = runner.invoke(app, ["check", "model.onnx", "--shapes", "x:1"])
     assert result.exit_code == 2
     assert result.stderr == "[check] the package onnx is not installed; pip install 'redline[build]'\n"

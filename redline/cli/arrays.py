@@ -1,0 +1,81 @@
+"""The arrays that verbs feed to engines and models: read from files, or random where none is given."""
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from redline.base import dtypes
+from redline.base.errors import InputError
+from redline.base.shapes import check_names
+from redline.cli.options import load_array
+from redline.engine.header import IO
+
+WHERE = "--input"
+RANDOM_RULE = "floats normal, 8-bit integers over their range, other integers and truth values 0 or 1"
+
+
+def read_inputs(items: Sequence[str] | None, names: Collection[str]) -> dict[str, np.ndarray]:
+    """The arrays of ``NAME=FILE.npy`` items by name; a bare ``FILE.npy`` is for the first input not yet given.
+
+    Raises InputError for an unknown name, an input given twice, a file too many, and files that hold no array.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    bare = []
+    for item in items or ():
+        name, equals, path = item.partition("=")
+        if not equals:
+            bare.append(item)
+            continue
+        check_names([name], names, WHERE)
+        if name in arrays:
+            raise InputError(WHERE, f"input {name!r} is given twice")
+        arrays[name] = load_array(Path(path), WHERE)
+    free = [name for name in names if name not in arrays]
+    if len(bare) > len(free):
+        raise InputError(
+            WHERE, f"{len(bare)} files without a name", f"{len(free)} inputs are left: {', '.join(free) or 'none'}"
+        )
+    return arrays | {name: load_array(Path(path), WHERE) for name, path in zip(free, bare, strict=False)}
+
+
+def fill(inputs: Sequence[IO], given: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    """An array for every input, random where none is given; the same seed gives the same arrays."""
+    rng = np.random.default_rng(seed)
+    return {io.name: _typed(given[io.name], io) if io.name in given else random_array(io, rng) for io in inputs}
+
+
+def _typed(array: np.ndarray, io: IO) -> np.ndarray:
+    """``array``, with the type that a .npy file cannot name (bfloat16 comes back as two nameless bytes)."""
+    numpy = dtypes.from_name(io.dtype).numpy
+    return array.view(numpy) if array.dtype.kind == "V" and array.dtype.itemsize == numpy.itemsize else array
+
+
+def random_array(io: IO, rng: np.random.Generator) -> np.ndarray:
+    """Values that a model is likely to accept: wide integers may be indices or flags, and 0 and 1 are valid as both."""
+    dtype = dtypes.from_name(io.dtype)
+    if dtype.is_float:
+        return rng.standard_normal(io.shape).astype(dtype.numpy)
+    if dtype.is_integer and dtype.size == 1:
+        limits = np.iinfo(dtype.numpy)
+        return rng.integers(limits.min, limits.max, io.shape, dtype.numpy, endpoint=True)
+    return rng.integers(0, 2, io.shape).astype(dtype.numpy)
+
+
+def save(folder: Path, arrays: Mapping[str, np.ndarray]) -> list[Path]:
+    """Writes each array as ``folder/NAME.npy``, whole or not at all; a slash in a name becomes an underscore."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_save_one(folder / f"{name.replace('/', '_')}.npy", array) for name, array in arrays.items()]
+
+
+def _save_one(path: Path, array: np.ndarray) -> Path:
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(unfinished, "wb") as file:
+            np.save(file, array, allow_pickle=False)
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    return path

@@ -1,0 +1,126 @@
+"""The verb ``build``: ``redline.build`` with a progress bar, and a summary of the engine that it made."""
+
+import re
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from redline.base.errors import RedlineError
+from redline.base.shapes import parse_shapes
+from redline.builder import build
+from redline.cli import console, options
+from redline.cli.engine_facts import by_family
+from redline.engine import Header
+
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="The engine to write; without it, beside the model.")
+]
+Precision = Annotated[str, typer.Option(help="Precision of the arithmetic.")]
+OptLevel = Annotated[int, typer.Option(min=0, max=5, help="How many tactics are timed for a kernel: 0 none, 5 all.")]
+TimingCache = Annotated[Path | None, typer.Option(metavar="FILE", help="Timings of tactics, read and added to.")]
+MemoryLimit = Annotated[str | None, typer.Option(metavar="SIZE", help="The most that weights and arena may take, as in 2GiB.")]
+Target = Annotated[str, typer.Option(help="cpu: this machine; cpu:avx512, cpu:avx2, cpu:generic: any such processor.")]
+UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def command(
+    model: options.Model,
+    output: Output = None,
+    shapes: options.Shapes = None,
+    freeze: options.Freeze = None,
+    precision: Precision = "fp32",
+    opt_level: OptLevel = 3,
+    timing_cache: TimingCache = None,
+    memory_limit: MemoryLimit = None,
+    target: Target = "cpu",
+    threads: options.Threads = 0,
+) -> None:
+    """Builds an engine from an ONNX model.
+
+    For every kernel several tactics are compiled and timed on this processor, and the fastest is kept. The file
+    appears when it is complete: a build that is cut off leaves nothing behind.
+    """
+    path = output or model.with_suffix(".engine")
+    started = time.perf_counter()
+    with Stages() as stages:
+        engine = build(
+            model,
+            output=path,
+            shapes=parse_shapes(shapes or []),
+            freeze=options.parse_arrays(freeze, "--freeze"),
+            precision=precision,
+            opt_level=opt_level,
+            timing_cache=timing_cache,
+            memory_limit=parse_size(memory_limit) if memory_limit else None,
+            target=target,
+            num_threads=threads,
+            progress=stages,
+        )
+    print_summary(path, engine.header, time.perf_counter() - started)
+
+
+def parse_size(text: str) -> int:
+    """``2GiB`` as bytes; raises RedlineError for anything but a number and one of the units."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?i?B?)", text)
+    if match is None or match[2] not in UNITS:
+        raise RedlineError("--memory-limit", f"{text!r} is no size", f"expected a number and one of {', '.join(UNITS)[2:]}")
+    return int(float(match[1]) * UNITS[match[2]])
+
+
+class Stages:
+    """A bar for every stage of a build, on standard error; called by the build with (stage, done, total)."""
+
+    def __init__(self) -> None:
+        columns = TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        self._progress = Progress(*columns, console=console.err())
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "Stages":
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self._complete()
+        self._progress.stop()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._tasks:
+            self._complete()
+            self._tasks[stage] = self._progress.add_task(stage)
+        self._progress.update(self._tasks[stage], completed=done, total=total)
+
+    def _complete(self) -> None:
+        """What has given way to the next stage is done."""
+        for task in self._progress.tasks:
+            self._progress.update(task.id, completed=task.total)
+
+
+def print_summary(path: Path, header: Header, seconds: float) -> None:
+    out = console.out()
+    totals = by_family(header.kernels)
+    whole = sum(total.seconds for total in totals) or 1.0
+    out.print(f"{path}: {console.num_bytes(path.stat().st_size)}, built in {console.seconds(seconds)}")
+    weights = sum(blob.num_bytes for blob in header.blobs if blob.name == "weights")
+    out.print(
+        f"{header.report.get('nodes', '?')} nodes -> {len(header.kernels)} kernels; weights {console.num_bytes(weights)},"
+        f" arena {console.num_bytes(header.arena_bytes)}, for {header.stamp.target} and {header.num_threads} threads"
+    )
+    rows = [
+        (
+            t.family,
+            t.kernels,
+            console.seconds(t.seconds),
+            f"{t.seconds / whole:.0%}",
+            *console.rates(t.flops, t.num_bytes, t.seconds),
+        )
+        for t in totals
+    ]
+    console.table("", ("family", "kernels", "time", "share", "GFLOP/s", "GB/s"), rows)
+    untimed = sum(kernel.seconds is None for kernel in header.kernels)
+    if untimed:
+        out.print(f"{untimed} kernels had one tactic only, or none was timed: their time is not counted")

@@ -1,0 +1,83 @@
+"""The verb ``compare``: ``compare_engine`` holds an engine's answers against a witness's, output by output."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.text import Text
+
+from redline.base.errors import InputError
+from redline.cli import arrays, comparison, console, options, witness
+from redline.cli.comparison import Verdict
+from redline.cli.witness import Witness
+from redline.runtime import Engine, load
+
+Reference = Annotated[bool, typer.Option("--reference", help="Compare with the numpy interpreter instead of ONNX Runtime.")]
+Samples = Annotated[int, typer.Option(min=1, help="How many sets of random inputs to try.")]
+
+
+def command(
+    model: options.Model,
+    engine: options.EngineFile,
+    inputs: options.Inputs = None,
+    samples: Samples = 1,
+    seed: options.Seed = 0,
+    reference: Reference = False,
+) -> None:
+    """Compares an engine's answers with those of ONNX Runtime on the model it was built from.
+
+    Inputs that are not given are random. Every output is held to the tolerance of its data type, in norm and in its
+    worst element. Exits with 1 when an output differs by more.
+    """
+    loaded = load(engine)
+    against = _witness(model, loaded, reference)
+    given = arrays.read_inputs(inputs, against.inputs)
+    verdicts = compare_engine(loaded, against, given, samples=samples, seed=seed)
+    for verdict in verdicts:
+        console.out().print(_line(verdict))
+    failed = sum(not verdict.passed for verdict in verdicts)
+    plural = "s" if samples > 1 else ""
+    console.out().print(f"{failed} of {len(verdicts)} outputs differ from {against.name}, {samples} sample{plural}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def compare_engine(
+    engine: Engine, against: Witness, given: Mapping[str, np.ndarray], *, samples: int = 1, seed: int = 0
+) -> list[Verdict]:
+    """The worst verdict of each output over ``samples`` sets of inputs: ``given``, and random arrays for the others.
+
+    Raises InputError when the model takes an input that neither the engine nor ``given`` has.
+    """
+    wanted = {io.name for io in engine.header.inputs}
+    for name in against.inputs:
+        if name not in wanted and name not in given:
+            seen = f"the model takes {name!r}, which the engine has frozen"
+            raise InputError("--input", seen, "", f"give the array it was frozen to: --input {name}=FILE.npy")
+    worst: dict[str, Verdict] = {}
+    for sample in range(samples):
+        feed = arrays.fill(engine.header.inputs, given, seed + sample)
+        everything = {**given, **feed}
+        expected = against.run({name: everything[name] for name in against.inputs})
+        for verdict in comparison.compare(expected, engine.run(feed)):
+            worst[verdict.output] = comparison.worse(worst.get(verdict.output, verdict), verdict)
+    return list(worst.values())
+
+
+def _witness(model: Path, engine: Engine, reference: bool) -> Witness:
+    if reference:
+        return witness.interpreter(model, {io.name: io.shape for io in engine.header.inputs})
+    return witness.onnx_runtime(model)
+
+
+def _line(verdict: Verdict) -> Text:
+    word = ("same  ", "green") if verdict.passed else ("DIFFER", "bold red")
+    where = f"[{', '.join(map(str, verdict.worst_index))}]"
+    numbers = (
+        f"  {verdict.output}: relative L2 error {verdict.relative_l2:.2e}, largest error {verdict.max_abs:.3g}"
+        f" at {where} (expected {verdict.expected:.6g}, found {verdict.actual:.6g})"
+    )
+    reason = f"; {verdict.difference}" if verdict.difference else ""
+    return Text.assemble(word, numbers, reason)
