@@ -3,7 +3,7 @@
 A coordinate expression is int64 arithmetic over Index and Lit. A *box* gives each axis its (lowest, highest) value.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from redline.base import dtypes
@@ -126,7 +126,7 @@ def _decided(true: bool, false: bool) -> Interval:
     return (1, 1) if true else (0, 0) if false else (0, 1)
 
 
-_INTERVALS = {
+_INTERVALS: dict[str, Callable[..., Interval | None]] = {
     "add": lambda a, b: (a[0] + b[0], a[1] + b[1]),
     "sub": lambda a, b: (a[0] - b[1], a[1] - b[0]),
     "mul": _product,

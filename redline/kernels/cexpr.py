@@ -2,11 +2,7 @@
 
 ``Renderer`` turns expressions into statements that name every common subexpression once and the text of their result.
 Values are held in ``compute_type``: 16-bit floats as float, bool as _Bool. Loops around the statements are vectorised by
-the compiler, so the text is free of branches, except that a ``where`` whose branches load what may lie outside an
-operand becomes an if: the load of the branch not taken must not happen.
-
-A coordinate that comes from data (an index read from an operand) is clamped to the operand: no input can make a kernel
-read foreign memory.
+the compiler, so the text is free of branches, except for the loads that prepare.py says must not happen needlessly.
 """
 
 import re
@@ -17,8 +13,9 @@ from pathlib import Path
 from redline.base import dtypes
 from redline.base.dtypes import DType
 from redline.kernels import bounds, functions
-from redline.kernels.expr import Acc, Call, Expr, Index, Lit, Load, call, children, integer
+from redline.kernels.expr import Acc, Call, Expr, Index, Lit, Load
 from redline.kernels.functions import compute_type
+from redline.kernels.prepare import prepare
 from redline.kernels.problem import Operand
 
 _HEAD = "#include <stdint.h>\n"
@@ -129,17 +126,16 @@ class Renderer:
 
     ``reads`` are the operands that Load refers to, ``coordinates`` the C texts of Index(0), Index(1), ...,
     ``accumulators`` those of Acc(0), Acc(1), ..., ``read_names`` the pointers. ``extents`` are those of the coordinates,
-    where known: they make index arithmetic cheaper and safe loads free of branches. ``prefix`` starts every name made here.
+    where known: they make index arithmetic cheaper and loads free of branches. ``prefix`` starts every name made here.
     """
 
     def __init__(
         self, reads: Sequence[Operand], coordinates: Sequence[str], accumulators: Sequence[str] = (),
         read_names: Sequence[str] | None = None, extents: Sequence[int] | None = None, prefix: str = "t",
-        box: bounds.Box | None = None,
     ) -> None:  # fmt: skip
         self.reads, self.coordinates, self.accumulators = reads, coordinates, accumulators
         self.read_names = read_names or [f"arg{i}" for i in range(len(reads))]
-        self.box = box if box is not None else bounds.box_of(extents) if extents is not None else ()
+        self.box = bounds.box_of(extents) if extents is not None else ()
         self.prefix = prefix
         self._names: dict[Expr, str] = {}
         self._statements: list[str] = []
@@ -147,24 +143,28 @@ class Renderer:
 
     def render(self, expr: Expr) -> tuple[list[str], str]:
         """The new statements that ``expr`` needs, and the text of its value."""
+        return self.emit(prepare(expr, self.reads, self.box))
+
+    def emit(self, prepared: Expr) -> tuple[list[str], str]:
+        """``render`` of an expression that ``prepare`` has made."""
         self._statements = []
-        result = self._visit(bounds.simplify(expr, self.box) if self.box else expr)
+        result = self._visit(prepared)
         return self._statements, result
 
-    def offset(self, operand: Operand, index: Sequence[Expr]) -> str:
-        """The text of the element offset of ``operand[index]``; statements it needs are returned by the next render."""
-        form = linear_index(operand, index)
-        return self._visit_offset(form)
+    def bind(self, prepared: Expr, text: str) -> None:
+        """Lets ``text`` stand for an expression that the surrounding code has computed already."""
+        self._names[prepared] = text
 
     def _visit(self, expr: Expr) -> str:
+        if expr in self._names:
+            return self._names[expr]
         if isinstance(expr, Lit):
             return literal(expr.value, expr.dtype)
         if isinstance(expr, Index):
             return self.coordinates[expr.axis]
         if isinstance(expr, Acc):
             return self.accumulators[expr.slot]
-        if expr not in self._names:
-            self._names[expr] = self._load(expr) if isinstance(expr, Load) else self._call(expr)
+        self._names[expr] = self._load(expr) if isinstance(expr, Load) else self._call(expr)
         return self._names[expr]
 
     def _name(self, dtype: DType, text: str) -> str:
@@ -176,73 +176,36 @@ class Renderer:
         self._count += 1
         return f"{self.prefix}{self._count - 1}"
 
-    def _load(self, expr: Expr) -> str:
-        assert isinstance(expr, Load)
-        operand = self.reads[expr.operand]
-        index = [self._guarded(i, extent) for i, extent in zip(expr.index, operand.shape, strict=True)]
-        offset = self._visit_offset(linear_index(operand, index))
-        return self._name(operand.dtype, from_storage(operand.dtype, f"{self.read_names[expr.operand]}[{offset}]"))
+    def _load(self, expr: Load) -> str:
+        dtype = self.reads[expr.operand].dtype
+        return self._name(dtype, from_storage(dtype, f"{self.read_names[expr.operand]}[{self._offset(expr.index[0])}]"))
 
-    def _guarded(self, index: Expr, extent: int) -> Expr:
-        """``index`` kept inside the axis if it comes from data."""
-        if bounds.is_coordinate(index):
-            return index
-        known = bounds.interval(index, self.box)
-        if known is not None and known[0] >= 0 and known[1] < extent:
-            return index
-        return call("clamp", index, integer(0), integer(max(0, extent - 1)), dtype=dtypes.int64)
-
-    def _visit_offset(self, expr: Expr) -> str:
+    def _offset(self, expr: Expr) -> str:
         """Index arithmetic as one text, so that the compiler sees the affine form."""
         form = bounds.affine(expr)
-        if form is None:
-            return self._visit(expr)
-        terms = [self._term(axis, factor) for axis, factor in form.coefficients if self.coordinates[axis] != "0"]
-        if form.offset or not terms:
-            terms.append(str(form.offset))
-        return " + ".join(terms)
-
-    def _term(self, axis: int, factor: int) -> str:
-        return self.coordinates[axis] if factor == 1 else f"{self.coordinates[axis]} * {factor}"
+        return self._visit(expr) if form is None else affine_text(form, self.coordinates)
 
     def _call(self, expr: Expr) -> str:
         assert isinstance(expr, Call)
         if expr.fn == "cast":
-            return self._cast(expr)
-        if expr.fn == "where" and any(self._may_stray(arg) for arg in expr.args[1:]):
+            return self._name(expr.dtype, cast_text(self._visit(expr.args[0]), expr.args[0].dtype, expr.dtype))
+        if expr.fn == "branch":
             return self._branch(expr)
-        if expr.dtype == dtypes.int64 and bounds.is_coordinate(expr):
-            text = self._coordinate_arithmetic(expr)
-            if text:
-                return self._name(expr.dtype, text)
-        texts = [self._visit(arg) for arg in expr.args]
-        text = functions.lookup(expr.fn).c(compute_type(expr.args[-1].dtype), texts, expr.args)
+        text = self._coordinate_arithmetic(expr) if expr.dtype == dtypes.int64 and bounds.is_coordinate(expr) else ""
+        if not text:
+            texts = [self._visit(arg) for arg in expr.args]
+            text = functions.lookup(expr.fn).c(compute_type(expr.args[-1].dtype), texts, expr.args)
         return self._name(expr.dtype, _rounded(expr.dtype, text))
 
     def _coordinate_arithmetic(self, expr: Call) -> str:
         """Arithmetic known not to overflow, in the form that the compiler's loop analysis likes best."""
         if bounds.affine(expr) is not None:
-            return self._visit_offset(expr)
+            return self._offset(expr)
         symbol = {"add": "+", "sub": "-", "mul": "*"}.get(expr.fn, "")
         if not symbol and isinstance(expr.args[-1], Lit) and expr.args[-1].value > 0:
             low = (bounds.interval(expr.args[0], self.box) or (-1, 0))[0]
             symbol = {"floordiv": "/", "mod": "%"}.get(expr.fn, "") if low >= 0 else ""
         return f" {symbol} ".join(map(self._visit, expr.args)) if symbol else ""
-
-    def _cast(self, expr: Call) -> str:
-        value = expr.args[0]
-        return self._name(expr.dtype, cast_text(self._visit(value), value.dtype, expr.dtype))
-
-    def _may_stray(self, expr: Expr) -> bool:
-        """Whether evaluating ``expr`` where it is not asked for might read outside an operand."""
-        if expr in self._names or not children(expr):
-            return False
-        if isinstance(expr, Load):
-            for index, extent in zip(expr.index, self.reads[expr.operand].shape, strict=True):
-                known = bounds.interval(index, self.box)
-                if bounds.is_coordinate(index) and (known is None or known[0] < 0 or known[1] >= extent):
-                    return True
-        return any(map(self._may_stray, children(expr)))
 
     def _branch(self, expr: Call) -> str:
         condition = self._visit(expr.args[0])
@@ -258,12 +221,14 @@ class Renderer:
         return name
 
 
-def linear_index(operand: Operand, index: Sequence[Expr]) -> Expr:
-    """The element offset of ``operand[index]`` as a coordinate expression, affine where the coordinates are."""
-    total: Expr = integer(0)
-    for coordinate, stride in zip(index, operand.strides, strict=True):
-        total = call("add", total, call("mul", coordinate, integer(stride)))
-    return total
+def affine_text(form: bounds.Affine, coordinates: Sequence[str]) -> str:
+    """An affine form over the C texts of the coordinates."""
+    terms = [
+        coordinates[axis] if factor == 1 else f"{coordinates[axis]} * {factor}"
+        for axis, factor in form.coefficients
+        if coordinates[axis] != "0"
+    ]
+    return " + ".join([*terms, str(form.offset)] if form.offset or not terms else terms)
 
 
 def _rounded(dtype: DType, text: str) -> str:

@@ -210,7 +210,7 @@ def _is_infinite(dtype: DType, x: Texts, args: Sequence[Expr]) -> str:
 
 
 def _unreachable(dtype: DType, x: Texts, args: Sequence[Expr]) -> str:
-    raise AssertionError("casts are rendered by cexpr, which knows both types")
+    raise AssertionError("rendered by cexpr: cast needs both types, branch makes no text of its arguments")
 
 
 _FUNCTIONS = (
@@ -271,6 +271,7 @@ _FUNCTIONS = (
     Function("isnan", 1, lambda x: x != x, lambda dtype, x, args: f"{x[0]} != {x[0]}"),
     Function("isinf", 1, np.isinf, _is_infinite),
     Function("where", 3, np.where, lambda dtype, x, args: f"{x[0]} ? {x[1]} : {x[2]}"),
+    Function("branch", 3, np.where, _unreachable),
     Function("cast", 1, lambda x: x, _unreachable),
 )
 TABLE = {function.name: function for function in _FUNCTIONS}

@@ -179,3 +179,23 @@ static inline int64_t rl_ipow(int64_t a, int64_t b) {
   for (; b; b >>= 1, base *= base) result *= b & 1 ? base : 1;
   return (int64_t)result;
 }
+
+// rl_transpose16: to[r * 16 + c] = from[r + c * stride] for a tile of 16 x 16 elements of 4 bytes.
+typedef float rl_row16 __attribute__((vector_size(64), aligned(4), may_alias));
+#define RL_EVEN(s, a, b) __builtin_shufflevector(a, b, \
+  RL_LOW(s, 0), RL_LOW(s, 1), RL_LOW(s, 2), RL_LOW(s, 3), RL_LOW(s, 4), RL_LOW(s, 5), RL_LOW(s, 6), RL_LOW(s, 7), \
+  RL_LOW(s, 8), RL_LOW(s, 9), RL_LOW(s, 10), RL_LOW(s, 11), RL_LOW(s, 12), RL_LOW(s, 13), RL_LOW(s, 14), RL_LOW(s, 15))
+#define RL_LOW(s, e) ((e) & (s) ? 16 + (e) - (s) : (e))
+#define RL_ODD(s, a, b) __builtin_shufflevector(a, b, \
+  RL_HIGH(s, 0), RL_HIGH(s, 1), RL_HIGH(s, 2), RL_HIGH(s, 3), RL_HIGH(s, 4), RL_HIGH(s, 5), RL_HIGH(s, 6), RL_HIGH(s, 7), \
+  RL_HIGH(s, 8), RL_HIGH(s, 9), RL_HIGH(s, 10), RL_HIGH(s, 11), RL_HIGH(s, 12), RL_HIGH(s, 13), RL_HIGH(s, 14), RL_HIGH(s, 15))
+#define RL_HIGH(s, e) ((e) & (s) ? 16 + (e) : (e) + (s))
+#define RL_STAGE(s) \
+  for (int k = 0; k < 16; ++k) if (!(k & (s))) { \
+    rl_row16 a = r[k], b = r[k + (s)]; r[k] = RL_EVEN(s, a, b); r[k + (s)] = RL_ODD(s, a, b); }
+static inline void rl_transpose16(void *to, const void *from, int64_t stride) {
+  rl_row16 r[16];
+  for (int k = 0; k < 16; ++k) r[k] = *(const rl_row16 *)((const float *)from + k * stride);
+  RL_STAGE(8) RL_STAGE(4) RL_STAGE(2) RL_STAGE(1)
+  for (int k = 0; k < 16; ++k) ((rl_row16 *)to)[k] = r[k];
+}
