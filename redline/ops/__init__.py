@@ -16,6 +16,8 @@ from redline.ops import (  # noqa: F401  (each registers its operators)
     nn_norm,
     nn_pool,
     order,
+    quantize,
+    quantized_math,
     reduce,
     reshape,
     rotary,

@@ -6,7 +6,8 @@ from redline import ops
 from tests.ops.node_cases import Case, build, cases, compare, decomposed, is_supported
 
 _TEXT = (
-    "Attention AveragePool RotaryEmbedding BatchNormalization Conv ConvInteger ConvTranspose DeformConv GlobalAveragePool GlobalLpPool GlobalMaxPool "
+    "Attention AveragePool DequantizeLinear DynamicQuantizeLinear MatMulInteger QLinearConv QLinearMatMul QuantizeLinear "
+    "RotaryEmbedding BatchNormalization Conv ConvInteger ConvTranspose DeformConv GlobalAveragePool GlobalLpPool GlobalMaxPool "
     "GroupNormalization Hardmax InstanceNormalization LRN LayerNormalization LogSoftmax LpNormalization LpPool MaxPool "
     "MaxUnpool MeanVarianceNormalization NegativeLogLikelihoodLoss RMSNormalization Softmax SoftmaxCrossEntropyLoss"
 )
