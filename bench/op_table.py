@@ -108,7 +108,9 @@ def table(results: Sequence[dict[str, Any]]) -> list[str]:
     counts = collections.Counter(result["status"] for result in results)
     whole = sum(all(r["status"] == "passed" for r in group) for group in groups.values())
     totals = ", ".join(f"{counts[status]} {status}" for status in STATUSES)
-    lines = [f"{len(results)} cases: {totals}. {whole} of {len(groups)} operators pass every case.", ""]
+    folded = sum(result["status"] == "passed" and result["folded"] for result in results)
+    lines = [f"{len(results)} cases: {totals}. {whole} of {len(groups)} operators pass every case."]
+    lines += [f"In {folded} of the passed cases every input was bound, and the builder computed the answer.", ""]
     lines += ["| operator | cases | passed | bound | refused | wrong | crashed | worst error |", "|---" + "|---:" * 7 + "|"]
     lines += [row(name, groups[name]) for name in sorted(groups)]
     for status in ("crashed", "wrong", "refused"):

@@ -62,10 +62,11 @@ def test_a_worker_that_dies_or_hangs_is_a_crash(monkeypatch: pytest.MonkeyPatch,
 
 def test_the_table_counts_every_status() -> None:
     results = [
-        {"name": "a", "operator": "Relu", "status": "passed", "detail": "", "error": 1e-7, "bound": ["x"]},
+        {"name": "a", "operator": "Relu", "status": "passed", "detail": "", "error": 1e-7, "bound": ["x"], "folded": True},
         {"name": "b", "operator": "Relu", "status": "refused", "detail": "[b] because"},
     ]
     lines = op_table.table(results)
     assert lines[0] == "2 cases: 1 passed, 1 refused, 0 wrong, 0 crashed. 0 of 1 operators pass every case."
+    assert lines[1] == "In 1 of the passed cases every input was bound, and the builder computed the answer."
     assert "| Relu | 2 | 1 | 1 | 1 |  |  | 1.0e-07 |" in lines
     assert lines[-1] == "- Relu (1, as b): because"
