@@ -64,7 +64,7 @@ def build(model: onnx.ModelProto, inputs: Feed) -> tuple[Any, Feed]:
             try:
                 return redline.build(model, opt_level=0, freeze=bound), bound
             except RedlineError as error:
-                refused = refused or error
+                refused = error
     assert refused
     raise refused
 
