@@ -72,11 +72,12 @@ def parse_size(text: str) -> int:
 
 
 class Stages:
-    """A bar for every stage of a build, on standard error; called by the build with (stage, done, total)."""
+    """A bar for every stage of a build, on a terminal only; called by the build with (stage, done, total)."""
 
     def __init__(self) -> None:
         columns = TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-        self._progress = Progress(*columns, console=console.err())
+        stderr = console.err()
+        self._progress = Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal)
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> "Stages":

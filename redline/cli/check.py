@@ -1,14 +1,16 @@
-"""The verb ``check``: prints what ``redline.frontend.unsupported`` finds, equal causes counted together."""
+"""The verb ``check``: every node that would not build, equal causes counted together."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import typer
 
-from redline import frontend
-from redline.base import shapes as shapes_
+from redline import frontend, lower, passes
+from redline.base.errors import UnsupportedError
+from redline.base.shapes import StaticShape, is_static, parse_shapes, text
 from redline.cli import console, options
-from redline.frontend.unsupported import Unsupported
+from redline.frontend import Unsupported
+from redline.ir import Graph
 
 MAX_NAMED = 3
 
@@ -18,13 +20,34 @@ def command(model: options.Model, shapes: options.Shapes = None) -> None:
 
     Exits with 0 when the whole model builds, with 2 when some of it does not.
     """
-    found = frontend.unsupported(model, shapes_.parse_shapes(shapes or []))
+    found = find_unsupported(model, parse_shapes(shapes or []))
     if not found:
         console.out().print("every node builds")
         return
     headings = ("count", "operator", "nodes", "why", "what to do")
-    console.table(f"{len(found)} nodes do not build", headings, _rows(found), numbers_from=len(headings))
+    console.table(f"nodes that do not build: {len(found)}", headings, _rows(found), numbers_from=len(headings))
     raise typer.Exit(2)
+
+
+def find_unsupported(model: frontend.Source, shapes: Mapping[str, StaticShape]) -> list[Unsupported]:
+    """Every node that the front end cannot read or, where it reads all, every one that has no kernel in the end.
+
+    Raises ModelError for what is no model, and UnsupportedError when input dimensions are open.
+    """
+    found = frontend.unsupported(model, shapes)
+    if found:
+        return found
+    graph = frontend.load(model, shapes=shapes)
+    _check_open_inputs(graph)
+    lost = lower.unsupported(passes.optimize(graph))
+    return [Unsupported(", ".join(node.origin) or node.name, node.op, "", "no kernel computes it", "") for node in lost]
+
+
+def _check_open_inputs(graph: Graph) -> None:
+    inputs = [f"{node.name} {text(node.types[0].shape)}" for node in graph.inputs if not is_static(node.types[0].shape)]
+    if inputs:
+        seen = f"inputs with open dimensions: {', '.join(inputs)}"
+        raise UnsupportedError("model", seen, "an engine has fixed shapes", "fix them with --shapes NAME:1x3x224x224")
 
 
 def _rows(found: Sequence[Unsupported]) -> list[tuple[object, ...]]:
