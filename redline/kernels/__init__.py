@@ -1,0 +1,6 @@
+"""The kernel vocabulary: problems, schedules and the code made from them, one folder a family. Never sees operators."""
+
+from redline.kernels import conv, matmul, nest, row
+from redline.kernels.problem import Family
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (conv.FAMILY, matmul.FAMILY, nest.FAMILY, row.FAMILY)}

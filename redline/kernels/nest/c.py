@@ -6,8 +6,8 @@ from redline.kernels import cexpr
 from redline.kernels.ctext import block
 from redline.kernels.nest import pointwise, reduce
 from redline.kernels.nest.domain import Loops, loops_of
-from redline.kernels.nest.part import Part, function
 from redline.kernels.nest.problem import Problem, Schedule
+from redline.kernels.parts import Part, function, parameters, pointers, share
 from redline.kernels.problem import CpuTarget, KernelCode
 
 
@@ -19,7 +19,7 @@ def render(problem: Problem, schedule: Schedule, target: CpuTarget) -> KernelCod
     shares = [min(share, part.num_steps) for share, part in zip(shares, parts, strict=True)]
     lines = []
     for number, part in enumerate(parts):
-        lines += function(f"part{number}", _parameters(problem), part.body)
+        lines += function(f"part{number}", parameters(problem.reads, problem.writes), part.body)
     lines += block("void KERNEL(void *const *args, void *scratch, int64_t chunk)", _deal(problem, parts, shares))
     text = "\n".join(lines) + "\n"
     num_chunks = sum(shares) + (0 in shares or not shares)
@@ -30,20 +30,14 @@ def _part(problem: Problem, loops: Loops, num_chunks: int) -> Part:
     return (pointwise if problem.reduction is None else reduce).part(problem, loops, num_chunks)
 
 
-def _parameters(problem: Problem) -> list[str]:
-    reads = [f"const {read.dtype.c} *restrict arg{i}" for i, read in enumerate(problem.reads)]
-    return reads + [f"{write.dtype.c} *restrict out{i}" for i, write in enumerate(problem.writes)]
-
-
 def _deal(problem: Problem, parts: Sequence[Part], shares: Sequence[int]) -> list[str]:
     """Parts with a share take that many chunks in turn; those too small for one are done together in the last chunk."""
-    pointers = ", ".join(f"args[{i}]" for i in range(len(problem.reads) + len(problem.writes)))
-    lines, first = ["(void)scratch, (void)chunk;"], 0
-    for number, (part, share) in enumerate(zip(parts, shares, strict=True)):
-        if share:
-            steps, local = part.num_steps, f"(chunk - {first})" if first else "chunk"
-            bounds = f"{local} * {steps} / {share}, ({local} + 1) * {steps} / {share}"
-            lines += block(f"if (chunk < {first + share})", [f"part{number}({pointers}, {bounds});", "return;"])
-            first += share
-    small = [number for number, share in enumerate(shares) if not share]
-    return lines + [f"part{number}({pointers}, 0, {parts[number].num_steps});" for number in small]
+    passed = pointers(problem.reads, problem.writes)
+    lines, first = ["(void)args, (void)scratch, (void)chunk;"], 0
+    for number, (part, count) in enumerate(zip(parts, shares, strict=True)):
+        if count:
+            steps = share(f"(chunk - {first})" if first else "chunk", part.num_steps, count)
+            lines += block(f"if (chunk < {first + count})", [f"part{number}({passed}, {steps});", "return;"])
+            first += count
+    small = [number for number, count in enumerate(shares) if not count]
+    return lines + [f"part{number}({passed}, {share('0', parts[number].num_steps, 1)});" for number in small]

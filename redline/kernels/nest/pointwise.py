@@ -9,8 +9,8 @@ from redline.kernels.ctext import block, loop
 from redline.kernels.expr import Load
 from redline.kernels.nest.domain import Loops
 from redline.kernels.nest.order import Order, Transposition, order_of, transposition
-from redline.kernels.nest.part import Part, walk_prefix
 from redline.kernels.nest.problem import Problem
+from redline.kernels.parts import Part, once, walk
 
 GRANULE = 64  # elements by which a one-dimensional range is cut
 VECTORIZE = "#pragma clang loop vectorize(assume_safety)"
@@ -22,7 +22,7 @@ def part(problem: Problem, loops: Loops, num_chunks: int) -> Part:
     if crossing is not None:
         return _transposing(problem, loops, order, crossing, num_chunks)
     if order.vector is None:
-        return Part(1, ["(void)begin, (void)end;", *element(problem, loops)])
+        return once(element(problem, loops))
     inner = element(problem, loops)
     for axis in reversed(order.unrolled):
         inner = ["#pragma clang loop unroll(full)", *loop(f"i{axis}", 0, loops.extents[axis], inner)]
@@ -30,7 +30,8 @@ def part(problem: Problem, loops: Loops, num_chunks: int) -> Part:
     outer = list(order.outer)
     if prod(loops.extents[a] for a in outer) < num_chunks or not outer:
         return _cut_vectors(loops, order, inner)
-    return walk_prefix(loops, outer, [VECTORIZE, *loop(f"i{order.vector}", 0, extent, inner)], num_chunks)
+    body = [VECTORIZE, *loop(f"i{order.vector}", 0, extent, inner)]
+    return walk([(f"i{axis}", loops.extents[axis]) for axis in outer], body, num_chunks)
 
 
 def _cut_vectors(loops: Loops, order: Order, inner: list[str]) -> Part:
@@ -80,10 +81,9 @@ def _transposing(problem: Problem, loops: Loops, order: Order, crossing: Transpo
         lines += [*block(f"if ({full})", whole), *block("else", rest)]
     else:
         lines += whole
-    blocks = {axis: f"b{axis}" for axis in (across, vector)}
-    extents = {axis: -(-loops.extents[axis] // edge) for axis in (across, vector)}
-    outer = [*(axis for axis in order.outer if axis != across), across, vector]
-    return walk_prefix(loops, outer, lines, num_chunks, names=blocks, extents=extents)
+    outer = [(f"i{axis}", loops.extents[axis]) for axis in order.outer if axis != across]
+    blocks = [(f"b{axis}", -(-loops.extents[axis] // edge)) for axis in (across, vector)]
+    return walk([*outer, *blocks], lines, num_chunks)
 
 
 def _tile_loops(

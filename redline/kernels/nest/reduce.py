@@ -15,9 +15,9 @@ from redline.kernels.ctext import block, loop
 from redline.kernels.nest.accumulator import Accumulator, accumulators
 from redline.kernels.nest.domain import Loops, load_forms
 from redline.kernels.nest.order import SHORT, order_of, vector_axis
-from redline.kernels.nest.part import Part, walk_prefix
 from redline.kernels.nest.pointwise import VECTORIZE
 from redline.kernels.nest.problem import Problem
+from redline.kernels.parts import Axis, Part, once, walk
 
 SMALL = 32  # reduced steps that are unrolled
 COLUMNS = 64  # states side by side
@@ -85,9 +85,10 @@ class _Nest:
         """The other reduced axes, widest step in memory first."""
         return sorted((a for a in self.loops.reduced if a != inner), key=lambda a: _reach(self.loops, a))
 
-    def outer_written(self, inner: int | None) -> list[int]:
+    def outer_written(self, inner: int | None) -> list[Axis]:
         axes = (a for a in self.loops.written if a != inner)
-        return sorted(axes, key=lambda a: -abs(self.loops.stores[0].of(a)))
+        ordered = sorted(axes, key=lambda a: -abs(self.loops.stores[0].of(a)))
+        return [(f"i{axis}", self.loops.extents[axis]) for axis in ordered]
 
 
 # --- small ------------------------------------------------------------------------------------------------------------
@@ -101,11 +102,11 @@ def _small(nest: _Nest, num_chunks: int) -> Part:
         lines = ["#pragma clang loop unroll(full)", *loop(f"i{axis}", 0, loops.extents[axis], lines)]
     lines = [*nest.declare(), *lines, *nest.finish(nest.results())]
     if order.vector is None:
-        return Part(1, ["(void)begin, (void)end;", *lines])
+        return once(lines)
     vector = loop(f"i{order.vector}", 0, loops.extents[order.vector], lines)
     outer = nest.outer_written(order.vector)
     if outer:
-        return walk_prefix(loops, outer, [VECTORIZE, *vector], num_chunks)
+        return walk(outer, [VECTORIZE, *vector], num_chunks)
     return Part(loops.extents[order.vector], [VECTORIZE, *loop(f"i{order.vector}", "begin", "end", lines)])
 
 
@@ -120,9 +121,7 @@ def _columns(nest: _Nest, vector: int, num_chunks: int) -> Part:
     if rest:
         last = _column_block(nest, vector, width, rest)
         lines = [*block(f"if (b{vector} < {whole})", lines), *block("else", last)]
-    outer = [*nest.outer_written(vector), vector]
-    names, extents = {vector: f"b{vector}"}, {vector: whole + (rest > 0)}
-    return walk_prefix(nest.loops, outer, lines, num_chunks, names, extents)
+    return walk([*nest.outer_written(vector), (f"b{vector}", whole + (rest > 0))], lines, num_chunks)
 
 
 def _column_block(nest: _Nest, vector: int, width: int, count: int) -> list[str]:
@@ -154,8 +153,7 @@ def _rows(nest: _Nest, inner: int, num_chunks: int) -> Part:
     lines = _walk(nest, axes, body, lanes, lanes=lanes, blocked=(inner, whole, lanes))
     lines += _merge_lanes(nest, lanes)
     lines += nest.finish(_totals(nest, "[0]"))
-    outer = nest.outer_written(None)
-    return walk_prefix(nest.loops, outer, lines, num_chunks)
+    return walk(nest.outer_written(None), lines, num_chunks)
 
 
 def _merge_lanes(nest: _Nest, lanes: int) -> list[str]:
