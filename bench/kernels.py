@@ -2,8 +2,8 @@
 
     python bench/kernels.py [--filter TEXT] [--target avx512] [--all] [--candidates N]
 
-Operands are warm unless they are larger than the caches. A time is the least of many. ``--all`` prints every candidate, not only the
-fastest. The peak is measured by the same compiler with a loop of multiply-adds that touch no memory.
+Operands are warm unless they are larger than the caches. A time is the least of many. ``--all`` prints every
+candidate, not only the fastest. The peak is measured by the same compiler with a loop of multiply-adds that touch no memory.
 """
 
 import argparse

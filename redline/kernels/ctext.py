@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+VECTORIZE = "#pragma clang loop vectorize(assume_safety) unroll(disable)"
+
 
 def block(head: str, body: Sequence[str]) -> list[str]:
     """``head { body }``, the body one step to the right."""
@@ -11,6 +13,22 @@ def block(head: str, body: Sequence[str]) -> list[str]:
 def loop(variable: str, begin: str | int, end: str | int, body: Sequence[str]) -> list[str]:
     """A counting loop."""
     return block(f"for (int64_t {variable} = {begin}; {variable} < {end}; ++{variable})", body)
+
+
+def vector_loop(end: int, lanes: int, body: Sequence[str]) -> list[str]:
+    """A loop of ``j`` over [0, end) in vectors of ``lanes``: the iterations must be independent.
+
+    The compiler would unroll a short loop into scalars before it thinks of vectors, so the loop of one vector is kept from
+    unrolling; the one over the vectors unrolls, and what lies in small arrays moves to registers.
+    """
+    full = end // lanes
+    lines = []
+    if full:
+        inner = loop("e", 0, lanes, [f"const int64_t j = v * {lanes} + e;", *body])
+        lines += loop("v", 0, full, [VECTORIZE, *inner])
+    if end % lanes:
+        lines += [VECTORIZE, *loop("j", full * lanes, end, body)]
+    return lines
 
 
 def clipped(variable: str, begin: int, end: int, low: str, high: str, body: Sequence[str]) -> list[str]:

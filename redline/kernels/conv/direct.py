@@ -18,7 +18,7 @@ from redline.kernels.conv.geometry import Geometry, Term
 from redline.kernels.conv.problem import Problem
 from redline.kernels.conv.schedule import Direct
 from redline.kernels.conv.staging import Stage
-from redline.kernels.ctext import block, clipped, loop, offset, share
+from redline.kernels.ctext import block, clipped, loop, offset, share, vector_loop
 from redline.kernels.problem import CpuTarget, KernelCode, Packing
 from redline.kernels.tile import Panels, Split
 
@@ -133,7 +133,7 @@ class _Kernel:
         body += cexpr.pointers(reads[2:], [f"arg{i}" for i in range(2, len(reads))], first=2)
         body += cexpr.pointers(self.problem.writes, ["out"], first=len(reads), const=False)
         position = [f"const int64_t h = h0 + i / {columns}, w = w0 + i % {columns};"]
-        body += loop("i", 0, rows * columns, position + loop("j", 0, valid, self.epilogue()))
+        body += loop("i", 0, rows * columns, position + vector_loop(valid, self.panels.lanes, self.epilogue()))
         head = f"static __attribute__((noinline)) void {_tile_name(rows, columns, valid)}(void *const *args, "
         types = f"const {self.type} *x, const {self.type} *panel, "
         return block(f"{head}{types}int64_t n, int64_t d, int64_t h0, int64_t w0, int64_t m0)", body)
@@ -146,7 +146,7 @@ class _Kernel:
         return ["const int64_t m = m0 + j;", *statements, cexpr.store(out, "out", where, value)]
 
     def main(self) -> list[str]:
-        g, s, x = self.g, self.schedule, self.problem.x
+        s, x = self.schedule, self.problem.x
         body, part = [], "chunk"
         for name, extent in reversed(list(zip(("n", "d", "band", "group", "part"), self.chunk_extents, strict=True))):
             body.append(f"const int64_t {name} = {f'{part} % {extent}' if extent > 1 else 0};")

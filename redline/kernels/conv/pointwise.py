@@ -14,6 +14,10 @@ def applies(problem: Problem) -> bool:
     return size(problem.w.shape[2:]) == 1 and problem.groups == 1 and not any(problem.pads)
 
 
+def is_legal(problem: Problem, schedule: matmul.Schedule, target: CpuTarget) -> bool:
+    return matmul.is_legal(as_product(problem), schedule, target)
+
+
 def as_product(problem: Problem) -> matmul.Problem:
     """The product with the same output, epilogue and extra operands."""
     x, w = problem.x, problem.w

@@ -1,6 +1,6 @@
 """Convolutions with a fused epilogue: what to compute.
 
-    out[n, o, m] = epilogue(sum over taps k and channels c of x[n, o * strides + k * dilations - pads, g * C/G + c] * w[m, c, k])
+    out[n, o, m] = epilogue(sum over taps k, channels c of x[n, o * strides + k * dilations - pads, g * C/G + c] * w[m, c, k])
 
 with g = m / (M / groups), positions o and taps k of one to three axes, and x zero outside its bounds.
 """
@@ -87,7 +87,7 @@ def reference(problem: Problem, arrays: Sequence[np.ndarray]) -> tuple[np.ndarra
     with np.errstate(all="ignore"):
         for taps in itertools.product(*map(range, w.shape[2:])):
             window = grouped[(slice(None), *_window(problem, taps))]
-            sums += np.einsum("...gc,gmc->...gm", window, filters[(slice(None), slice(None), slice(None), *taps)])
+            sums += np.einsum("...gc,gmc->...gm", window, filters[(..., *taps)])
     return (evaluate(problem.epilogue, arrays, problem.out.shape, [sums.reshape(problem.out.shape).astype(problem.acc.numpy)]),)
 
 

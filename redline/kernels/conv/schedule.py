@@ -49,7 +49,7 @@ class Pointwise(Schedule):
 def is_legal(problem: Problem, schedule: Schedule, target: CpuTarget) -> bool:
     """The one statement of what render accepts."""
     if isinstance(schedule, Pointwise):
-        return pointwise.applies(problem)
+        return pointwise.applies(problem) and pointwise.is_legal(problem, schedule.product, target)
     assert isinstance(schedule, Direct)
     g = geometry.of(problem)
     return (
@@ -123,6 +123,4 @@ def _cut(g: Geometry, problem: Problem, s: Direct, target: CpuTarget) -> Direct:
     while bands * panels < wanted and bands < rows:
         bands += 1
     panel_chunks = min(panels, -(-wanted // bands))
-    if bands < panels and bands > 1 and panels >= wanted:
-        pass
     return replace(s, bands=bands, panel_chunks=panel_chunks)

@@ -16,7 +16,7 @@ from redline.kernels import cexpr, tile
 from redline.kernels.conv import geometry
 from redline.kernels.conv.geometry import Geometry
 from redline.kernels.conv.staging import Stage
-from redline.kernels.ctext import block, loop, offset, share
+from redline.kernels.ctext import block, loop, offset, share, vector_loop
 from redline.kernels.depthwise.problem import Problem
 from redline.kernels.depthwise.schedule import Schedule, is_legal
 from redline.kernels.problem import CpuTarget, KernelCode, Packing
@@ -122,10 +122,10 @@ class _Kernel:
         return [self.lanes, *(width for width in (32, 16, 8, 4, 2, 1) if width < self.lanes and rest & width)]
 
     def text(self) -> str:
-        borders = list(dict.fromkeys(border for _, border in self.tiles()))
+        borders, element = list(dict.fromkeys(border for _, border in self.tiles())), self.problem.acc.size
         lines = [
-            f"typedef {self.type} vec{w} __attribute__((vector_size({w * self.problem.acc.size}), aligned({self.problem.acc.size})));"
-            for w in self.vector_widths()
+            f"typedef {self.type} vec{width} __attribute__((vector_size({width * element}), aligned({element})));"
+            for width in self.vector_widths()
         ]
         for number, border in enumerate(borders):
             lines += self.tile(f"tile{number}", border)
@@ -146,7 +146,9 @@ class _Kernel:
             rest += block("", [f"const int64_t m0 = {begin};", *self.vector(border, width)])
             begin += width
         body += block(f"if (v1 > {full // self.lanes})", rest) if rest else []
-        head = f"static __attribute__((noinline)) void {name}(void *const *args, const {self.type} *x, const {self.type} *taps, "
+        head = (
+            f"static __attribute__((noinline)) void {name}(void *const *args, const {self.type} *x, const {self.type} *taps, "
+        )
         return block(f"{head}int64_t n, int64_t d, int64_t h, int64_t w0, int64_t v0, int64_t v1)", body)
 
     def vector(self, border: Border, width: int) -> list[str]:
@@ -170,7 +172,7 @@ class _Kernel:
         lines += loop("kd", 0, g.taps[0], loop("kh", 0, g.taps[1], body))
         lines.append(f"{self.type} sums[{border.columns}][{width}] __attribute__((aligned(64)));")
         lines.append(f"for (int64_t i = 0; i < {border.columns}; ++i) *({vec} *)sums[i] = acc[i];")
-        inner = ["const int64_t w = w0 + i;", *loop("j", 0, width, self.epilogue())]
+        inner = ["const int64_t w = w0 + i;", *vector_loop(width, width, self.epilogue())]
         return [*lines, *loop("i", 0, border.columns, inner)]
 
     def _needs_test(self, axis: int) -> bool:

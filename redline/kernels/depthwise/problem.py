@@ -1,6 +1,6 @@
 """Depthwise convolutions with a fused epilogue: a convolution with as many groups as channels and filters.
 
-    out[n, o, c] = epilogue(sum over taps k of x[n, o * strides + k * dilations - pads, c] * w[c, 0, k])
+out[n, o, c] = epilogue(sum over taps k of x[n, o * strides + k * dilations - pads, c] * w[c, 0, k])
 """
 
 from dataclasses import dataclass

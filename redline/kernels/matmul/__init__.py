@@ -2,9 +2,9 @@
 
 from redline.kernels.matmul.c import render
 from redline.kernels.matmul.problem import Problem, product, reference
-from redline.kernels.matmul.schedule import Schedule, schedules
+from redline.kernels.matmul.schedule import Schedule, is_legal, schedules
 from redline.kernels.problem import Family
 
 FAMILY = Family("matmul", Problem, Schedule, schedules, render, reference)
 
-__all__ = ["FAMILY", "Problem", "Schedule", "product"]
+__all__ = ["FAMILY", "Problem", "Schedule", "is_legal", "product"]

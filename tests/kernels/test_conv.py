@@ -1,0 +1,130 @@
+"""Convolutions against numpy: one to three axes, pads, strides, dilations, groups, views, types, schedules, targets."""
+
+import numpy as np
+import pytest
+from harness import TARGETS, check, random_arrays
+
+from redline.base.dtypes import DType, bfloat16, float16, float32, float64, int8
+from redline.kernels import conv
+from redline.kernels.expr import Acc, Load, call, cast, index, lit
+from redline.kernels.problem import Operand
+from redline.kernels.tile import accumulator
+
+FAMILY = conv.FAMILY
+AVX512 = TARGETS["avx512"]
+C = Operand.contiguous
+
+
+def problem(
+    x: Operand, filters: int, taps: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...],
+    pads: tuple[int, ...], groups: int = 1, constant: bool = True,
+) -> conv.Problem:  # fmt: skip
+    rank = len(taps)
+    spatial = tuple(
+        (x.shape[1 + i] + pads[i] + pads[rank + i] - (taps[i] - 1) * dilations[i] - 1) // strides[i] + 1 for i in range(rank)
+    )
+    w = C(x.dtype, (filters, x.shape[-1] // groups, *taps), constant)
+    out = C(accumulator(x.dtype), (x.shape[0], *spatial, filters))
+    return conv.Problem(x, w, out, Acc(out.dtype), (), strides, dilations, pads, groups)
+
+
+def plain(
+    size: int, channels: int, filters: int, taps: int = 3, stride: int = 1, dtype: DType = float32, **more
+) -> conv.Problem:
+    pad = taps // 2
+    return problem(
+        C(dtype, (1, size, size, channels)), filters, (taps, taps), (stride, stride), (1, 1), (pad,) * 4, **more
+    )  # fmt: skip
+
+
+def with_epilogue(size: int, channels: int, filters: int) -> conv.Problem:
+    """Bias, a residual read at permuted coordinates, relu, and the row number added."""
+    base = plain(size, channels, filters)
+    value = call("add", Acc(float32), Load(float32, 2, (index(3),)))
+    value = call("add", value, Load(float32, 3, (index(0), index(2), index(1), index(3))))
+    value = call("add", call("max", value, lit(0.0, float32)), cast(index(1), float32))
+    extra = (C(float32, (filters,)), C(float32, (1, size, size, filters)))
+    return conv.Problem(base.x, base.w, base.out, value, extra, base.strides, base.dilations, base.pads)
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+@pytest.mark.parametrize("size, channels, filters", [(15, 17, 33), (16, 3, 15), (17, 16, 17), (7, 33, 31), (1, 5, 64)])
+def test_straddling_sizes(target, size, channels, filters):
+    check(FAMILY, with_epilogue(size, channels, filters), target)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("taps", [1, 2, 5])
+def test_taps_and_strides(taps, stride):
+    check(FAMILY, plain(13, 6, 20, taps, stride), AVX512)
+
+
+def test_every_schedule():
+    for case in (with_epilogue(11, 8, 70), plain(12, 24, 40, 1), plain(13, 4, 40, 1, 2)):
+        candidates = FAMILY.schedules(case, AVX512)
+        assert len(candidates) >= 6
+        check(FAMILY, case, AVX512, candidates, rtol=1e-4)
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_uneven_pads_strides_and_dilations(constant):
+    case = problem(C(float32, (2, 12, 11, 8)), 40, (3, 3), (2, 1), (1, 2), (1, 0, 2, 3), 2, constant)
+    check(FAMILY, case, AVX512, FAMILY.schedules(case, AVX512)[::2])
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_one_axis(constant):
+    check(FAMILY, problem(C(float32, (1, 30, 33)), 17, (5,), (2,), (3,), (4, 4), constant=constant), AVX512)
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_three_axes(constant):
+    case = problem(C(float32, (1, 5, 6, 7, 4)), 20, (3, 3, 3), (1, 2, 1), (2, 1, 1), (1,) * 6, constant=constant)
+    check(FAMILY, case, AVX512)
+
+
+@pytest.mark.parametrize("groups", [2, 4, 12])
+def test_groups(groups):
+    check(FAMILY, plain(9, 12, 24, groups=groups), AVX512)
+
+
+def test_planar_image():
+    planar = Operand(float32, (2, 20, 21, 3), (3 * 20 * 21, 21, 1, 20 * 21))
+    check(FAMILY, problem(planar, 33, (6, 6), (2, 2), (1, 1), (2, 2, 2, 2)), AVX512)
+    patches = problem(planar, 33, (5, 7), (5, 7), (1, 1), (0,) * 4)
+    check(FAMILY, patches, AVX512, FAMILY.schedules(patches, AVX512)[::2])
+
+
+def test_result_into_a_wider_array():
+    base = plain(9, 8, 24)
+    out = Operand(float32, (1, 9, 9, 24), (9 * 9 * 64, 9 * 64, 64, 1))
+    check(FAMILY, conv.Problem(base.x, base.w, out, base.epilogue, (), (1, 1), (1, 1), (1,) * 4), AVX512)
+    planar = Operand(float32, (1, 9, 9, 24), (9 * 9 * 24, 9, 1, 81))
+    check(FAMILY, conv.Problem(base.x, base.w, planar, base.epilogue, (), (1, 1), (1, 1), (1,) * 4), AVX512)
+
+
+def test_pixels_a_cache_way_apart():
+    check(FAMILY, plain(5, 512, 17), AVX512)
+
+
+@pytest.mark.parametrize("dtype", [float64, int8, float16, bfloat16], ids=repr)
+@pytest.mark.parametrize("taps", [1, 3])
+@pytest.mark.parametrize("constant", [True, False])
+def test_types(dtype, taps, constant):
+    check(FAMILY, plain(9, 6, 35, taps, dtype=dtype, constant=constant), AVX512)
+
+
+@pytest.mark.parametrize("taps", [1, 3])
+def test_batches(taps):
+    check(FAMILY, problem(C(float32, (3, 7, 9, 5)), 17, (taps, taps), (1, 1), (1, 1), (taps // 2,) * 4), AVX512)
+
+
+def test_empty():
+    check(FAMILY, problem(C(float32, (0, 7, 9, 5)), 17, (3, 3), (1, 1), (1, 1), (1,) * 4), AVX512)
+
+
+def test_nan_and_infinities_reach_their_neighbours_only():
+    case = with_epilogue(9, 8, 20)
+    arrays = [np.array(array) for array in random_arrays(case.reads)]
+    arrays[0][0, 4, 4, 3], arrays[0][0, 0, 0, 0], arrays[1][7, 2, 1, 1] = np.nan, np.inf, -np.inf
+    check(FAMILY, case, AVX512, arrays=arrays)

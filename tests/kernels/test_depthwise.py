@@ -1,0 +1,76 @@
+"""Depthwise convolutions against numpy: borders, strides, dilations, views, types, every schedule, every target."""
+
+import numpy as np
+import pytest
+from harness import TARGETS, check, random_arrays
+
+from redline.base.dtypes import bfloat16, float16, float32, float64, int8
+from redline.kernels import depthwise
+from redline.kernels.expr import Acc, Load, call, index
+from redline.kernels.problem import Operand
+from redline.kernels.tile import accumulator
+
+FAMILY = depthwise.FAMILY
+AVX512 = TARGETS["avx512"]
+C = Operand.contiguous
+
+
+def problem(
+    x: Operand, taps: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...], pads: tuple[int, ...],
+    constant: bool = True,
+) -> depthwise.Problem:  # fmt: skip
+    rank, channels = len(taps), x.shape[-1]
+    spatial = tuple(
+        (x.shape[1 + i] + pads[i] + pads[rank + i] - (taps[i] - 1) * dilations[i] - 1) // strides[i] + 1 for i in range(rank)
+    )
+    acc = accumulator(x.dtype)
+    out = C(acc, (x.shape[0], *spatial, channels))
+    value = call("add", Acc(acc), Load(acc, 2, (index(rank + 1),)))
+    w = C(x.dtype, (channels, 1, *taps), constant)
+    return depthwise.Problem(x, w, out, value, (C(acc, (channels,)),), strides, dilations, pads, channels)
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+@pytest.mark.parametrize("channels", [1, 15, 16, 17, 31, 33, 64])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_straddling_channels(target, channels, stride):
+    check(FAMILY, problem(C(float32, (1, 9, 21, channels)), (3, 3), (stride, stride), (1, 1), (1,) * 4), target)
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_every_schedule(constant):
+    case = problem(C(float32, (2, 12, 31, 55)), (3, 5), (2, 1), (1, 2), (1, 0, 2, 3), constant)
+    candidates = FAMILY.schedules(case, AVX512)
+    assert len(candidates) >= 4
+    check(FAMILY, case, AVX512, candidates)
+
+
+def test_one_and_three_axes():
+    check(FAMILY, problem(C(float32, (1, 30, 33)), (5,), (2,), (3,), (4, 4)), AVX512)
+    case = problem(C(float32, (1, 5, 6, 7, 20)), (3, 3, 3), (1, 2, 1), (2, 1, 1), (1,) * 6, constant=False)
+    check(FAMILY, case, AVX512, FAMILY.schedules(case, AVX512))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_more_padding_than_image(size):
+    case = problem(C(float32, (1, size, size, 18)), (5, 5), (1, 1), (1, 1), (2,) * 4)
+    check(FAMILY, case, AVX512, FAMILY.schedules(case, AVX512))
+
+
+@pytest.mark.parametrize("dtype", [float64, int8, float16, bfloat16], ids=repr)
+def test_types(dtype):
+    check(FAMILY, problem(C(dtype, (1, 9, 9, 33)), (3, 3), (2, 2), (1, 1), (1,) * 4), AVX512)
+
+
+def test_views():
+    planar = Operand(float32, (1, 9, 9, 20), (9 * 9 * 20, 9, 1, 81))
+    check(FAMILY, problem(planar, (3, 3), (1, 1), (1, 1), (1,) * 4), AVX512)
+    wide = Operand(float32, (1, 9, 9, 20), (9 * 9 * 32, 9 * 32, 32, 1))
+    check(FAMILY, problem(wide, (3, 3), (1, 1), (1, 1), (1,) * 4), AVX512)
+
+
+def test_nan_and_infinities_reach_their_neighbours_only():
+    case = problem(C(float32, (1, 9, 9, 20)), (3, 3), (1, 1), (1, 1), (1,) * 4)
+    arrays = [np.array(array) for array in random_arrays(case.reads)]
+    arrays[0][0, 4, 4, 3], arrays[0][0, 0, 0, 0] = np.nan, np.inf
+    check(FAMILY, case, AVX512, arrays=arrays)
