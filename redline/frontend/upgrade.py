@@ -156,6 +156,11 @@ def _dft(call: Call, site: Site) -> Call:
     return replace(call, inputs=inputs, attrs=_without(call.attrs, "axis"))
 
 
+def _roi_align(call: Call, site: Site) -> Call:
+    """Before opset 16 regions were not shifted by half a pixel."""
+    return replace(call, attrs={**call.attrs, "coordinate_transformation_mode": "output_half_pixel"})
+
+
 def _renamed(op: str) -> Rule:
     return lambda call, site: replace(call, op=op)
 
@@ -186,5 +191,6 @@ _RULES: dict[str, tuple[tuple[int, Rule], ...]] = {
     "GroupNormalization": ((21, _group_norm),),
     "GridSample": ((20, _grid_sample),),
     "DFT": ((20, _dft),),
+    "RoiAlign": ((16, _roi_align),),
     "Scatter": ((_ALWAYS, _renamed("ScatterElements")),),
 }
