@@ -21,7 +21,7 @@ VERBS = ("build", "run", "bench", "inspect", "check", "compare", "doctor", "cach
 
 def load_verb(name: str) -> typer.Typer:
     """The Typer application of one verb; one that raises MissingPackage where an extra is not installed."""
-    verb = typer.Typer(add_completion=False)
+    verb = typer.Typer(add_completion=False, rich_markup_mode="markdown")
     try:
         verb.command(name)(extras.load(f"redline.cli.{name}", name).command)
     except extras.MissingPackage as missing:

@@ -1,5 +1,6 @@
 """The verb ``bench``: how fast an engine is, alone, kernel by kernel, or in turns with other runtimes."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -58,14 +59,14 @@ def command(
         latency = measure(run, seconds, warmup)
         answer["latency"] = asdict(latency)
     if profile:
-        answer["kernels"] = profile_kernels(loaded, feed)
+        answer["profile"] = profile_kernels(loaded, feed)
     if json:
         console.print_json(answer)
         return
     console.out().print(answer["hardware"])
     _print_contest(stats) if contestants else _print_latency(latency, warmup)
     if profile:
-        _print_kernels(answer["kernels"])
+        _print_profile(answer["profile"])
 
 
 def hardware(num_threads: int) -> str:
@@ -94,18 +95,26 @@ def _peers(
     return {peer.title: (lambda run=peer.run: run(feed)) for peer in peers}  # type: ignore[misc]
 
 
-def profile_kernels(engine: Engine, feed: Mapping[str, np.ndarray]) -> list[Answer]:
-    """The median time of every kernel, the slowest first, with its rates and its share of their sum."""
-    seconds = np.median(engine.profile(feed, PROFILE_REPEATS), axis=0)
+def profile_kernels(engine: Engine, feed: Mapping[str, np.ndarray]) -> Answer:
+    """The median time of every kernel, the slowest first, with its rates and its share of their sum.
+
+    ``coverage`` is the part of the calls' time that the kernels' times add up to. Well below 1 where kernels take
+    milliseconds, it says that the times of the kernels are not to be trusted.
+    """
+    started = time.perf_counter()
+    samples = engine.profile(feed, PROFILE_REPEATS)
+    wall = time.perf_counter() - started
+    seconds = np.median(samples, axis=0)
     whole = float(seconds.sum()) or 1.0
-    rows = [
+    rows: list[Answer] = [
         {
-            "step": step, "family": kernel.family, "seconds": float(time), "share": float(time) / whole,
+            "step": step, "family": kernel.family, "seconds": float(s), "share": float(s) / whole,
             "flops": kernel.flops, "num_bytes": kernel.num_bytes, "nodes": list(kernel.nodes),
         }
-        for step, (kernel, time) in enumerate(zip(engine.header.kernels, seconds, strict=True))
+        for step, (kernel, s) in enumerate(zip(engine.header.kernels, seconds, strict=True))
     ]  # fmt: skip
-    return sorted(rows, key=lambda row: -float(row["seconds"]))
+    slowest_first = sorted(rows, key=lambda row: -row["seconds"])
+    return {"coverage": float(samples.sum()) / wall, "kernels": slowest_first}
 
 
 def _print_latency(latency: Latency, warmup_s: float) -> None:
@@ -126,12 +135,11 @@ def _print_contest(stats: Mapping[str, Stats]) -> None:
     console.table("", headings, rows)
 
 
-def _print_kernels(kernels: list[Answer]) -> None:
+def _print_profile(profile: Answer) -> None:
     rows = [
         (k["step"], k["family"], console.seconds(k["seconds"]), f"{k['share']:.1%}",
          *console.rates(k["flops"], k["num_bytes"], k["seconds"]), ", ".join(k["nodes"]))
-        for k in kernels
+        for k in profile["kernels"]
     ]  # fmt: skip
-    console.table(
-        "kernels, each waiting for the one before", ("step", "family", "time", "share", "GFLOP/s", "GB/s", "nodes"), rows
-    )
+    title = f"kernels, each waiting for the one before; they cover {profile['coverage']:.0%} of the calls' time"
+    console.table(title, ("step", "family", "time", "share", "GFLOP/s", "GB/s", "nodes"), rows)

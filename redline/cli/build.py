@@ -124,4 +124,4 @@ def print_summary(path: Path, header: Header, seconds: float) -> None:
     console.table("", ("family", "kernels", "time", "share", "GFLOP/s", "GB/s"), rows)
     untimed = sum(kernel.seconds is None for kernel in header.kernels)
     if untimed:
-        out.print(f"{untimed} kernels had one tactic only, or none was timed: their time is not counted")
+        out.print(f"not timed, and not counted above: {untimed} (one tactic only, or opt-level 0)")

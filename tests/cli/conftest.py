@@ -37,6 +37,14 @@ def perceptron(tmp_path):
 
 
 @pytest.fixture
+def picture(tmp_path):
+    """y = Relu(image[batch, 1, 8, 8])."""
+    shape = ["batch", 1, 8, 8]
+    nodes = [helper.make_node("Relu", ["image"], ["y"], name="relu")]
+    return _save(tmp_path / "picture.onnx", nodes, [_tensor("image", shape)], [_tensor("y", shape)])
+
+
+@pytest.fixture
 def lookup(tmp_path):
     """Two inputs of open length, ids and a mask: y = table[ids] * mask; and the count of the mask."""
     table = np.arange(12, dtype=np.float32).reshape(6, 2)
