@@ -16,6 +16,9 @@ from redline.base.dtypes import DType, bfloat16, bool_, float16, float32, int32
 from redline.kernels.ctext import block
 from redline.kernels.problem import CpuTarget
 
+MAX_ROWS = 14  # taller tiles gain nothing
+LATENCY = 4  # cycles of a multiply-add: fewer sums than this leave the unit idle
+
 
 def accumulator(dtype: DType) -> DType:
     """The type in which products of ``dtype`` are summed: float32 for the 16-bit floats, int32 for small integers."""
@@ -30,19 +33,21 @@ def lanes(dtype: DType, target: CpuTarget) -> int:
 
 
 def fits(rows: int, vectors: int, target: CpuTarget) -> bool:
-    """Whether sums, one row of ``w`` and one scalar have registers; AVX-512 broadcasts a scalar within the instruction."""
-    scalar = 0 if target.vector_bytes == 64 else 1
-    return rows * vectors + vectors + scalar <= target.num_registers
+    """Whether the sums, one row of ``w`` and one scalar have registers."""
+    return rows * vectors + vectors + 1 <= target.num_registers
 
 
 def tallest(vectors: int, target: CpuTarget) -> int:
-    """The most rows with which a tile of ``vectors`` fits; 0 when none does."""
-    return max((rows for rows in range(1, target.num_registers) if fits(rows, vectors, target)), default=0)
+    """The most rows with which a tile of ``vectors`` fits, as far as more rows help; 0 when none does."""
+    return min(MAX_ROWS, (target.num_registers - vectors - 1) // vectors)
 
 
-def step_cost(rows: int, vectors: int) -> float:
-    """Cycles of one step of the inner product on one core: multiply-adds, loads, latency, and w from a farther cache."""
-    return max(rows * vectors, 0.6 * (rows + vectors), 4) + 0.12 * vectors
+def cost(rows: int, vectors: int, depth: int, dtype: DType, target: CpuTarget) -> float:
+    """Cycles of one tile whose inner sum has ``depth`` terms: multiply-adds or their latency, reading w, begin and end."""
+    panel_bytes = depth * vectors * target.vector_bytes
+    far = 0.05 if panel_bytes <= target.l1_bytes * 3 // 4 else 0.25 if panel_bytes <= target.l2_bytes * 3 // 4 else 1.0
+    step = max(rows * vectors, (1 + 4 * min(far, 0.25)) * vectors, LATENCY) + far * vectors
+    return step * depth + 12 + 3 * rows * vectors
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,12 @@ class Split:
     def sizes(self) -> tuple[int, ...]:
         """The distinct sizes, large first."""
         return (self.size,) if self.num_large == self.count else (self.size, self.size - 1)
+
+    def kinds(self) -> Iterator[tuple[int, int]]:
+        """(size, number of parts of this size) of the distinct sizes, large first."""
+        yield self.size, self.num_large
+        if self.num_large < self.count:
+            yield self.size - 1, self.count - self.num_large
 
     def begin(self, part: str) -> str:
         """C: where part number ``part`` begins."""

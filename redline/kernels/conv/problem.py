@@ -82,12 +82,12 @@ def reference(problem: Problem, arrays: Sequence[np.ndarray]) -> tuple[np.ndarra
     pads = list(zip(problem.pads[: problem.rank], problem.pads[problem.rank :], strict=True))
     x = np.pad(x, [(0, 0), *pads, (0, 0)])
     grouped = x.reshape(*x.shape[:-1], problem.groups, w.shape[1])
-    filters = w.reshape(problem.groups, -1, *w.shape[1:])
-    sums = np.zeros((*problem.out.shape[:-1], problem.groups, filters.shape[1]), wide)
+    filters = np.moveaxis(w, (0, 1), (-2, -1)).reshape(*w.shape[2:], problem.groups, -1, w.shape[1])
+    sums = np.zeros((*problem.out.shape[:-1], problem.groups, filters.shape[-2]), wide)
     with np.errstate(all="ignore"):
         for taps in itertools.product(*map(range, w.shape[2:])):
             window = grouped[(slice(None), *_window(problem, taps))]
-            sums += np.einsum("...gc,gmc->...gm", window, filters[(..., *taps)])
+            sums += np.einsum("...gc,gmc->...gm", window, filters[taps])
     return (evaluate(problem.epilogue, arrays, problem.out.shape, [sums.reshape(problem.out.shape).astype(problem.acc.numpy)]),)
 
 

@@ -12,6 +12,7 @@ from redline.kernels.problem import CpuTarget
 from redline.kernels.tile import Split
 
 MAX_VECTORS = 8
+MAX_TILES = 6
 CHUNKS_PER_THREAD = 4
 MIN_CHUNK_FLOPS = 400_000
 MAX_SCRATCH_SHARE = 0.6  # of the second-level cache, for the staged rows of a chunk
@@ -67,7 +68,7 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
     if pointwise.applies(problem):
         return [Pointwise(s) for s in matmul.FAMILY.schedules(pointwise.as_product(problem), target)]
     g = geometry.of(problem)
-    tiles = sorted(set(_tiles(g, problem, target)), key=lambda s: _cost(g, problem, s, target))[:8]
+    tiles = sorted(set(_tiles(g, problem, target)), key=lambda s: _cost(g, problem, s, target))[:MAX_TILES]
     found: dict[Schedule, None] = {}
     for candidate in tiles:
         found[_cut(g, problem, candidate, target)] = None
@@ -79,34 +80,27 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
 
 
 def _tiles(g: Geometry, problem: Problem, target: CpuTarget) -> Iterator[Direct]:
+    """The largest tile of each width in filters, and the largest of at most 12 and 8 outputs."""
     staged = g.reaches_outside or problem.x.dtype != problem.acc
     lanes = tile.lanes(problem.acc, target)
     for vectors in range(1, min(MAX_VECTORS, -(-g.filters // lanes)) + 1):
         most = tile.tallest(vectors, target)
-        if not most:
-            continue
-        for limit in sorted({most, most - 1, min(most, 12)} - {0}):
+        for limit in {most, min(most, 12), min(most, 8)} - {0}:
             width = Split.of_at_most(g.out_size[2], limit).size
-            height = min(limit // width, g.out_size[1])
-            yield Direct(Split.of_at_most(g.out_size[1], height).size, width, vectors, staged=staged)
-            yield Direct(1, width, vectors, staged=staged)
+            height = Split.of_at_most(g.out_size[1], limit // width).size
+            yield Direct(height, width, vectors, staged=staged)
 
 
 def _cost(g: Geometry, problem: Problem, s: Direct, target: CpuTarget) -> float:
-    """Cycles of one image and group on one core, up to a constant."""
-    cut = g.panels(s.vectors, problem, target)
+    """Cycles of one image and group on one core, by the cost of its tiles."""
+    cut, depth = g.panels(s.vectors, problem, target), g.channels * size(g.taps)
     total = 0.0
-    for rows, num_rows in _parts(Split.of_at_most(g.out_size[1], s.height)):
-        for columns, num_columns in _parts(Split.of_at_most(g.out_size[2], s.width)):
+    for rows, num_rows in Split.of_at_most(g.out_size[1], s.height).kinds():
+        for columns, num_columns in Split.of_at_most(g.out_size[2], s.width).kinds():
             for width, num in ((cut.width, cut.num_full), (cut.last_width, 1 if cut.rest else 0)):
-                step = tile.step_cost(rows * columns, width // cut.lanes)
-                once = step * g.channels * size(g.taps) + 12 + 3 * rows * columns * (width // cut.lanes)
+                once = tile.cost(rows * columns, width // cut.lanes, depth, problem.acc, target)
                 total += num_rows * num_columns * num * once
     return total
-
-
-def _parts(split: Split) -> Iterator[tuple[int, int]]:
-    return zip(split.sizes, (split.num_large, split.count - split.num_large), strict=False)
 
 
 def _cut(g: Geometry, problem: Problem, s: Direct, target: CpuTarget) -> Direct:

@@ -13,7 +13,9 @@ from redline.kernels.tile import Panels, Split
 
 MAX_VECTORS = 8
 CHUNKS_PER_THREAD = 4
-MIN_CHUNK_FLOPS = 200_000  # about 2 us of one core
+MIN_CHUNK_FLOPS = 400_000  # about 4 us of one core
+SCATTER_CYCLES = 1.5  # to store one element when rows of out are not contiguous
+MAX_TILES = 6
 PAGE_BYTES = 4096  # rows this far apart compete for the same set of the first-level cache
 
 
@@ -63,7 +65,7 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
     """The legal candidates, the cheapest by ``_cost`` first."""
     if not size(problem.out.shape):
         return [Schedule(1, 1, staged=problem.a.dtype != problem.acc)]
-    tiles = sorted(_tiles(problem, target), key=lambda s: _cost(problem, s, target))[:6]
+    tiles = sorted(_tiles(problem, target), key=lambda s: _cost(problem, s, target))[:MAX_TILES]
     found: dict[Schedule, None] = {}
     for candidate in tiles:
         found[_cut(problem, candidate, target)] = None
@@ -74,15 +76,15 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
 
 
 def _tiles(problem: Problem, target: CpuTarget) -> Iterator[Schedule]:
+    """The tallest tile of each width, and the tallest of at most 12 and 8 rows, with rows that divide m evenly."""
     must_stage = problem.a.dtype != problem.acc
+    lanes = tile.lanes(problem.acc, target)
     for swapped in (False, True):
         g = gemms.of(problem, swapped)
-        lanes = tile.lanes(problem.acc, target)
         for vectors in range(1, min(MAX_VECTORS, -(-g.n // lanes)) + 1):
             most = tile.tallest(vectors, target)
-            for rows in sorted({min(g.m, most), min(g.m, most - 1), min(g.m, 12)}):
-                if rows > 0 and tile.fits(rows, vectors, target):
-                    yield Schedule(rows, vectors, swapped=swapped, staged=must_stage or _aliases(g, problem))
+            for rows in {Split.of_at_most(g.m, limit).size for limit in (most, min(most, 12), min(most, 8)) if limit}:
+                yield Schedule(rows, vectors, swapped=swapped, staged=must_stage or _aliases(g, problem))
 
 
 def _aliases(g: Gemm, problem: Problem) -> bool:
@@ -91,37 +93,36 @@ def _aliases(g: Gemm, problem: Problem) -> bool:
 
 
 def _cost(problem: Problem, s: Schedule, target: CpuTarget) -> float:
-    """Cycles of one batch on one core, up to a constant: multiply-adds, loads, and what every tile and panel costs."""
+    """Cycles of one batch on one core, by the cost of its tiles and of packing w."""
     g = gemms.of(problem, s.swapped)
     parts, cut = Split.of_at_most(g.m, s.rows), panels(g, s, problem, target)
     total = 0.0
-    for rows, count in zip(parts.sizes, (parts.num_large, parts.count - parts.num_large), strict=False):
+    for rows, count in parts.kinds():
         for width, num in ((cut.width, cut.num_full), (cut.last_width, 1 if cut.rest else 0)):
-            vectors = width // cut.lanes
-            total += count * num * (tile.step_cost(rows, vectors) * g.k + 12 + 3 * rows * vectors)
-    if not g.w_constant and (needs_packing(g, s, problem, target)):
-        total += g.k * cut.padded / cut.lanes * (16 if g.w[-1] != 1 else 2)
+            total += count * num * tile.cost(rows, width // cut.lanes, g.k, problem.acc, target)
+    if needs_packing(g, s, problem, target):
+        total += g.k * cut.padded * (0.5 if g.w[-1] == 1 else 1.5)
     if g.out[-1] != 1 and g.n > 1:
-        total += 1.5 * g.m * g.n
+        total += SCATTER_CYCLES * g.m * g.n
     return total * g.num_batches
 
 
 def _cut(problem: Problem, s: Schedule, target: CpuTarget) -> Schedule:
-    """``s`` with the chunks that read the least while there are enough of them for every thread."""
+    """``s`` with the chunks that read the least while there are enough of them, and their rows stay in a cache."""
     g = gemms.of(problem, s.swapped)
     row_tiles, num_panels = Split.of_at_most(g.m, s.rows).count, panels(g, s, problem, target).count
-    if target.num_threads == 1:
-        wanted = 1
-    else:
-        wanted = min(CHUNKS_PER_THREAD * target.num_threads, max(1, problem.flops // MIN_CHUNK_FLOPS))
-    wanted = -(-wanted // g.num_batches)
+    wanted = -(-_wanted_chunks(problem, target) // g.num_batches)
     pairs = [(r, min(num_panels, -(-wanted // r))) for r in range(1, min(row_tiles, wanted) + 1)]
-    enough = [p for p in pairs if p[0] * p[1] >= wanted] or [max(pairs, key=lambda p: p[0] * p[1])]
-    row_chunks, panel_chunks = min(enough, key=lambda p: (p[1] - 1) * g.m + (p[0] - 1) * g.n)
-    fits_l2 = -(-g.m // row_chunks) * g.k * problem.acc.size * 2 > target.l2_bytes
-    if fits_l2 and g.w_constant:
-        row_chunks = min(row_tiles, -(-g.m * g.k * problem.acc.size * 2 // target.l2_bytes))
-    return replace(s, row_chunks=row_chunks, panel_chunks=panel_chunks)
+    enough = [pair for pair in pairs if pair[0] * pair[1] >= wanted] or pairs[-1:]
+    row_chunks, panel_chunks = min(enough, key=lambda pair: (pair[1] - 1) * g.m + (pair[0] - 1) * g.n)
+    in_cache = -(-2 * g.m * g.k * problem.acc.size // target.l2_bytes)
+    return replace(s, row_chunks=min(row_tiles, max(row_chunks, in_cache)), panel_chunks=panel_chunks)
+
+
+def _wanted_chunks(problem: Problem, target: CpuTarget) -> int:
+    if target.num_threads == 1:
+        return 1
+    return min(CHUNKS_PER_THREAD * target.num_threads, max(1, problem.flops // MIN_CHUNK_FLOPS))
 
 
 def _variants(problem: Problem, best: Schedule, target: CpuTarget) -> Iterator[Schedule]:
