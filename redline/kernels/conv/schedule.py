@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from redline.base.dtypes import float32
 from redline.base.shapes import size
 from redline.kernels import matmul, tile
 from redline.kernels.conv import geometry, pointwise
@@ -13,6 +14,7 @@ from redline.kernels.tile import Split
 
 MAX_VECTORS = 8
 MAX_TILES = 6
+MIN_WINOGRAD_CHANNELS = 16
 CHUNKS_PER_THREAD = 4
 MIN_CHUNK_FLOPS = 400_000
 MAX_SCRATCH_SHARE = 0.6  # of the second-level cache, for the staged rows of a chunk
@@ -47,18 +49,56 @@ class Pointwise(Schedule):
     product: matmul.Schedule
 
 
+@dataclass(frozen=True)
+class Winograd(Schedule):
+    """Blocks of ``outputs`` x ``outputs`` by minimal filtering (winograd.py), for 3x3 filters of stride 1.
+
+    A register tile of ``rows`` blocks and ``vectors`` of filters. The blocks are cut into ``tile_chunks``, the panels of
+    filters into ``panel_chunks``; each chunk transforms its own input.
+    """
+
+    outputs: int
+    rows: int
+    vectors: int
+    tile_chunks: int = 1
+    panel_chunks: int = 1
+    prefetch: int = 0
+
+
 def is_legal(problem: Problem, schedule: Schedule, target: CpuTarget) -> bool:
     """The one statement of what render accepts."""
     if isinstance(schedule, Pointwise):
         return pointwise.applies(problem) and pointwise.is_legal(problem, schedule.product, target)
-    assert isinstance(schedule, Direct)
     g = geometry.of(problem)
+    if isinstance(schedule, Winograd):
+        return (
+            _suits_winograd(g, problem)
+            and schedule.outputs in (2, 4)
+            and tile.fits(schedule.rows, schedule.vectors, target)
+            and 1 <= schedule.tile_chunks <= _num_blocks(g, schedule.outputs)
+            and 1 <= schedule.panel_chunks <= g.panels(schedule.vectors, problem, target).count
+        )
+    assert isinstance(schedule, Direct)
     return (
         tile.fits(schedule.height * schedule.width, schedule.vectors, target)
         and 1 <= schedule.bands <= Split.of_at_most(g.out_size[1], schedule.height).count
         and 1 <= schedule.panel_chunks <= g.panels(schedule.vectors, problem, target).count
         and (schedule.staged or (problem.x.dtype == problem.acc and not g.reaches_outside))
     )
+
+
+def _suits_winograd(g: Geometry, problem: Problem) -> bool:
+    """Whether minimal filtering is right for ``problem`` in exact arithmetic, and float32 is accurate enough."""
+    return (
+        (g.taps, g.step, g.dilation) == ((1, 3, 3), (1, 1, 1), (1, 1, 1))
+        and g.groups == g.size[0] == g.out_size[0] == 1
+        and problem.acc == float32
+        and problem.w.constant
+    )
+
+
+def _num_blocks(g: Geometry, outputs: int) -> int:
+    return g.batch * -(-g.out_size[1] // outputs) * -(-g.out_size[2] // outputs)
 
 
 def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
@@ -76,7 +116,27 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
     assert isinstance(best, Direct)
     for variant in (replace(best, staged=not best.staged), replace(best, prefetch=1024)):
         found[variant] = None
-    return [schedule for schedule in found if is_legal(problem, schedule, target)]
+    minimal = _winograds(g, problem, target) if _suits_winograd(g, problem) else ()
+    return [schedule for schedule in (*minimal, *found) if is_legal(problem, schedule, target)]
+
+
+def _winograds(g: Geometry, problem: Problem, target: CpuTarget) -> Iterator[Winograd]:
+    """Candidates where the transforms are worth it: blocks whose planes stay in the second-level cache."""
+    lanes = tile.lanes(problem.acc, target)
+    if min(g.channels, g.filters) < MIN_WINOGRAD_CHANNELS:
+        return
+    for outputs in (4, 2):
+        num_blocks, num_planes = _num_blocks(g, outputs), (outputs + 2) ** 2
+        most = max(1, int(target.l2_bytes * MAX_SCRATCH_SHARE) // (num_planes * g.channels * problem.acc.size))
+        vectors = min(2, -(-g.filters // lanes))
+        panels = g.panels(vectors, problem, target).count
+        tile_chunks = -(-num_blocks // most)
+        wanted = target.num_threads
+        tile_chunks = -(-tile_chunks // wanted) * wanted if tile_chunks > 1 else 1
+        for chunks, parts in ((tile_chunks, 1 if tile_chunks > 1 else min(panels, wanted)), (wanted * 2, 1)):
+            chunks = min(chunks, num_blocks)
+            rows = Split.of_at_most(-(-num_blocks // chunks), tile.tallest(vectors, target)).size
+            yield Winograd(outputs, rows, vectors, chunks, parts)
 
 
 def _tiles(g: Geometry, problem: Problem, target: CpuTarget) -> Iterator[Direct]:
