@@ -180,7 +180,7 @@ static inline int64_t rl_ipow(int64_t a, int64_t b) {
   return (int64_t)result;
 }
 
-// rl_transpose16: to[r * 16 + c] = from[r + c * stride] for a tile of 16 x 16 elements of 4 bytes.
+// rl_transpose16: to[r * to_step + c] = from[c * from_step + r] for a tile of 16 x 16 elements of 4 bytes.
 typedef float rl_row16 __attribute__((vector_size(64), aligned(4), may_alias));
 #define RL_EVEN(s, a, b) __builtin_shufflevector(a, b, \
   RL_LOW(s, 0), RL_LOW(s, 1), RL_LOW(s, 2), RL_LOW(s, 3), RL_LOW(s, 4), RL_LOW(s, 5), RL_LOW(s, 6), RL_LOW(s, 7), \
@@ -193,9 +193,9 @@ typedef float rl_row16 __attribute__((vector_size(64), aligned(4), may_alias));
 #define RL_STAGE(s) \
   for (int k = 0; k < 16; ++k) if (!(k & (s))) { \
     rl_row16 a = r[k], b = r[k + (s)]; r[k] = RL_EVEN(s, a, b); r[k + (s)] = RL_ODD(s, a, b); }
-static inline void rl_transpose16(void *to, const void *from, int64_t stride) {
+static inline void rl_transpose16(void *to, int64_t to_step, const void *from, int64_t from_step) {
   rl_row16 r[16];
-  for (int k = 0; k < 16; ++k) r[k] = *(const rl_row16 *)((const float *)from + k * stride);
+  for (int k = 0; k < 16; ++k) r[k] = *(const rl_row16 *)((const float *)from + k * from_step);
   RL_STAGE(8) RL_STAGE(4) RL_STAGE(2) RL_STAGE(1)
-  for (int k = 0; k < 16; ++k) ((rl_row16 *)to)[k] = r[k];
+  for (int k = 0; k < 16; ++k) *(rl_row16 *)((float *)to + k * to_step) = r[k];
 }

@@ -108,6 +108,6 @@ def _fill_tile(
         f"const {dtype.c} *from{number} = arg{load.operand} + {base};",
     ]
     if dtype.size == 4:
-        fast = f"rl_transpose16(tile{number}, from{number}, {step});"
+        fast = f"rl_transpose16(tile{number}, {edge}, from{number}, {step});"
         return [*lines, *block(f"if (n{across} == {edge} && n{vector} == {edge})", [fast]), *block("else", walk)]
     return lines + walk

@@ -1,0 +1,137 @@
+"""Attention against numpy: lengths that straddle vectors and blocks, merged buffers, masks, types, special values."""
+
+import harness
+import numpy as np
+import pytest
+
+from redline.base.dtypes import DType, bfloat16, bool_, float16, float32, float64
+from redline.base.errors import RedlineError
+from redline.kernels import attention
+from redline.kernels.attention import Problem, Schedule, scaled
+from redline.kernels.expr import Acc, Expr, Load, call, coordinates, index, lit
+from redline.kernels.problem import Operand
+
+TARGET = harness.TARGETS["avx512"]
+
+
+def problem(
+    b: int, h: int, q: int, k: int, d: int, dv: int = 0, kv_heads: int = 0, dtype: DType = float32,
+    score: Expr | None = None, extra: tuple[Operand, ...] = (), causal: int | None = None,
+) -> Problem:  # fmt: skip
+    kv_heads, dv = kv_heads or h, dv or d
+    shapes = [(b, h, q, d), (b, kv_heads, k, d), (b, kv_heads, k, dv)]
+    reads = tuple(Operand.contiguous(dtype, shape) for shape in shapes)
+    out = Operand.contiguous(dtype, (b, h, q, dv))
+    return Problem((*reads, *extra), out, score or scaled(d**-0.5, dtype), causal)
+
+
+def check(problem: Problem, every: bool = False, **options: object) -> None:
+    candidates = list(attention.FAMILY.schedules(problem, TARGET))
+    options.setdefault("rtol", 3e-6)
+    harness.check(attention.FAMILY, problem, TARGET, candidates if every else candidates[:2], **options)
+
+
+@pytest.mark.parametrize("q", [1, 15, 16, 17, 33, 64, 65, 197])
+def test_query_lengths(q: int) -> None:
+    check(problem(1, 2, q, 20, 16))
+
+
+@pytest.mark.parametrize("k", [1, 7, 33, 128, 513, 1100])
+def test_key_lengths(k: int) -> None:
+    check(problem(1, 2, 18, k, 32))
+
+
+@pytest.mark.parametrize(("d", "dv"), [(1, 1), (8, 8), (40, 40), (64, 80), (80, 64), (128, 144)])
+def test_depths(d: int, dv: int) -> None:
+    check(problem(2, 1, 37, 50, d, dv), every=d == 64)
+
+
+def test_every_schedule() -> None:
+    check(problem(2, 3, 70, 90, 48), every=True)
+
+
+def test_merged_buffer_of_queries_keys_and_values() -> None:
+    b, h, s, d = 2, 3, 40, 16
+    strides = (s * 3 * h * d, d, 3 * h * d, 1)
+    reads = tuple(Operand(float32, (b, h, s, d), strides) for _ in range(3))
+    out = Operand(float32, (b, h, s, d), (s * h * d, d, h * d, 1))
+    check(Problem(reads, out, scaled(0.25)), every=True)
+
+
+def test_transposed_keys_and_values() -> None:
+    turned = Operand(float32, (1, 2, 30, 24), (2 * 30 * 24, 30 * 24, 1, 30))
+    check(Problem((turned, turned, turned), turned, scaled(0.2)), every=True)
+
+
+def test_grouped_queries() -> None:
+    check(problem(2, 6, 20, 30, 16, kv_heads=2), every=True)
+
+
+@pytest.mark.parametrize("dtype", [float64, float16, bfloat16], ids=str)
+def test_types(dtype: DType) -> None:
+    check(problem(1, 2, 33, 40, 24, dtype=dtype), rtol={float16: 1e-3, bfloat16: 1e-2}.get(dtype, 1e-12))
+
+
+@pytest.mark.parametrize("keys", [8, 32])
+@pytest.mark.parametrize("offset", [0, 20, -3])
+def test_causal(offset: int, keys: int) -> None:
+    made = problem(1, 2, 50, 70, 16, causal=offset)
+    harness.check(attention.FAMILY, made, TARGET, [Schedule(2, keys, True, 3)], rtol=3e-6)
+
+
+def test_additive_and_boolean_masks() -> None:
+    b, h, q, k = 2, 3, 20, 37
+    added = Operand(float32, (b, h, q, k), (k, 0, 0, 1))
+    score = call("add", scaled(0.3), Load(float32, 3, coordinates(4)))
+    check(problem(b, h, q, k, 16, score=score, extra=(added,)))
+    chosen = Operand(bool_, (b, h, q, k), (0, q * k, k, 1))
+    score = call("where", Load(bool_, 3, coordinates(4)), scaled(0.3), lit(-np.inf, float32))
+    arrays = harness.random_arrays(problem(b, h, q, k, 16, score=score, extra=(chosen,)).reads)
+    mask = np.random.default_rng(3).random((h, q, k)) < 0.5
+    mask[..., 0] = True
+    arrays[3] = np.broadcast_to(mask, (b, h, q, k))
+    check(problem(b, h, q, k, 16, score=score, extra=(chosen,)), arrays=arrays)
+
+
+def test_first_block_masked_out() -> None:
+    score = call("where", call("ge", index(3), lit(12, index(3).dtype), dtype=bool_), scaled(0.3), lit(-np.inf, float32))
+    harness.check(attention.FAMILY, problem(1, 1, 9, 24, 8, score=score), TARGET, [Schedule(1, 8, True)], rtol=3e-6)
+
+
+def test_soft_cap() -> None:
+    capped = call("mul", call("tanh", call("mul", Acc(float32), lit(0.05, float32))), lit(20.0, float32))
+    check(problem(1, 2, 17, 33, 16, score=capped))
+
+
+def test_special_values() -> None:
+    made = problem(1, 2, 20, 30, 16)
+    arrays = [array.copy() for array in harness.random_arrays(made.reads)]
+    arrays[0][0, 0, 3, 5], arrays[0][0, 0, 4] = np.nan, 1e4
+    arrays[2][0, 1, 7, 2] = np.inf
+    check(made, arrays=arrays)
+    masked = call("add", Acc(float32), lit(-np.inf, float32))
+    check(problem(1, 1, 4, 5, 8, score=masked))  # no score is above -inf: NaN
+
+
+@pytest.mark.parametrize("name", ["avx2", "generic"])
+def test_other_targets(name: str) -> None:
+    made = problem(1, 2, 37, 40, 24, dv=20)
+    harness.check(attention.FAMILY, made, harness.TARGETS[name], rtol=3e-6)
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 3), (2, 0, 3), (2, 2, 0)])
+def test_no_queries(shape: tuple[int, int, int]) -> None:
+    check(problem(*shape, 5, 8))
+
+
+def test_errors_say_what_is_wrong() -> None:
+    good = problem(1, 2, 3, 4, 8)
+    with pytest.raises(RedlineError, match="do not fit together"):
+        Problem(good.reads, Operand.contiguous(float32, (1, 2, 4, 8)), good.score)
+    with pytest.raises(RedlineError, match="allowed: query, key, value, out of rank 4"):
+        Problem(good.reads[:2], good.out, good.score)
+    with pytest.raises(RedlineError, match="a score of type float64; it must be float32"):
+        Problem(good.reads, good.out, scaled(1.0, float64))
+    mixed = (*good.reads[:2], Operand.contiguous(float16, (1, 2, 4, 8)))
+    with pytest.raises(RedlineError, match="query, key and value have one floating type"):
+        Problem(mixed, good.out, good.score)
