@@ -46,6 +46,16 @@ def compute_type(dtype: DType) -> DType:
     return dtypes.float32 if dtype in (dtypes.float16, dtypes.bfloat16) else dtype
 
 
+def extreme(dtype: DType, lowest: bool) -> float | int | bool:
+    """The lowest or highest value of a type: the result of a maximum or minimum over nothing."""
+    if dtype.is_float:
+        return -np.inf if lowest else np.inf
+    if dtype == dtypes.bool_:
+        return not lowest
+    info = np.iinfo(dtype.numpy)
+    return int(info.min if lowest else info.max)
+
+
 # --- numpy ------------------------------------------------------------------------------------------------------------
 
 

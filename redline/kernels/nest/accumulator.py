@@ -12,7 +12,8 @@ from redline.base.dtypes import DType
 from redline.kernels import functions
 from redline.kernels.cexpr import c_type, literal
 from redline.kernels.expr import Acc
-from redline.kernels.nest.problem import ARG_KINDS, Problem, Reduction, extreme
+from redline.kernels.functions import extreme
+from redline.kernels.nest.problem import ARG_KINDS, Problem, Reduction
 
 _FOLD = {"sum": "add", "prod": "mul", "max": "max", "min": "min"}
 

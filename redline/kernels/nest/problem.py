@@ -18,6 +18,7 @@ from redline.base.errors import RedlineError, closest
 from redline.base.shapes import StaticShape, size
 from redline.kernels.evaluate import evaluate
 from redline.kernels.expr import Acc, Call, Expr, walk
+from redline.kernels.functions import extreme
 from redline.kernels.problem import CpuTarget, Operand
 
 ARG_KINDS = ("argmax", "argmin", "argmax_last", "argmin_last")
@@ -152,13 +153,3 @@ def _position(kind: str, flat: np.ndarray) -> np.ndarray:
     keys = keys.astype(np.float32) if keys.dtype.kind not in "fiub" else keys
     found = keys.argmax(-1) if kind.startswith("argmax") else keys.argmin(-1)
     return np.asarray(flat.shape[-1] - 1 - found if last else found, np.int64)
-
-
-def extreme(dtype: DType, lowest: bool) -> float | int | bool:
-    """The lowest or highest value of a type: the result of a maximum or minimum over nothing."""
-    if dtype.is_float:
-        return -np.inf if lowest else np.inf
-    if dtype == dtypes.bool_:
-        return not lowest
-    info = np.iinfo(dtype.numpy)
-    return int(info.min if lowest else info.max)
