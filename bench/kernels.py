@@ -1,9 +1,10 @@
 """Times kernels alone, on one core, and prints what share of the core's peak they reach.
 
-    python bench/kernels.py [--filter TEXT] [--target avx512] [--all] [--candidates N]
+    python bench/kernels.py [--filter TEXT] [--target avx512] [--all] [--cold] [--candidates N]
 
-Operands are warm unless they are larger than the caches. A time is the least of many. ``--all`` prints every
-candidate, not only the fastest. The peak is measured by the same compiler with a loop of multiply-adds that touch no memory.
+Operands are warm; with ``--cold`` the constants come from memory, as in a model that is larger than the caches. A time is
+the least of many. ``--all`` prints every candidate, not only the fastest. The peak is measured by the same compiler with a
+loop of multiply-adds that touch no memory.
 """
 
 import argparse
@@ -25,19 +26,22 @@ from redline.kernels.problem import CpuTarget, Family, KernelCode, Operand
 
 SECONDS_PER_CANDIDATE = 0.15
 PEAK_STEPS = 1000
+COLD_BYTES = 128 << 20  # more than any cache
+WARM_BYTES = 128 << 10  # constants that may stay in a cache from one inference to the next
 
 DRIVER = """
-__attribute__((visibility("default"))) void rl_drive(void *const *args, void *scratch, int64_t chunks, int64_t times) {
-  for (int64_t i = 0; i < times; ++i)
-    for (int64_t chunk = 0; chunk < chunks; ++chunk) KERNEL(args, scratch, chunk);
+__attribute__((visibility("default"))) void rl_drive(
+    void *const *args, int64_t num_args, int64_t num_sets, void *scratch, int64_t chunks, int64_t first, int64_t times) {
+  for (int64_t i = first; i < first + times; ++i)
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) KERNEL(args + i % num_sets * num_args, scratch, chunk);
 }
 """
 
 
 class Timer:
-    """A compiled kernel with operands of its own."""
+    """A compiled kernel with sets of operands of its own, which take turns."""
 
-    def __init__(self, code: KernelCode, operands: list[np.ndarray], target: CpuTarget) -> None:
+    def __init__(self, code: KernelCode, sets: list[list[np.ndarray]], target: CpuTarget) -> None:
         tools = toolchain.find()
         text = c_compile.source(code) + DRIVER
         library = link.link([c_compile.compile_one(text, target, tools)], tools)
@@ -45,14 +49,17 @@ class Timer:
             file.write(library)
             file.flush()
             self.function = ctypes.CDLL(file.name, mode=os.RTLD_LOCAL).rl_drive
-        self.function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
-        self.operands, self.chunks = operands, code.num_chunks
-        self.pointers = (ctypes.c_void_p * len(operands))(*[a.ctypes.data for a in operands])
+        self.function.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 2, ctypes.c_void_p, *[ctypes.c_int64] * 3]
+        self.sets, self.chunks, self.turn = sets, code.num_chunks, 0
+        addresses = [array.ctypes.data for operands in sets for array in operands]
+        self.pointers = (ctypes.c_void_p * len(addresses))(*addresses)
         self.scratch = aligned(np.zeros(code.scratch_bytes, np.uint8))
 
     def run(self, times: int) -> float:
         start = time.perf_counter()
-        self.function(self.pointers, self.scratch.ctypes.data, self.chunks, times)
+        scratch, num_args = self.scratch.ctypes.data, len(self.sets[0])
+        self.function(self.pointers, num_args, len(self.sets), scratch, self.chunks, self.turn, times)
+        self.turn += times
         return (time.perf_counter() - start) / times
 
     def seconds(self) -> float:
@@ -95,7 +102,7 @@ void KERNEL(void *const *args, void *scratch, int64_t chunk) {{
   *(vec *)scratch = {" + ".join(names)};
 }}
 """.replace("'", '"').replace('"+v"', '"+x"' if target.vector_bytes < 64 else '"+v"')
-    timer = Timer(KernelCode("peak", text, 100, 64), [], target)
+    timer = Timer(KernelCode("peak", text, 100, 64), [[]], target)
     return 2 * lanes * sums * PEAK_STEPS * 100 / timer.seconds() / 1e9
 
 
@@ -174,13 +181,17 @@ def problems() -> Iterator[tuple[str, Family, Any]]:
         yield f"depthwise {size}x{channels}s{stride}", depthwise.FAMILY, case
 
 
-def measure(family: Family, problem: Any, schedule: Any, target: CpuTarget) -> float:
+def measure(family: Family, problem: Any, schedule: Any, target: CpuTarget, cold: bool = False) -> float:
     code = family.render(problem, schedule, target)
     operands = []
     for i, operand in enumerate(problem.reads + problem.writes):
         array = memory(operand)
         operands.append(aligned(code.packings[i].apply(array.reshape(operand.shape)) if i in code.packings else array))
-    return Timer(code, operands, target).seconds()
+    constants = [i for i, operand in enumerate(problem.reads) if operand.constant]
+    num_bytes = sum(operands[i].nbytes for i in constants)
+    copies = 1 + COLD_BYTES // num_bytes if cold and num_bytes > WARM_BYTES else 1
+    sets = [[aligned(array) if i in constants else array for i, array in enumerate(operands)] for _ in range(copies)]
+    return Timer(code, sets, target).seconds()
 
 
 def main() -> None:
@@ -188,6 +199,7 @@ def main() -> None:
     parser.add_argument("--filter", default="")
     parser.add_argument("--target", default="avx512")
     parser.add_argument("--all", action="store_true")
+    parser.add_argument("--cold", action="store_true")
     parser.add_argument("--candidates", type=int, default=8)
     args = parser.parse_args()
     target = isa.target(args.target, num_threads=1)
@@ -198,7 +210,7 @@ def main() -> None:
             continue
         timed = []
         for schedule in family.schedules(problem, target)[: args.candidates]:
-            timed.append((measure(family, problem, schedule, target), len(timed), schedule))
+            timed.append((measure(family, problem, schedule, target, args.cold), len(timed), schedule))
         for seconds, rank, schedule in sorted(timed, key=lambda t: t[0])[: None if args.all else 1]:
             gflops = problem.flops / seconds / 1e9
             print(f"{name:28s} {seconds * 1e6:9.1f} us {gflops:6.1f} GFLOP/s {gflops / peak:6.1%} of peak  #{rank} {schedule}")

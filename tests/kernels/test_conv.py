@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from harness import TARGETS, check, random_arrays
+from harness import TARGETS, check, random_arrays, run
 
 from redline.base.dtypes import DType, bfloat16, float16, float32, float64, int8
 from redline.kernels import conv
+from redline.kernels.conv.schedule import Winograd, is_legal
 from redline.kernels.expr import Acc, Load, call, cast, index, lit
 from redline.kernels.problem import Operand
 from redline.kernels.tile import accumulator
@@ -124,7 +125,51 @@ def test_empty():
 
 
 def test_nan_and_infinities_reach_their_neighbours_only():
-    case = with_epilogue(9, 8, 20)
+    case = with_epilogue(9, 8, 20)  # too few channels for minimal filtering, which spreads them over a block
     arrays = [np.array(array) for array in random_arrays(case.reads)]
     arrays[0][0, 4, 4, 3], arrays[0][0, 0, 0, 0], arrays[1][7, 2, 1, 1] = np.nan, np.inf, -np.inf
     check(FAMILY, case, AVX512, arrays=arrays)
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+@pytest.mark.parametrize("outputs", [2, 4])
+@pytest.mark.parametrize("size, channels, filters", [(1, 16, 16), (15, 17, 33), (16, 16, 31), (9, 40, 70)])
+def test_minimal_filtering(target, outputs, size, channels, filters):
+    case = with_epilogue(size, channels, filters)
+    for tile_chunks, panel_chunks in ((1, 1), (3, 2)):
+        schedule = Winograd(outputs, 3, 2, tile_chunks, panel_chunks)
+        if is_legal(case, schedule, target):
+            check(FAMILY, case, target, [schedule], rtol=2e-5)
+
+
+def test_minimal_filtering_of_a_batch_with_uneven_pads():
+    case = problem(C(float32, (2, 9, 14, 20)), 24, (3, 3), (1, 1), (1, 1), (0, 2, 1, 0))
+    check(FAMILY, case, AVX512, [Winograd(4, 5, 2, 2), Winograd(2, 5, 1)], rtol=2e-5)
+
+
+def test_minimal_filtering_of_a_planar_image():
+    planar = Operand(float32, (1, 12, 12, 32), (12 * 12 * 32, 12, 1, 144))
+    check(FAMILY, problem(planar, 16, (3, 3), (1, 1), (1, 1), (1,) * 4), AVX512, [Winograd(4, 9, 1)], rtol=2e-5)
+
+
+def test_minimal_filtering_keeps_to_what_it_can():
+    schedule = Winograd(4, 6, 4)
+    assert is_legal(plain(14, 64, 64), schedule, AVX512)
+    for case in (
+        plain(14, 64, 64, stride=2),
+        plain(14, 64, 64, 5),
+        plain(14, 64, 64, groups=2),
+        plain(14, 64, 64, constant=False),
+    ):
+        assert not is_legal(case, schedule, AVX512)
+    assert not is_legal(plain(14, 64, 64, dtype=float64), schedule, AVX512)
+
+
+def test_minimal_filtering_is_accurate():
+    """The relative error over a whole layer of 256 channels, in the norm; the direct sum's is 2e-7 to 5e-7."""
+    case = plain(14, 256, 64)
+    arrays = random_arrays(case.reads)
+    want = FAMILY.reference(case, arrays)[0].astype(np.float64)
+    for outputs, bound in ((2, 1e-6), (4, 5e-6)):
+        got = run(FAMILY, case, Winograd(outputs, 6, 4), AVX512, arrays)[0]
+        assert np.linalg.norm(got - want) <= bound * np.linalg.norm(want)

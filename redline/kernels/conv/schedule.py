@@ -14,7 +14,9 @@ from redline.kernels.tile import Split
 
 MAX_VECTORS = 8
 MAX_TILES = 6
-MIN_WINOGRAD_CHANNELS = 16
+FAR_AHEAD = 4096  # bytes; for panels that come from memory
+MIN_WINOGRAD_CHANNELS = 16  # with fewer the transforms cost more than they save
+DIRECT_BESIDE_WINOGRAD = 2  # direct candidates where there are others
 CHUNKS_PER_THREAD = 4
 MIN_CHUNK_FLOPS = 400_000
 MAX_SCRATCH_SHARE = 0.6  # of the second-level cache, for the staged rows of a chunk
@@ -97,6 +99,10 @@ def _suits_winograd(g: Geometry, problem: Problem) -> bool:
     )
 
 
+def _pays_winograd(g: Geometry, problem: Problem) -> bool:
+    return _suits_winograd(g, problem) and min(g.channels, g.filters) >= MIN_WINOGRAD_CHANNELS
+
+
 def _num_blocks(g: Geometry, outputs: int) -> int:
     return g.batch * -(-g.out_size[1] // outputs) * -(-g.out_size[2] // outputs)
 
@@ -108,33 +114,32 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
     if pointwise.applies(problem):
         return [Pointwise(s) for s in matmul.FAMILY.schedules(pointwise.as_product(problem), target)]
     g = geometry.of(problem)
-    tiles = sorted(set(_tiles(g, problem, target)), key=lambda s: _cost(g, problem, s, target))[:MAX_TILES]
+    minimal = list(_winograds(g, problem, target)) if _pays_winograd(g, problem) else []
+    tiles = sorted(set(_tiles(g, problem, target)), key=lambda s: _cost(g, problem, s, target))[
+        : DIRECT_BESIDE_WINOGRAD if minimal else MAX_TILES
+    ]
     found: dict[Schedule, None] = {}
     for candidate in tiles:
         found[_cut(g, problem, candidate, target)] = None
     best = next(iter(found))
     assert isinstance(best, Direct)
-    for variant in (replace(best, staged=not best.staged), replace(best, prefetch=1024)):
+    for variant in (replace(best, staged=not best.staged), replace(best, prefetch=FAR_AHEAD)):
         found[variant] = None
-    minimal = _winograds(g, problem, target) if _suits_winograd(g, problem) else ()
     return [schedule for schedule in (*minimal, *found) if is_legal(problem, schedule, target)]
 
 
 def _winograds(g: Geometry, problem: Problem, target: CpuTarget) -> Iterator[Winograd]:
-    """Candidates where the transforms are worth it: blocks whose planes stay in the second-level cache."""
+    """Wide and narrow tiles; threads share the blocks, or the filters, so that each weight is read by one of them only."""
     lanes = tile.lanes(problem.acc, target)
-    if min(g.channels, g.filters) < MIN_WINOGRAD_CHANNELS:
-        return
-    for outputs in (4, 2):
-        num_blocks, num_planes = _num_blocks(g, outputs), (outputs + 2) ** 2
-        most = max(1, int(target.l2_bytes * MAX_SCRATCH_SHARE) // (num_planes * g.channels * problem.acc.size))
-        vectors = min(2, -(-g.filters // lanes))
-        panels = g.panels(vectors, problem, target).count
-        tile_chunks = -(-num_blocks // most)
-        wanted = target.num_threads
-        tile_chunks = -(-tile_chunks // wanted) * wanted if tile_chunks > 1 else 1
-        for chunks, parts in ((tile_chunks, 1 if tile_chunks > 1 else min(panels, wanted)), (wanted * 2, 1)):
-            chunks = min(chunks, num_blocks)
+    for outputs, width in ((4, 4), (4, 2), (2, 4)):
+        vectors = min(width, -(-g.filters // lanes))
+        num_panels, num_blocks = g.panels(vectors, problem, target).count, _num_blocks(g, outputs)
+        block_bytes = (outputs + 2) ** 2 * (g.channels + vectors * lanes) * problem.acc.size
+        fitting = max(1, int(target.l2_bytes * MAX_SCRATCH_SHARE) // block_bytes)
+        for parts in sorted({1, min(target.num_threads, num_panels)}):
+            sharing = target.num_threads if parts == 1 else 1
+            chunks = -(-num_blocks // fitting)
+            chunks = min(num_blocks, -(-chunks // sharing) * sharing)
             rows = Split.of_at_most(-(-num_blocks // chunks), tile.tallest(vectors, target)).size
             yield Winograd(outputs, rows, vectors, chunks, parts)
 

@@ -16,6 +16,7 @@ CHUNKS_PER_THREAD = 4
 MIN_CHUNK_FLOPS = 400_000  # about 4 us of one core
 SCATTER_CYCLES = 1.5  # to store one element when rows of out are not contiguous
 MAX_TILES = 6
+FAR_AHEAD = 4096  # bytes; for panels that come from memory
 PAGE_BYTES = 4096  # rows this far apart compete for the same set of the first-level cache
 
 
@@ -130,4 +131,4 @@ def _variants(problem: Problem, best: Schedule, target: CpuTarget) -> Iterator[S
     yield replace(best, staged=not best.staged)
     yield replace(best, rows_outer=True)
     if problem.b.constant or problem.a.constant:
-        yield replace(best, prefetch=1024)
+        yield replace(best, prefetch=FAR_AHEAD)
