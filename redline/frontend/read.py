@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
 
 from redline.base.errors import ModelError
 
@@ -30,6 +31,7 @@ def read(source: Source) -> tuple[onnx.ModelProto, Path | None]:
         path = Path(source)
         folder = path.parent
         model = _parse(_bytes_of(path), path.name)
+    _check_text(model)
     _check_versions(model)
     return model, folder
 
@@ -51,6 +53,18 @@ def _parse(content: bytes, where: str) -> onnx.ModelProto:
     if not model.HasField("graph"):
         raise ModelError(where, "not an ONNX model: it holds no graph")
     return model
+
+
+def _check_text(model: onnx.ModelProto) -> None:
+    """Raises ModelError when a name is not UTF-8: protobuf then hands it out as bytes."""
+    stack: list[Message] = [model]
+    while stack:
+        for field, value in stack.pop().ListFields():
+            values = [value] if isinstance(value, (str, bytes, Message)) else value
+            if field.type == FieldDescriptor.TYPE_MESSAGE:
+                stack.extend(values)
+            elif field.type == FieldDescriptor.TYPE_STRING and any(isinstance(text, bytes) for text in values):
+                raise ModelError("model", f"a {field.name} is not UTF-8 text", "", "the file is damaged: export it again")
 
 
 def _check_versions(model: onnx.ModelProto) -> None:

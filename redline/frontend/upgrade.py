@@ -78,8 +78,12 @@ def _flattened_softmax(call: Call, site: Site) -> Call | tuple[Value, ...]:
 
 def _split_count(call: Call, site: Site) -> Call:
     """Split into equal parts did not say how many: as many as it has outputs."""
-    equal = call.input(1) is None and "num_outputs" not in call.attrs
-    return replace(call, attrs={**call.attrs, "num_outputs": call.num_outputs}) if equal else call
+    if call.input(1) is not None:
+        return call
+    if call.attrs.get("num_outputs", call.num_outputs) != call.num_outputs:
+        seen = f"Split into {call.attrs['num_outputs']} parts with {call.num_outputs} outputs"
+        raise ModelError(site.label, seen, "one output a part")
+    return replace(call, attrs={**call.attrs, "num_outputs": call.num_outputs})
 
 
 def _upsample(call: Call, site: Site) -> Call:

@@ -75,18 +75,24 @@ def _eye_decomposed(op: Op) -> Value:
 define("EyeLike", _infer_eye, _eye, _eye_decomposed)
 
 
-def _range(start: np.ndarray, limit: np.ndarray, delta: np.ndarray) -> np.ndarray:
-    """start + i * delta for i below ceil((limit - start) / delta); half precision counts in float32."""
+def _range_count(start: np.ndarray, limit: np.ndarray, delta: np.ndarray) -> int:
+    """How many numbers lie from start to below limit."""
     first, last, step = (np.asarray(x).reshape(()).item() for x in (start, limit, delta))
     if step == 0:
         raise ModelError("Range", "delta is 0", "another step")
+    return max(0, -((first - last) // step) if start.dtype.kind in "iu" else math.ceil((last - first) / step))
+
+
+def _range(start: np.ndarray, limit: np.ndarray, delta: np.ndarray) -> np.ndarray:
+    """start + i * delta for i below ceil((limit - start) / delta); half precision counts in float32."""
+    first, step = (np.asarray(x).reshape(()).item() for x in (start, delta))
     dtype = np.dtype(np.float32) if dtypes.from_numpy(start.dtype) in HALF else start.dtype
-    count = max(0, -((first - last) // step) if dtype.kind in "iu" else math.ceil((last - first) / step))
-    return (np.arange(count).astype(dtype) * dtype.type(step) + dtype.type(first)).astype(start.dtype)
+    steps = np.arange(_range_count(start, limit, delta)).astype(dtype)
+    return (steps * dtype.type(step) + dtype.type(first)).astype(start.dtype)
 
 
 def _infer_range(op: Op) -> list[TensorType]:
-    return [TensorType(common_dtype(op), _range(op.const(0), op.const(1), op.const(2)).shape)]
+    return [TensorType(common_dtype(op), (_range_count(op.const(0), op.const(1), op.const(2)),))]
 
 
 define(
