@@ -16,13 +16,12 @@ from redline.base import dtypes
 from redline.base.dtypes import DType
 from redline.base.errors import RedlineError, closest
 from redline.base.shapes import StaticShape, size
+from redline.kernels.accumulator import ARG_KINDS, KINDS
 from redline.kernels.evaluate import evaluate
 from redline.kernels.expr import Acc, Call, Expr, walk
 from redline.kernels.functions import extreme
 from redline.kernels.problem import CpuTarget, Operand
 
-ARG_KINDS = ("argmax", "argmin", "argmax_last", "argmin_last")
-KINDS = ("sum", "prod", "max", "min", *ARG_KINDS)
 BYTES_PER_CHUNK = 32 << 10
 CHUNKS_PER_THREAD = 8
 COST_OF_CALL = {"exp": 24, "tanh": 24, "erf": 24, "sigmoid": 24, "log": 24, "pow": 64, "sin": 64, "cos": 64, "div": 4}

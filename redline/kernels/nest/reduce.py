@@ -3,16 +3,19 @@
 small    few reduced steps: they are unrolled inside the vector loop over a written axis, state in registers
 columns  contiguous along a written axis: a block of it keeps its states side by side while the reduced axes are walked
 rows     contiguous along a reduced axis: one result at a time, its state spread over lanes that are merged at the end
+
+Sums of floats run in float over short stretches, and the stretches are summed in double: the error does not grow with the
+length of the reduction.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from redline.kernels import cexpr
+from redline.kernels import cexpr, functions
+from redline.kernels.accumulator import Accumulator
 from redline.kernels.cexpr import affine_text
 from redline.kernels.ctext import block, loop
-from redline.kernels.nest.accumulator import Accumulator, accumulators
 from redline.kernels.nest.domain import Loops, load_forms
 from redline.kernels.nest.order import SHORT, order_of, vector_axis
 from redline.kernels.nest.pointwise import VECTORIZE
@@ -26,7 +29,7 @@ STRETCH = 128  # additions to one float state before it goes to a double
 
 
 def part(problem: Problem, loops: Loops, num_chunks: int) -> Part:
-    nest = _Nest(problem, loops, accumulators(problem))
+    nest = _Nest(problem, loops, _states(problem))
     steps = prod(loops.extents[axis] for axis in loops.reduced)
     best = vector_axis(loops, range(len(loops.extents)), count_stores=False)
     if best is not None and best in loops.reduced and (steps > SMALL or loops.extents[best] >= SHORT):
@@ -35,6 +38,13 @@ def part(problem: Problem, loops: Loops, num_chunks: int) -> Part:
     if steps > SMALL and written is not None:
         return _columns(nest, written, num_chunks)
     return _small(nest, num_chunks)
+
+
+def _states(problem: Problem) -> list[Accumulator]:
+    reduction = problem.reduction
+    assert reduction is not None
+    held = [functions.compute_type(body.dtype) for body in problem.bodies]
+    return [Accumulator(slot, reduction.kind, dtype) for slot, dtype in enumerate(held)]
 
 
 def _reach(loops: Loops, axis: int) -> int:
@@ -164,7 +174,7 @@ def _merge_lanes(nest: _Nest, lanes: int) -> list[str]:
 
 def _pairwise(state: Accumulator) -> list[str]:
     if state.needs_double:
-        return [f"total{state.slot}[l] {'+' if state.reduction.kind == 'sum' else '*'}= total{state.slot}[l + half];"]
+        return [f"total{state.slot}[l] {'+' if state.kind == 'sum' else '*'}= total{state.slot}[l + half];"]
     return state.merge("[l]", "[l + half]")
 
 
@@ -215,7 +225,7 @@ def _stretches(blocked: tuple[int, int, int], flush: list[str], body: list[str])
 
 
 def _declare_total(state: Accumulator, lanes: int) -> list[str]:
-    begin = 0 if state.reduction.kind == "sum" else 1
+    begin = 0 if state.kind == "sum" else 1
     return [
         f"double total{state.slot}[{lanes}] __attribute__((aligned(64)));",
         f"for (int64_t l = 0; l < {lanes}; ++l) total{state.slot}[l] = {begin};",
@@ -225,8 +235,8 @@ def _declare_total(state: Accumulator, lanes: int) -> list[str]:
 def _flush(states: Sequence[Accumulator], lanes: int) -> list[str]:
     lines = []
     for state in states:
-        fold = "+" if state.reduction.kind == "sum" else "*"
-        name = state.names()[0]
+        fold = "+" if state.kind == "sum" else "*"
+        name = state.name
         move = f"total{state.slot}[l] {fold}= {name}[l]; {name}[l] = {state.identity};"
         lines.append(f"for (int64_t l = 0; l < {lanes}; ++l) {{ {move} }}")
     return lines
