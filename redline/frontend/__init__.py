@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from redline.base.errors import ModelError
+from redline.base.errors import ModelError, UnsupportedError
 from redline.base.shapes import StaticShape
 from redline.frontend.convert import Converter, Frame
 from redline.frontend.inputs import bind_inputs
@@ -35,7 +35,10 @@ def load(source: Source, *, shapes: Mapping[str, StaticShape] = _NONE, freeze: M
 
 def unsupported(source: Source, shapes: Mapping[str, StaticShape] = _NONE) -> list[Unsupported]:
     """Every node that cannot be built at these shapes, in the model's order; empty when ``load`` would succeed."""
-    return _convert(source, shapes, _FROZEN)[1]
+    try:
+        return _convert(source, shapes, _FROZEN)[1]
+    except UnsupportedError as error:  # of an input, before any node
+        return [Unsupported(error.where, "Input", "", error.seen, error.remedy or error.allowed)]
 
 
 def _convert(

@@ -10,6 +10,7 @@ import onnx
 
 from redline import ops
 from redline.base.errors import ModelError, UnsupportedError
+from redline.frontend import subgraphs
 from redline.frontend.attributes import Attributes, attributes
 from redline.frontend.functions import Functions, attribute_defaults, standard_function
 from redline.frontend.read import STANDARD_DOMAINS, opset_version
@@ -22,7 +23,7 @@ from redline.frontend.upgrade import upgrade
 from redline.ir import Value, constant
 
 MAX_DEPTH = 32
-MAX_NODES = 1_000_000
+MAX_NODES = 250_000
 _SAME_AS_STANDARD = frozenset({("com.microsoft", op) for op in ("Gelu", "QuantizeLinear", "DequantizeLinear")})
 
 
@@ -66,7 +67,7 @@ class Converter:
         for index, node in enumerate(nodes):
             self._num_nodes += 1
             if self._num_nodes > MAX_NODES:
-                raise ModelError("model", f"more than {MAX_NODES} nodes once its functions are inlined")
+                raise ModelError("model", f"more than {MAX_NODES} nodes once functions are inlined and loops written out")
             label = frame.prefix + (node.name or f"{node.op_type}_{index}")
             outputs = self._outputs(node)
             values = self._try_node(node, frame, label, len(outputs))
@@ -113,9 +114,10 @@ class Converter:
             return (_constant(attrs, label),)
         if node.op_type == "Identity" and all(v is not None for v in inputs):
             return inputs
-        if node.op_type == "If":
-            return self._branch(inputs, attrs, frame, label)
-        return self._operator(Call(node.op_type, inputs, attrs, num_outputs, frame.opset), node, frame, label)
+        call = Call(node.op_type, inputs, attrs, num_outputs, frame.opset)
+        if node.op_type in ("If", "Loop", "Scan"):
+            return self._subgraphs(call, frame, label)
+        return self._operator(call, node, frame, label)
 
     def _operator(self, call: Call, node: onnx.NodeProto, frame: Frame, label: str) -> Sequence[Value | None]:
         _refuse_subgraphs(call.attrs, label)
@@ -154,20 +156,21 @@ class Converter:
             raise ModelError(label, f"{len(outputs)} outputs", f"function {function.name} has {len(function.output)}")
         return [scope.find(name, label) if used else None for name, used in zip(function.output, outputs, strict=False)]
 
-    def _branch(self, inputs: tuple[Value | None, ...], attrs: Attributes, frame: Frame, label: str) -> list[Value | None]:
-        """The chosen branch of an If whose condition is known."""
-        condition = inputs[0].array if inputs and inputs[0] is not None else None
-        if condition is None:
-            seen = "the condition of If is computed at run time"
-            remedy = "make it a constant, bind its input with --freeze, or export the model without the branch"
-            raise UnsupportedError(label, seen, "it must be known at build time", remedy)
-        graph = attrs.get("then_branch" if condition.reshape(-1)[:1].all() else "else_branch")
-        if condition.size != 1 or not isinstance(graph, onnx.GraphProto):
-            raise ModelError(label, "If lacks a branch, or its condition is no single value")
-        inner = Frame(Scope(frame.scope), frame.opset, f"{label}/", frame.bound, frame.depth)
-        self.initializers(graph, inner.scope)
-        self.body(graph.node, self._deeper(inner, label))
-        return [inner.scope.find(item.name, label) for item in graph.output]
+    def _subgraphs(self, call: Call, frame: Frame, label: str) -> list[Value | None]:
+        """The outputs of an If, Loop or Scan, whose bodies see the names around them."""
+
+        def body(graph: onnx.GraphProto, inputs: Sequence[Value], prefix: str) -> list[Value | None]:
+            scope = Scope(frame.scope)
+            self.initializers(graph, scope)
+            if len(graph.input) != len(inputs):
+                raise ModelError(label, f"a body of {len(graph.input)} inputs", f"{call.op} gives it {len(inputs)}")
+            for item, value in zip(graph.input, inputs, strict=True):
+                scope.define(item.name, value, label)
+            inner = Frame(scope, frame.opset, f"{label}/{prefix}", frame.bound, frame.depth)
+            self.body(graph.node, self._deeper(inner, label))
+            return [scope.find(item.name, label) for item in graph.output]
+
+        return subgraphs.convert(call, Site(label), body)
 
     @staticmethod
     def _deeper(frame: Frame, label: str) -> Frame:
@@ -200,7 +203,7 @@ def _check_operator(node: onnx.NodeProto, label: str) -> None:
 def _refuse_subgraphs(attrs: Mapping[str, Any], label: str) -> None:
     for name, value in attrs.items():
         if isinstance(value, onnx.GraphProto):
-            raise UnsupportedError(label, f"attribute {name!r} is a graph", "allowed: the branches of If")
+            raise UnsupportedError(label, f"attribute {name!r} is a graph", "allowed: the bodies of If, Loop and Scan")
 
 
 def _constant(attrs: Attributes, label: str) -> Value:

@@ -17,7 +17,6 @@ _GROUPS = (
         "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike", _RANDOM,
         "make the random tensor an input of the model",
     ),
-    ("Loop Scan", "loops are not built: their number of rounds and shapes may change at run time", "export it unrolled"),
     ("ImageDecoder", "image files are not tensors", _HOST),
 )  # fmt: skip
 

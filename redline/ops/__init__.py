@@ -4,6 +4,7 @@ from redline.ops import (  # noqa: F401  (each registers its operators)
     activations,
     attention,
     binary,
+    col2im,
     convert,
     detect,
     einsum,

@@ -9,7 +9,8 @@ from redline.base.shapes import is_static
 from tests.ops.node_cases import Case, build, cases, compare, decomposed, is_supported
 
 NAMES = (
-    "AffineGrid", "Attention", "AveragePool", "BatchNormalization", "BlackmanWindow", "Conv", "ConvInteger", "ConvTranspose",
+    "AffineGrid", "Attention", "AveragePool", "BatchNormalization", "BlackmanWindow", "Col2Im", "Conv", "ConvInteger",
+    "ConvTranspose",
     "DFT", "DeformConv", "DequantizeLinear", "DynamicQuantizeLinear", "GRU", "GlobalAveragePool", "GlobalLpPool",
     "GlobalMaxPool", "GridSample", "GroupNormalization", "HammingWindow", "HannWindow", "Hardmax", "InstanceNormalization",
     "LRN", "LSTM", "LayerNormalization", "LogSoftmax", "LpNormalization", "LpPool", "MatMulInteger", "MaxPool", "MaxUnpool",
