@@ -12,19 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from redline.base.dtypes import DType, bfloat16, bool_, float16, float32, int32
+from redline.base.dtypes import DType
+from redline.kernels import cexpr
 from redline.kernels.ctext import block
+from redline.kernels.dot import Dot
+from redline.kernels.dot import accumulator as accumulator
 from redline.kernels.problem import CpuTarget
 
 MAX_ROWS = 14  # taller tiles gain nothing
 LATENCY = 4  # cycles of a multiply-add: fewer sums than this leave the unit idle
-
-
-def accumulator(dtype: DType) -> DType:
-    """The type in which products of ``dtype`` are summed: float32 for the 16-bit floats, int32 for small integers."""
-    if dtype in (float16, bfloat16):
-        return float32
-    return int32 if dtype == bool_ or (dtype.is_integer and dtype.size < 4) else dtype
 
 
 def lanes(dtype: DType, target: CpuTarget) -> int:
@@ -134,27 +130,34 @@ class Loop:
     w_step: int
 
 
-def vector_type(dtype: DType, target: CpuTarget) -> str:
-    """C: ``vec``, a vector that may lie at any address of an element."""
-    return f"typedef {dtype.c} vec __attribute__((vector_size({target.vector_bytes}), aligned({dtype.size})));"
-
-
-def inner_product(offsets: Sequence[int], vectors: int, loops: Sequence[Loop], dtype: DType, prefetch: int = 0) -> list[str]:
+def inner_product(offsets: Sequence[int], vectors: int, loops: Sequence[Loop], dot: Dot, prefetch: int = 0) -> list[str]:
     """C: ``vec acc[rows][vectors]`` from the pointers ``x`` and ``panel``; row i of ``x`` is ``offsets[i]`` elements on.
 
     ``prefetch``: bytes ahead of ``w`` that are asked for, for panels that come from memory rather than from a cache.
     """
     inner = [loop for loop in loops if loop.extent != 1]
     x, w = ("".join(f" + k{i} * {step}" for i, step in enumerate(s)) for s in (_steps(inner, 0), _steps(inner, 1)))
-    body = [f"const {dtype.c} *xk = x{x};", f"const vec *wk = (const vec *)(panel{w});"]
+    body = [f"const {dot.x.c} *xk = x{x};", f"const wvec *wk = (const wvec *)(panel{w});"]
     if prefetch:
         body += [f"__builtin_prefetch((const char *)(wk + {v}) + {prefetch});" for v in range(vectors)]
-    body.append("const vec " + ", ".join(f"w{v} = wk[{v}]" for v in range(vectors)) + ";")
+    body.append("const wvec " + ", ".join(f"w{v} = wk[{v}]" for v in range(vectors)) + ";")
     for i, offset in enumerate(offsets):
-        sums = " ".join(f"acc[{i}][{v}] += s{i} * w{v};" for v in range(vectors))
-        body.append(f"const {dtype.c} s{i} = xk[{offset}]; {sums}")
+        sums = " ".join(dot.multiply(f"acc[{i}][{v}]", f"s{i}", f"w{v}") for v in range(vectors))
+        body.append(f"{dot.scalar(f's{i}', f'xk + {offset}')} {sums}")
     heads = [f"for (int64_t k{i} = 0; k{i} < {loop.extent}; ++k{i})" for i, loop in enumerate(inner)]
-    return [f"vec acc[{len(offsets)}][{vectors}] = {{0}};", *block(" ".join(heads), body)]
+    return [*_start(len(offsets), vectors, dot), *block(" ".join(heads), body)]
+
+
+def _start(rows: int, vectors: int, dot: Dot) -> list[str]:
+    """C: the sums at their beginning: zero, or what heads the panel."""
+    if not dot.offset:
+        return [f"vec acc[{rows}][{vectors}] = {{0}};"]
+    load = f"for (int64_t v = 0; v < {vectors}; ++v) acc[i][v] = ((const vec *)panel)[v];"
+    return [
+        f"vec acc[{rows}][{vectors}];",
+        f"for (int64_t i = 0; i < {rows}; ++i) {load}",
+        f"panel += {vectors} * sizeof(vec) / sizeof *panel;",
+    ]
 
 
 def _steps(loops: Sequence[Loop], which: int) -> list[int]:
@@ -169,10 +172,20 @@ def spill(rows: int, vectors: int, width: int, dtype: DType) -> list[str]:
     return [*lines, f"for (int64_t i = 0; i < {rows}; ++i) {store}"]
 
 
-def pack_panels(array: np.ndarray, cut: Panels) -> np.ndarray:
-    """[batch, k, n] as a flat array [batch][panel][k][width]."""
-    batch, k, _ = array.shape
+def converted(element: str, source: DType, target: DType, offset: int = 0) -> str:
+    """C: ``element`` of type ``source`` in memory as it is written where elements are ``target``; ``offset`` is added."""
+    if offset:
+        return f"({target.c})({element} + {offset})"
+    if source == target:
+        return element
+    return cexpr.to_storage(target, cexpr.cast_text(cexpr.from_storage(source, element), source, target))
+
+
+def pack_panels(array: np.ndarray, cut: Panels, dot: Dot) -> np.ndarray:
+    """[batch, k, n] as a flat array [batch][panel][head and steps][width][group] of the type that ``dot`` reads."""
+    rows = dot.group_rows(array)
+    batch, steps, _, group = rows.shape
     split = cut.num_full * cut.width
-    full = array[:, :, :split].reshape(batch, k, cut.num_full, cut.width).transpose(0, 2, 1, 3).reshape(batch, -1)
-    last = np.pad(array[:, :, split:], ((0, 0), (0, 0), (0, cut.last_width - cut.rest))).reshape(batch, -1)
+    full = rows[:, :, :split].reshape(batch, steps, cut.num_full, cut.width, group).swapaxes(1, 2).reshape(batch, -1)
+    last = np.pad(rows[:, :, split:], ((0, 0), (0, 0), (0, cut.last_width - cut.rest), (0, 0))).reshape(batch, -1)
     return np.concatenate([full, last], axis=1).reshape(-1)

@@ -12,13 +12,14 @@ from functools import cached_property
 import numpy as np
 
 from redline.base.shapes import StaticShape, contiguous_strides, size
-from redline.kernels import cexpr, tile
+from redline.kernels import cexpr, dot, tile
 from redline.kernels.conv import geometry
 from redline.kernels.conv.geometry import Geometry, Term
 from redline.kernels.conv.problem import Problem
 from redline.kernels.conv.schedule import Direct
 from redline.kernels.conv.staging import Stage
 from redline.kernels.ctext import block, clipped, loop, offset, share, vector_loop
+from redline.kernels.dot import Dot
 from redline.kernels.problem import CpuTarget, KernelCode, Packing
 from redline.kernels.tile import Panels, Split
 
@@ -57,7 +58,7 @@ class _Kernel:
     @cached_property
     def stage(self) -> Stage | None:
         most_rows = -(-self.rows.count // self.schedule.bands) * self.rows.size
-        return Stage.of(self.g, most_rows, self.problem) if self.schedule.staged else None
+        return Stage.of(self.g, most_rows, self.problem, self.dot) if self.schedule.staged else None
 
     @property
     def x_strides(self) -> StaticShape:
@@ -69,16 +70,17 @@ class _Kernel:
         strides = self.x_strides
         if self.stage:  # staged slices lie close, whatever the dilation along the depth
             strides = (strides[0] // self.g.dilation[0], *strides[1:])
-        return geometry.terms(self.g, strides)
+        return geometry.terms(self.g, strides, self.dot.group)
+
+    @cached_property
+    def dot(self) -> Dot:
+        return dot.of(self.schedule.dot, self.problem.x.dtype, self.problem.w.dtype)
 
     @property
     def depth(self) -> int:
-        """Terms of the inner sum."""
-        return self.g.channels * size(self.g.taps)
-
-    @property
-    def type(self) -> str:
-        return self.problem.acc.c
+        """Elements of a packed panel for each of its columns."""
+        steps = self.dot.steps(self.g.channels) * size(self.g.taps)
+        return (steps + self.dot.head) * self.dot.group
 
     @property
     def chunk_extents(self) -> StaticShape:
@@ -90,30 +92,32 @@ class _Kernel:
         return size(self.chunk_extents)
 
     @property
-    def staged_elements(self) -> int:
-        return self.stage.elements if self.stage else 0
+    def staged_bytes(self) -> int:
+        return self.stage.num_bytes if self.stage else 0
 
     @property
     def scratch_bytes(self) -> int:
         packed = 0 if self.problem.w.constant else self.depth * max(width for width, _ in self.panels.kinds())
-        return (self.staged_elements + packed) * self.problem.acc.size
+        return self.staged_bytes + packed * self.dot.w.size
 
     def packing(self) -> Packing:
-        g, cut, order = self.g, self.panels, self.terms
+        """The weights in panels: [group of filters][panel][head and terms][width][group of channels]."""
+        g, cut, dot, order = self.g, self.panels, self.dot, "".join(term.name for term in self.terms)
 
         def apply(array: np.ndarray) -> np.ndarray:
             filters = array.reshape(g.groups, g.filters, g.channels, *g.taps)
-            axes = {"c": 2, "d": 3, "h": 4, "w": 5}
-            first = [axes[term.name] for term in order]
+            filters = np.pad(filters, ((0, 0), (0, 0), (0, dot.steps(g.channels) * dot.group - g.channels), *((0, 0),) * 3))
+            filters = filters.reshape(g.groups, g.filters, -1, dot.group, *g.taps)
+            axes = {"c": 2, "d": 4, "h": 5, "w": 6}
+            first = [axes[name] for name in order]
             rest = [axis for axis in axes.values() if axis not in first]
-            ordered = filters.transpose(0, *rest, *first, 1).reshape(g.groups, self.depth, g.filters)
-            return tile.pack_panels(ordered, cut).astype(self.problem.acc.numpy)
+            ordered = filters.transpose(0, *rest, *first, 3, 1).reshape(g.groups, -1, g.filters)
+            return tile.pack_panels(ordered, cut, dot)
 
-        name = "".join(term.name for term in order)
-        return Packing(f"filters{cut.width}x{cut.lanes}-{name}-{g.groups}-{self.problem.acc.name}", apply)
+        return Packing(f"filters{cut.width}x{cut.lanes}-{order}-{g.groups}-{dot.name}{dot.w.name}", apply)
 
     def text(self) -> str:
-        lines = [tile.vector_type(self.problem.acc, self.target)]
+        lines = self.dot.types(self.target)
         for width, valid in self.panels.kinds():
             for rows in self.rows.sizes:
                 for columns in self.columns.sizes:
@@ -126,8 +130,8 @@ class _Kernel:
         down, right = height_step * self.g.step[1], width_step * self.g.step[2]
         offsets = [i * down + j * right for i in range(rows) for j in range(columns)]
         vectors = width // self.panels.lanes
-        loops = geometry.loops(self.terms, width)
-        body = tile.inner_product(offsets, vectors, loops, self.problem.acc, self.schedule.prefetch)
+        loops = geometry.loops(self.terms, width * self.dot.group)
+        body = tile.inner_product(offsets, vectors, loops, self.dot, self.schedule.prefetch)
         body += tile.spill(rows * columns, vectors, width, self.problem.acc)
         reads = self.problem.reads
         body += cexpr.pointers(reads[2:], [f"arg{i}" for i in range(2, len(reads))], first=2)
@@ -135,7 +139,7 @@ class _Kernel:
         position = [f"const int64_t h = h0 + i / {columns}, w = w0 + i % {columns};"]
         body += loop("i", 0, rows * columns, position + vector_loop(valid, self.panels.lanes, self.epilogue()))
         head = f"static __attribute__((noinline)) void {_tile_name(rows, columns, valid)}(void *const *args, "
-        types = f"const {self.type} *x, const {self.type} *panel, "
+        types = f"const {self.dot.x.c} *x, const {self.dot.w.c} *panel, "
         return block(f"{head}{types}int64_t n, int64_t d, int64_t h0, int64_t w0, int64_t m0)", body)
 
     def epilogue(self) -> list[str]:
@@ -154,7 +158,7 @@ class _Kernel:
         body += [*share("t", "band", self.rows.count, s.bands), *share("p", "part", self.panels.count, s.panel_chunks)]
         body.append(f"const {x.dtype.c} *x = (const {x.dtype.c} *)args[0] + {self._x_begin()};")
         body.append(f"const int64_t h_begin = {self.rows.begin('t0')}, h_end = {self.rows.begin('t1')};" if self.stage else "")
-        body += self.stage.copy(self.type) if self.stage else []
+        body += self.stage.copy() if self.stage else []
         for first, count, width, valid in self.panel_kinds():
             body += clipped("p", first, first + count, "p0", "p1", [*self.panel(width, valid), *self.walk(valid)])
         return block("void KERNEL(void *const *args, void *scratch, int64_t chunk)", [line for line in body if line])
@@ -175,28 +179,37 @@ class _Kernel:
 
     def panel(self, width: int, valid: int) -> list[str]:
         """C: ``panel``, the packed panel p of the group."""
-        problem, g = self.problem, self.g
-        if problem.w.constant:
-            where = offset(["group", "p"], [self.panels.padded * self.depth, self.panels.width * self.depth])
-            return [f"const {self.type} *panel = (const {self.type} *)args[1] + {where};"]
-        m, c, *taps = problem.w.strides
-        strides = dict(zip(geometry.AXES[3 - len(taps) :], taps, strict=True)) | {"c": c}
+        w = self.dot.w.c
+        if not self.problem.w.constant:
+            return self.pack(width, valid)
+        where = offset(["group", "p"], [self.panels.padded * self.depth, self.panels.width * self.depth])
+        return [f"const {w} *panel = (const {w} *)args[1] + {where};"]
+
+    def pack(self, width: int, valid: int) -> list[str]:
+        """C: ``panel``, packed into scratch from weights that are only known at run time."""
+        w, g, dot = self.problem.w, self.g, self.dot
+        m, c, *taps = w.strides
+        strides = dict(zip(geometry.AXES[3 - len(taps) :], taps, strict=True)) | {"c": c * dot.group}
         names = [f"q{i}" for i in range(len(self.terms))]
         source = offset(
-            [f"(group * {g.filters} + p * {self.panels.width} + j)", *names], [m, *(strides[t.name] for t in self.terms)]
+            [f"(group * {g.filters} + p * {self.panels.width} + j)", *names, "e"],
+            [m, *(strides[term.name] for term in self.terms), c],
         )
-        steps = contiguous_strides([*(term.extent for term in self.terms), width])
-        target = f"packed[{offset([*names, 'j'], steps)}]"
-        value = cexpr.cast_text(cexpr.from_storage(problem.w.dtype, f"source[{source}]"), problem.w.dtype, problem.acc)
-        lines = [*loop("j", 0, valid, [f"{target} = {value};"])]
-        lines += loop("j", valid, width, [f"{target} = 0;"]) if valid < width else []
+        steps = contiguous_strides([*(term.extent for term in self.terms), width, dot.group])
+        element = f"packed[{offset([*names, 'j', 'e'], steps)}]"
+        value = tile.converted(f"source[{source}]", w.dtype, dot.w)
+        if g.channels % dot.group:
+            channel = next((name for name, term in zip(names, self.terms, strict=True) if term.name == "c"), "0")
+            value = f"{channel} * {dot.group} + e < {g.channels} ? {value} : 0"
+        lines = [*loop("j", 0, valid, loop("e", 0, dot.group, [f"{element} = {value};"]))]
+        lines += loop("j", valid, width, loop("e", 0, dot.group, [f"{element} = 0;"])) if valid < width else []
         for name, term in reversed(list(zip(names, self.terms, strict=True))):
             lines = loop(name, 0, term.extent, lines)
         return [
-            f"{self.type} *restrict packed = ({self.type} *)scratch + {self.staged_elements};",
-            f"const {problem.w.dtype.c} *restrict source = args[1];",
+            f"{dot.w.c} *restrict packed = ({dot.w.c} *)((char *)scratch + {self.staged_bytes});",
+            f"const {w.dtype.c} *restrict source = args[1];",
             *lines,
-            f"const {self.type} *panel = packed;",
+            f"const {dot.w.c} *panel = packed;",
         ]
 
     def walk(self, valid: int) -> list[str]:

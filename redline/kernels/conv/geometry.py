@@ -72,10 +72,13 @@ class Term:
     x_step: int
 
 
-def terms(g: Geometry, x_strides: StaticShape) -> tuple[Term, ...]:
-    """The axes of the inner sum in the order of the memory of x, the farthest step first; also the order of packed weights."""
+def terms(g: Geometry, x_strides: StaticShape, group: int) -> tuple[Term, ...]:
+    """The axes of the inner sum in the order of the memory of x, the farthest step first; also the order of packed weights.
+
+    ``group`` channels are summed at once.
+    """
     taps = [Term(name, g.taps[i], x_strides[i] * g.dilation[i]) for i, name in enumerate(AXES)]
-    found = [term for term in (*taps, Term("c", g.channels, x_strides[3])) if term.extent > 1]
+    found = [term for term in (*taps, Term("c", -(-g.channels // group), x_strides[3] * group)) if term.extent > 1]
     return tuple(sorted(found, key=lambda term: -term.x_step))
 
 

@@ -2,7 +2,7 @@
 
     out[n, o, m] = epilogue(sum over taps k, channels c of x[n, o * strides + k * dilations - pads, g * C/G + c] * w[m, c, k])
 
-with g = m / (M / groups), positions o and taps k of one to three axes, and x zero outside its bounds.
+with g = m / (M / groups), positions o and taps k of one to three axes, and x ``pad_value`` outside its bounds.
 """
 
 import itertools
@@ -14,10 +14,10 @@ import numpy as np
 from redline.base import shapes
 from redline.base.dtypes import DType
 from redline.base.shapes import StaticShape
+from redline.kernels.dot import accumulator, agree
 from redline.kernels.evaluate import evaluate
 from redline.kernels.expr import Expr
 from redline.kernels.problem import Operand
-from redline.kernels.tile import accumulator
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Problem:
     """``x`` [N, spatial..., C] with ``w`` [M, C/groups, taps...] into ``out`` [N, spatial..., M]; any strides.
 
     ``pads`` are the begins of all spatial axes, then the ends (ONNX order). ``epilogue`` is a function of ``Acc(0)``, of the
-    coordinates of ``out`` and of Loads: operand 0 is x, 1 is w, 2 and on are ``extra``.
+    coordinates of ``out`` and of Loads: operand 0 is x, 1 is w, 2 and on are ``extra``. ``pad_value`` is x outside its bounds.
     """
 
     x: Operand
@@ -37,6 +37,7 @@ class Problem:
     dilations: StaticShape = (1, 1)
     pads: StaticShape = (0, 0, 0, 0)
     groups: int = 1
+    pad_value: int = 0
 
     def __post_init__(self) -> None:
         spatial = tuple(
@@ -50,7 +51,7 @@ class Problem:
         assert self.out.shape == expected, f"out is {self.out.shape}, x {self.x.shape} and w {self.w.shape} give {expected}"
         assert self.x.shape[-1] == self.w.shape[1] * self.groups, f"{self.groups} groups of {self.w.shape} from {self.x.shape}"
         assert self.w.shape[0] % self.groups == 0, f"{self.w.shape[0]} filters in {self.groups} groups"
-        assert self.x.dtype == self.w.dtype, f"types differ: {self.x.dtype} and {self.w.dtype}"
+        assert agree(self.x.dtype, self.w.dtype), f"types differ: {self.x.dtype} and {self.w.dtype}"
         assert self.epilogue.dtype == self.out.dtype, f"the epilogue gives {self.epilogue.dtype}, out is {self.out.dtype}"
 
     @property
@@ -80,7 +81,7 @@ def reference(problem: Problem, arrays: Sequence[np.ndarray]) -> tuple[np.ndarra
     wide = np.float64 if problem.acc.is_float else problem.acc.numpy
     x, w = arrays[0].astype(wide), arrays[1].astype(wide)
     pads = list(zip(problem.pads[: problem.rank], problem.pads[problem.rank :], strict=True))
-    x = np.pad(x, [(0, 0), *pads, (0, 0)])
+    x = np.pad(x, [(0, 0), *pads, (0, 0)], constant_values=problem.pad_value)
     grouped = x.reshape(*x.shape[:-1], problem.groups, w.shape[1])
     filters = np.moveaxis(w, (0, 1), (-2, -1)).reshape(*w.shape[2:], problem.groups, -1, w.shape[1])
     sums = np.zeros((*problem.out.shape[:-1], problem.groups, filters.shape[-2]), wide)

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 
 from redline.base.dtypes import float32
 from redline.base.shapes import size
-from redline.kernels import matmul, tile
+from redline.kernels import dot, matmul, tile
 from redline.kernels.conv import geometry, pointwise
 from redline.kernels.conv.geometry import Geometry
 from redline.kernels.conv.problem import Problem
+from redline.kernels.dot import Dot
 from redline.kernels.problem import CpuTarget
 from redline.kernels.tile import Split
 
@@ -32,7 +33,8 @@ class Direct(Schedule):
     """A register tile of ``height`` x ``width`` outputs and ``vectors`` vectors of filters, straight from the definition.
 
     The rows of tiles are cut into ``bands`` chunks, the panels of filters into ``panel_chunks``. ``staged`` first copies the
-    rows that a chunk reads into scratch, with their padding. ``prefetch``: bytes of the panel asked for ahead of use.
+    rows that a chunk reads into scratch, with their padding. ``prefetch``: bytes of the panel asked for ahead of use. ``dot``
+    names the instruction (kernels/dot.py), "" being the plain one.
     """
 
     height: int
@@ -42,6 +44,7 @@ class Direct(Schedule):
     panel_chunks: int = 1
     staged: bool = True
     prefetch: int = 0
+    dot: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,19 @@ def is_legal(problem: Problem, schedule: Schedule, target: CpuTarget) -> bool:
         tile.fits(schedule.height * schedule.width, schedule.vectors, target)
         and 1 <= schedule.bands <= Split.of_at_most(g.out_size[1], schedule.height).count
         and 1 <= schedule.panel_chunks <= g.panels(schedule.vectors, problem, target).count
-        and (schedule.staged or (problem.x.dtype == problem.acc and not g.reaches_outside))
+        and schedule.dot in [dot.name for dot in dots(problem, target)]
+        and (schedule.staged or not must_stage(g, problem, dot.of(schedule.dot, problem.x.dtype, problem.w.dtype)))
     )
+
+
+def dots(problem: Problem, target: CpuTarget) -> list[Dot]:
+    return list(dot.candidates(problem.x.dtype, problem.w.dtype, problem.w.constant, target))
+
+
+def must_stage(g: Geometry, problem: Problem, dot: Dot) -> bool:
+    """Whether x cannot be read in place: padding, another type, or groups of channels that do not lie side by side."""
+    whole = dot.group == 1 or (problem.x.strides[-1] == 1 and g.channels % dot.group == 0)
+    return g.reaches_outside or problem.x.dtype != dot.x or dot.offset != 0 or not whole
 
 
 def _suits_winograd(g: Geometry, problem: Problem) -> bool:
@@ -96,6 +110,7 @@ def _suits_winograd(g: Geometry, problem: Problem) -> bool:
         and g.groups == g.size[0] == g.out_size[0] == 1
         and problem.acc == float32
         and problem.w.constant
+        and not problem.pad_value
     )
 
 
@@ -146,19 +161,21 @@ def _winograds(g: Geometry, problem: Problem, target: CpuTarget) -> Iterator[Win
 
 def _tiles(g: Geometry, problem: Problem, target: CpuTarget) -> Iterator[Direct]:
     """The largest tile of each width in filters, and the largest of at most 12 and 8 outputs."""
-    staged = g.reaches_outside or problem.x.dtype != problem.acc
+    best = dots(problem, target)[0]
+    staged = must_stage(g, problem, best)
     lanes = tile.lanes(problem.acc, target)
     for vectors in range(1, min(MAX_VECTORS, -(-g.filters // lanes)) + 1):
         most = tile.tallest(vectors, target)
         for limit in {most, min(most, 12), min(most, 8)} - {0}:
             width = Split.of_at_most(g.out_size[2], limit).size
             height = Split.of_at_most(g.out_size[1], limit // width).size
-            yield Direct(height, width, vectors, staged=staged)
+            yield Direct(height, width, vectors, staged=staged, dot=best.name)
 
 
 def _cost(g: Geometry, problem: Problem, s: Direct, target: CpuTarget) -> float:
     """Cycles of one image and group on one core, by the cost of its tiles."""
-    cut, depth = g.panels(s.vectors, problem, target), g.channels * size(g.taps)
+    way = dot.of(s.dot, problem.x.dtype, problem.w.dtype)
+    cut, depth = g.panels(s.vectors, problem, target), way.steps(g.channels) * size(g.taps)
     total = 0.0
     for rows, num_rows in Split.of_at_most(g.out_size[1], s.height).kinds():
         for columns, num_columns in Split.of_at_most(g.out_size[2], s.width).kinds():

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from redline.base.dtypes import DType
 from redline.base.shapes import StaticShape
-from redline.kernels import cexpr
+from redline.kernels import tile
 from redline.kernels.conv.geometry import Geometry
 from redline.kernels.conv.problem import Problem
 from redline.kernels.ctext import block, loop
+from redline.kernels.dot import Dot
 
 ALIAS_BYTES = 2048  # pixels this far apart compete for few sets of the first-level cache
 CACHE_LINE = 64
@@ -25,15 +26,17 @@ class Stage:
     columns: int
     pixel: int
     source: DType
-    target: DType
+    dot: Dot
+    pad: int  # what stands outside the image, as it is staged
 
     @staticmethod
-    def of(g: Geometry, out_rows: int, problem: Problem) -> "Stage":
+    def of(g: Geometry, out_rows: int, problem: Problem, dot: Dot) -> "Stage":
         """The stage of a chunk of at most ``out_rows`` output rows."""
-        dtype = problem.acc
-        aliases = (g.channels * g.step[2] * dtype.size) % ALIAS_BYTES == 0
-        pixel = g.channels + (CACHE_LINE // dtype.size if aliases else 0)
-        return Stage(g, g.span(1, out_rows), g.span(2, g.out_size[2]), pixel, problem.x.dtype, dtype)
+        pixel = dot.steps(g.channels) * dot.group
+        aliases = (pixel * g.step[2] * dot.x.size) % ALIAS_BYTES == 0
+        pixel += CACHE_LINE // dot.x.size if aliases else 0
+        pad = problem.pad_value + dot.offset
+        return Stage(g, g.span(1, out_rows), g.span(2, g.out_size[2]), pixel, problem.x.dtype, dot, pad)
 
     @property
     def strides(self) -> StaticShape:
@@ -42,12 +45,13 @@ class Stage:
         return (self.rows * row, row, self.pixel, 1)
 
     @property
-    def elements(self) -> int:
-        return self.g.taps[0] * self.strides[0]
+    def num_bytes(self) -> int:
+        """A multiple of a cache line."""
+        return -(-self.g.taps[0] * self.strides[0] * self.dot.x.size // CACHE_LINE) * CACHE_LINE
 
-    def copy(self, type_name: str) -> list[str]:
+    def copy(self) -> list[str]:
         """C: fills ``staged`` for the output rows [h_begin, h_end) of depth d from ``x``, the image."""
-        g = self.g
+        g, type_name = self.g, self.dot.x.c
         depth_stride, row_stride, _, _ = self.strides
         body = [
             f"const int64_t h = h_begin * {g.step[1]} - {g.pad[1]} + r;",
@@ -59,7 +63,7 @@ class Stage:
             inside.append(f"z < 0 || z >= {g.size[0]}")
         else:
             body.insert(0, f"const int64_t z = d * {g.step[0]};")
-        zero = f"for (int64_t i = 0; i < {row_stride}; ++i) to[i] = 0;"
+        zero = f"for (int64_t i = 0; i < {row_stride}; ++i) to[i] = {self.pad};"
         body += [*block(f"if ({' || '.join(inside)})", [zero, "continue;"]), *self._row()]
         last = f"(h_end - h_begin - 1) * {g.step[1]} + {(g.taps[1] - 1) * g.dilation[1] + 1}"
         rows = loop("r", 0, last, body)
@@ -74,18 +78,25 @@ class Stage:
         right = self.columns - left - count
         lines = [f"const {self.source.c} *restrict from = x + z * {depth} + h * {height};"]
         if left:
-            lines.append(f"for (int64_t i = 0; i < {left * self.pixel}; ++i) to[i] = 0;")
+            lines.append(f"for (int64_t i = 0; i < {left * self.pixel}; ++i) to[i] = {self.pad};")
         if width == g.channels == self.pixel and channel == 1:
             value = self._value("from[i]")
             lines.append(f"for (int64_t i = 0; i < {count * width}; ++i) to[{left * self.pixel} + i] = {value};")
         else:
-            value = self._value(f"from[i * {width} + c * {channel}]")
-            store = f"to[{left * self.pixel} + i * {self.pixel} + c] = {value};"
-            lines += loop("i", 0, count, [f"for (int64_t c = 0; c < {g.channels}; ++c) {store}"])
+            lines += loop("i", 0, count, self._pixel(f"to[{left * self.pixel} + i * {self.pixel} + c]", width, channel))
         if right:
             start = (left + count) * self.pixel
-            lines.append(f"for (int64_t i = {start}; i < {self.columns * self.pixel}; ++i) to[i] = 0;")
+            lines.append(f"for (int64_t i = {start}; i < {self.columns * self.pixel}; ++i) to[i] = {self.pad};")
+        return lines
+
+    def _pixel(self, to: str, width: int, channel: int) -> list[str]:
+        """C: pixel i of a row; the channels that fill up the last group meet weights of zero."""
+        value = self._value(f"from[i * {width} + c * {channel}]")
+        lines = [f"for (int64_t c = 0; c < {self.g.channels}; ++c) {to} = {value};"]
+        end = self.dot.steps(self.g.channels) * self.dot.group
+        if end > self.g.channels:
+            lines.append(f"for (int64_t c = {self.g.channels}; c < {end}; ++c) {to} = {self.dot.offset};")
         return lines
 
     def _value(self, element: str) -> str:
-        return cexpr.cast_text(cexpr.from_storage(self.source, element), self.source, self.target)
+        return tile.converted(element, self.source, self.dot.x, self.dot.offset)

@@ -14,12 +14,13 @@ from functools import cached_property
 
 import numpy as np
 
-from redline.kernels import cexpr, tile
+from redline.kernels import cexpr, dot, tile
 from redline.kernels.conv import geometry
 from redline.kernels.conv.geometry import Geometry
 from redline.kernels.conv.problem import Problem
 from redline.kernels.conv.schedule import Winograd
 from redline.kernels.ctext import block, clipped, loop, offset, share, vector_loop
+from redline.kernels.dot import Dot
 from redline.kernels.problem import CpuTarget, KernelCode, Packing
 from redline.kernels.tile import Loop, Panels, Split
 
@@ -91,6 +92,10 @@ class _Kernel:
     def lanes(self) -> int:
         return tile.lanes(self.problem.acc, self.target)
 
+    @property
+    def dot(self) -> Dot:
+        return dot.plain(self.problem.x.dtype)
+
     @cached_property
     def panels(self) -> Panels:
         return self.g.panels(self.schedule.vectors, self.problem, self.target)
@@ -142,12 +147,12 @@ class _Kernel:
 
         def apply(array: np.ndarray) -> np.ndarray:
             planes = np.einsum("ia,mcab,jb->ijcm", transform, array.astype(np.float64), transform)
-            return tile.pack_panels(planes.reshape(1, -1, array.shape[0]), cut).astype(self.problem.acc.numpy)
+            return tile.pack_panels(planes.reshape(1, -1, array.shape[0]), cut, self.dot)
 
         return Packing(f"winograd{self.m}-{cut.width}x{cut.lanes}-{self.problem.acc.name}", apply)
 
     def text(self) -> str:
-        lines = [tile.vector_type(self.problem.acc, self.target), *self.transforms(), *self.gather(), *self.patch_in()]
+        lines = [*self.dot.types(self.target), *self.transforms(), *self.gather(), *self.patch_in()]
         for width, valid in self.panels.kinds():
             for rows in self.rows.sizes:
                 lines += self.multiply(rows, width, valid)
@@ -209,7 +214,7 @@ class _Kernel:
         """C: some tiles of one plane times one panel."""
         offsets = [i * self.row for i in range(rows)]
         vectors = width // self.lanes
-        body = tile.inner_product(offsets, vectors, [Loop(self.g.channels, 1, width)], self.problem.acc, self.schedule.prefetch)
+        body = tile.inner_product(offsets, vectors, [Loop(self.g.channels, 1, width)], self.dot, self.schedule.prefetch)
         store = f"*(vec *)(product + i * {width} + v * {self.lanes}) = acc[i][v];"
         body += loop("i", 0, rows, loop("v", 0, vectors, [store]))
         head = f"static __attribute__((noinline)) void multiply_{rows}x{valid}({self.type} *restrict product"

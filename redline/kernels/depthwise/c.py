@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from redline.base.shapes import StaticShape, size
-from redline.kernels import cexpr, tile
+from redline.kernels import cexpr, dot, tile
 from redline.kernels.conv import geometry
 from redline.kernels.conv.geometry import Geometry
 from redline.kernels.conv.staging import Stage
@@ -68,7 +68,7 @@ class _Kernel:
     @cached_property
     def stage(self) -> Stage | None:
         rows = -(-self.g.out_size[1] // self.schedule.bands)
-        return Stage.of(self.g, rows, self.problem) if self.schedule.staged else None
+        return Stage.of(self.g, rows, self.problem, dot.plain(self.problem.x.dtype)) if self.schedule.staged else None
 
     @property
     def x_strides(self) -> StaticShape:
@@ -84,13 +84,13 @@ class _Kernel:
         return size(self.chunk_extents)
 
     @property
-    def staged_elements(self) -> int:
-        return self.stage.elements if self.stage else 0
+    def staged_bytes(self) -> int:
+        return self.stage.num_bytes if self.stage else 0
 
     @property
     def scratch_bytes(self) -> int:
         packed = 0 if self.problem.w.constant else size(self.g.taps) * self.g.channels
-        return (self.staged_elements + packed) * self.problem.acc.size
+        return self.staged_bytes + packed * self.problem.acc.size
 
     def packing(self) -> Packing:
         def apply(array: np.ndarray) -> np.ndarray:
@@ -213,7 +213,7 @@ class _Kernel:
         vectors = -(-g.channels // self.lanes)
         body += [*share("h_", "band", g.out_size[1], s.bands, ("begin", "end")), *share("v", "part", vectors, s.channel_chunks)]
         body.append(f"const {x.dtype.c} *x = (const {x.dtype.c} *)args[0] + {offset(['n'], [g.x_strides[0]])};")
-        body += self.stage.copy(self.type) if self.stage else []
+        body += self.stage.copy() if self.stage else []
         body += self.weights()
         inner = []
         for begin, end, border in self._runs():
@@ -250,7 +250,7 @@ class _Kernel:
         for name, extent in reversed(list(zip(names, g.taps, strict=True))):
             lines = loop(name, 0, extent, lines)
         return [
-            f"{self.type} *restrict packed = ({self.type} *)scratch + {self.staged_elements};",
+            f"{self.type} *restrict packed = ({self.type} *)((char *)scratch + {self.staged_bytes});",
             f"const {w.dtype.c} *restrict source = args[1];",
             *lines,
             f"const {self.type} *taps = packed;",

@@ -34,7 +34,8 @@ def is_legal(problem: Problem, schedule: Schedule, target: CpuTarget) -> bool:
     g = geometry.of(problem)
     direct = problem.x.dtype == problem.acc and (problem.x.strides[-1] == 1 or problem.x.shape[-1] == 1)
     return (
-        1 <= schedule.columns <= target.num_registers - 4
+        (schedule.staged or not problem.pad_value)
+        and 1 <= schedule.columns <= target.num_registers - 4
         and 1 <= schedule.bands <= g.out_size[1]
         and 1 <= schedule.channel_chunks <= max(1, problem.groups // tile.lanes(problem.acc, target))
         and (schedule.staged or direct)

@@ -14,10 +14,11 @@ import numpy as np
 from redline.base.shapes import size
 from redline.kernels import cexpr, tile
 from redline.kernels.ctext import block, clipped, loop, offset, share, vector_loop
+from redline.kernels.dot import Dot
 from redline.kernels.matmul import gemm as gemms
 from redline.kernels.matmul.gemm import Gemm
 from redline.kernels.matmul.problem import Problem
-from redline.kernels.matmul.schedule import Schedule, is_legal, panels
+from redline.kernels.matmul.schedule import Schedule, is_legal, panels, way
 from redline.kernels.problem import CpuTarget, KernelCode, Packing
 from redline.kernels.tile import Loop, Panels, Split
 
@@ -30,22 +31,9 @@ def render(problem: Problem, schedule: Schedule, target: CpuTarget) -> KernelCod
     if not size(problem.out.shape):
         return KernelCode("matmul", "#include <stdint.h>\nvoid KERNEL(void *const *args, void *scratch, int64_t chunk) {}\n", 0)
     kernel = _Kernel(problem, schedule, target)
-    packings = {kernel.g.w_arg: packing(kernel.g, kernel.panels, problem)} if kernel.g.w_constant else {}
+    packings = {kernel.g.w_arg: kernel.packing()} if kernel.g.w_constant else {}
     text = kernel.text()
     return KernelCode("matmul", cexpr.prelude(text) + text, kernel.num_chunks, kernel.scratch_bytes, packings)
-
-
-def packing(g: Gemm, cut: Panels, problem: Problem) -> Packing:
-    """The constant operand in panels: [distinct batch][panel][k][width], rows padded with zeros, as the sums' type."""
-    distinct = tuple(slice(None) if stride else slice(1) for stride in problem.reads[g.w_arg].strides[:-2])
-    transposed = g.w_arg == 0
-
-    def apply(array: np.ndarray) -> np.ndarray:
-        array = np.swapaxes(array, -1, -2) if transposed else array
-        array = array[distinct]
-        return tile.pack_panels(array.reshape(size(array.shape[:-2]), g.k, g.n), cut).astype(problem.acc.numpy)
-
-    return Packing(f"panels{cut.width}x{cut.lanes}{'t' if transposed else ''}-{problem.acc.name}-{distinct}", apply)
 
 
 @dataclass(frozen=True)
@@ -66,36 +54,56 @@ class _Kernel:
     def rows(self) -> Split:
         return Split.of_at_most(self.g.m, self.schedule.rows)
 
+    @cached_property
+    def dot(self) -> Dot:
+        return way(self.problem, self.schedule)
+
     @property
     def num_chunks(self) -> int:
         return self.g.num_batches * self.schedule.row_chunks * self.schedule.panel_chunks
 
     @property
-    def type(self) -> str:
-        return self.problem.acc.c
+    def depth(self) -> int:
+        """Elements of a packed panel for each of its columns."""
+        return (self.dot.steps(self.g.k) + self.dot.head) * self.dot.group
+
+    def packing(self) -> Packing:
+        """The constant operand in panels: [distinct batch][panel][head and steps][width][group]."""
+        g, cut, dot = self.g, self.panels, self.dot
+        distinct = tuple(slice(None) if stride else slice(1) for stride in self.problem.reads[g.w_arg].strides[:-2])
+        transposed = g.w_arg == 0
+
+        def apply(array: np.ndarray) -> np.ndarray:
+            array = np.swapaxes(array, -1, -2) if transposed else array
+            array = array[distinct]
+            return tile.pack_panels(array.reshape(size(array.shape[:-2]), g.k, g.n), cut, dot)
+
+        kind = f"{dot.name}{dot.w.name}{'t' if transposed else ''}"
+        return Packing(f"panels{cut.width}x{cut.lanes}-{kind}-{distinct}", apply)
 
     @property
     def staged_stride(self) -> int:
         """Elements from one staged row to the next: an odd number of cache lines, so that rows spread over the cache."""
-        per_line = CACHE_LINE // self.problem.acc.size
+        per_line = CACHE_LINE // self.dot.x.size
         return (-(-self.g.k // per_line) | 1) * per_line
 
     @property
-    def staged_elements(self) -> int:
+    def staged_bytes(self) -> int:
         most = -(-self.rows.count // self.schedule.row_chunks) * self.rows.size
-        return most * self.staged_stride if self.schedule.staged else 0
+        return most * self.staged_stride * self.dot.x.size if self.schedule.staged else 0
 
     def is_direct(self, width: int, valid: int) -> bool:
         """Whether panels of this kind are read where they lie."""
-        return self.g.w_constant or (self.g.w[-1] == 1 and width == valid and self.problem.a.dtype == self.problem.acc)
+        plain = self.dot.group == 1 and self.problem.reads[self.g.w_arg].dtype == self.dot.w
+        return self.g.w_constant or (self.g.w[-1] == 1 and width == valid and plain)
 
     @property
     def scratch_bytes(self) -> int:
         packed = max((width for width, valid in self.panels.kinds() if not self.is_direct(width, valid)), default=0)
-        return (self.staged_elements + self.g.k * packed) * self.problem.acc.size
+        return self.staged_bytes + self.depth * packed * self.dot.w.size
 
     def text(self) -> str:
-        lines = [tile.vector_type(self.problem.acc, self.target)]
+        lines = self.dot.types(self.target)
         for width, valid in self.panels.kinds():
             for rows in self.rows.sizes:
                 lines += self.tile(rows, width, valid)
@@ -103,20 +111,21 @@ class _Kernel:
 
     def tile(self, rows: int, width: int, valid: int) -> list[str]:
         """The function that computes a tile and stores it through the epilogue."""
-        g, dtype = self.g, self.problem.acc
-        stride, step = (self.staged_stride, 1) if self.schedule.staged else g.x[-2:]
-        w_step = width if g.w_constant or not self.is_direct(width, valid) else g.w[-2]
+        g, dot, s = self.g, self.dot, self.schedule
+        stride, step = (self.staged_stride, 1) if s.staged else g.x[-2:]
+        w_step = width * dot.group if g.w_constant or not self.is_direct(width, valid) else g.w[-2]
         vectors = width // self.panels.lanes
-        offsets = [i * stride for i in range(rows)]
-        body = tile.inner_product(offsets, vectors, [Loop(g.k, step, w_step)], dtype, self.schedule.prefetch)
-        body += tile.spill(rows, vectors, width, dtype)
+        offsets, steps = [i * stride for i in range(rows)], Loop(dot.steps(g.k), step * dot.group, w_step)
+        body = tile.inner_product(offsets, vectors, [steps], dot, s.prefetch)
+        body += tile.spill(rows, vectors, width, dot.acc)
         reads = self.problem.reads
         names = [f"arg{i}" for i in range(len(reads))]
         body += cexpr.pointers(reads[2:], names[2:], first=2)
         body += cexpr.pointers(self.problem.writes, ["out"], first=len(reads), const=False)
         body += loop("i", 0, rows, ["const int64_t m = m0 + i;", *vector_loop(valid, self.panels.lanes, self.epilogue())])
         head = f"static __attribute__((noinline)) void {_tile_name(rows, valid)}(void *const *args, "
-        return block(f"{head}const {self.type} *x, const {self.type} *panel, int64_t z, int64_t m0, int64_t n0)", body)
+        operands = f"const {dot.x.c} *x, const {dot.w.c} *panel"
+        return block(f"{head}{operands}, int64_t z, int64_t m0, int64_t n0)", body)
 
     def epilogue(self) -> list[str]:
         reads, out = self.problem.reads, self.problem.out
@@ -128,8 +137,8 @@ class _Kernel:
     def main(self) -> list[str]:
         g, s = self.g, self.schedule
         x_type, w_type = (self.problem.reads[arg].dtype.c for arg in (g.x_arg, g.w_arg))
-        per_batch, batch = self.panels.padded * g.k, gemms.batch_texts(g.batch)
-        w_type = self.type if g.w_constant else w_type
+        per_batch, batch = self.panels.padded * self.depth, gemms.batch_texts(g.batch)
+        w_type = self.dot.w.c if g.w_constant else w_type
         w_batch = self._packed_batch(per_batch) if g.w_constant else offset(batch, g.w[:-2])
         body = [
             f"const int64_t z = chunk / {s.row_chunks * s.panel_chunks};",
@@ -152,19 +161,17 @@ class _Kernel:
         return offset(gemms.batch_texts(self.g.batch), strides[::-1])
 
     def stage(self) -> list[str]:
-        """Copies the chunk's rows, converted and with the distance ``staged_stride``."""
-        g = self.g
-        value = self._converted(f"a[m * {g.x[-2]} + k * {g.x[-1]}]")
-        store = f"staged[(m - m_begin) * {self.staged_stride} + k] = {value};"
+        """Copies the chunk's rows, converted, whole groups long and with the distance ``staged_stride``."""
+        g, dot = self.g, self.dot
+        element = f"a[m * {g.x[-2]} + k * {g.x[-1]}]"
+        value = tile.converted(element, self.problem.reads[g.x_arg].dtype, dot.x, dot.offset)
+        store, end = f"staged[(m - m_begin) * {self.staged_stride} + k] = ", dot.steps(g.k) * dot.group
+        rest = loop("k", g.k, end, [f"{store}{dot.offset};"]) if end > g.k else []
         return [
-            f"{self.type} *restrict staged = scratch;",
+            f"{dot.x.c} *restrict staged = scratch;",
             f"const int64_t m_begin = {self.rows.begin('t0')}, m_end = {self.rows.begin('t1')};",
-            *loop("m", "m_begin", "m_end", loop("k", 0, g.k, [store])),
+            *loop("m", "m_begin", "m_end", [*loop("k", 0, g.k, [f"{store}{value};"]), *rest]),
         ]
-
-    def _converted(self, element: str) -> str:
-        source = self.problem.a.dtype
-        return cexpr.cast_text(cexpr.from_storage(source, element), source, self.problem.acc)
 
     def walk_panels_outer(self) -> list[str]:
         lines, before = [], 0
@@ -192,20 +199,27 @@ class _Kernel:
 
     def panel(self, width: int) -> str:
         if self.g.w_constant:
-            return f"const {self.type} *panel = b + p * {self.panels.width * self.g.k};"
-        return f"const {self.type} *panel = b + p * {self.panels.width * self.g.w[-1]};"
+            return f"const {self.dot.w.c} *panel = b + p * {self.panels.width * self.depth};"
+        return f"const {self.dot.w.c} *panel = b + p * {self.panels.width * self.g.w[-1]};"
 
     def pack(self, width: int, valid: int) -> list[str]:
-        """C: ``w``, the panel; packed into scratch where it cannot be read in place."""
+        """C: ``panel``; packed into scratch where it cannot be read in place."""
         if self.is_direct(width, valid):
             return [self.panel(width)]
-        g = self.g
-        element = self._converted(f"b[k * {g.w[-2]} + (p * {self.panels.width} + j) * {g.w[-1]}]")
-        lines = loop("k", 0, g.k, [
-            *loop("j", 0, valid, [f"panel[k * {width} + j] = {element};"]),
-            *(loop("j", valid, width, [f"panel[k * {width} + j] = 0;"]) if valid < width else []),
-        ])  # fmt: skip
-        return [f"{self.type} *restrict panel = ({self.type} *)scratch + {self.staged_elements};", *lines]
+        g, dot = self.g, self.dot
+        element = f"b[k * {g.w[-2]} + (p * {self.panels.width} + j) * {g.w[-1]}]"
+        value = tile.converted(element, self.problem.reads[g.w_arg].dtype, dot.w)
+        place = f"(k / {dot.group} * {width} + j) * {dot.group} + k % {dot.group}" if dot.group > 1 else f"k * {width} + j"
+        lines = loop("k", 0, g.k, loop("j", 0, valid, [f"packed[{place}] = {value};"]))
+        if valid < width:
+            lines += loop("k", 0, g.k, loop("j", valid, width, [f"packed[{place}] = 0;"]))
+        if g.k % dot.group:
+            lines += loop("k", g.k, dot.steps(g.k) * dot.group, loop("j", 0, width, [f"packed[{place}] = 0;"]))
+        return [
+            f"{dot.w.c} *restrict packed = ({dot.w.c} *)((char *)scratch + {self.staged_bytes});",
+            *lines,
+            f"const {dot.w.c} *panel = packed;",
+        ]
 
     def tiles(self, width: int, valid: int) -> list[str]:
         lines, before = [], 0

@@ -10,10 +10,10 @@ import numpy as np
 
 from redline.base import shapes
 from redline.base.dtypes import DType
+from redline.kernels.dot import accumulator, agree
 from redline.kernels.evaluate import evaluate
 from redline.kernels.expr import Acc, Expr
 from redline.kernels.problem import Operand
-from redline.kernels.tile import accumulator
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Problem:
     def __post_init__(self) -> None:
         assert self.a.shape == (*self.out.shape[:-1], self.k), f"a {self.a.shape} does not fit out {self.out.shape}"
         assert self.b.shape == (*self.batch, self.k, self.n), f"b {self.b.shape} does not fit out {self.out.shape}"
-        assert self.a.dtype == self.b.dtype, f"types differ: {self.a.dtype} and {self.b.dtype}"
+        assert agree(self.a.dtype, self.b.dtype), f"types differ: {self.a.dtype} and {self.b.dtype}"
         assert self.epilogue.dtype == self.out.dtype, f"the epilogue gives {self.epilogue.dtype}, out is {self.out.dtype}"
 
     @property

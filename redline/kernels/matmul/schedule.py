@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from redline.base.shapes import size
-from redline.kernels import tile
+from redline.kernels import dot, tile
+from redline.kernels.dot import Dot
 from redline.kernels.matmul import gemm as gemms
 from redline.kernels.matmul.gemm import Gemm
 from redline.kernels.matmul.problem import Problem
@@ -26,7 +27,7 @@ class Schedule:
 
     ``swapped`` computes the transposed product. ``staged`` first copies the rows of a chunk into scratch. ``prefetch``:
     bytes of the panel that are asked for ahead of use. ``rows_outer`` takes all panels for one tile of rows, then the
-    next rows; otherwise all rows for one panel.
+    next rows; otherwise all rows for one panel. ``dot`` names the instruction (kernels/dot.py), "" being the plain one.
     """
 
     rows: int
@@ -37,18 +38,37 @@ class Schedule:
     staged: bool = False
     rows_outer: bool = False
     prefetch: int = 0
+    dot: str = ""
 
 
 def is_legal(problem: Problem, schedule: Schedule, target: CpuTarget) -> bool:
     """The one statement of what render accepts."""
     g = gemms.of(problem, schedule.swapped)
+    if schedule.dot not in [dot.name for dot in dots(problem, schedule.swapped, target)]:
+        return False
     return (
         tile.fits(schedule.rows, schedule.vectors, target)
         and 1 <= schedule.row_chunks <= Split.of_at_most(g.m, schedule.rows).count
         and 1 <= schedule.panel_chunks <= panels(g, schedule, problem, target).count
-        and (schedule.staged or problem.a.dtype == problem.acc)
+        and (schedule.staged or not must_stage(g, way(problem, schedule)))
         and (g.w_constant or not schedule.rows_outer or not needs_packing(g, schedule, problem, target))
     )
+
+
+def dots(problem: Problem, swapped: bool, target: CpuTarget) -> list[Dot]:
+    g = gemms.of(problem, swapped)
+    return list(dot.candidates(problem.reads[g.x_arg].dtype, problem.reads[g.w_arg].dtype, g.w_constant, target))
+
+
+def way(problem: Problem, schedule: Schedule) -> Dot:
+    g = gemms.of(problem, schedule.swapped)
+    return dot.of(schedule.dot, problem.reads[g.x_arg].dtype, problem.reads[g.w_arg].dtype)
+
+
+def must_stage(g: Gemm, dot: Dot) -> bool:
+    """Whether x cannot be read in place: another type, or groups that do not lie side by side."""
+    whole = dot.group == 1 or (g.x[-1] == 1 and g.k % dot.group == 0)
+    return g.reads[g.x_arg].dtype != dot.x or dot.offset != 0 or not whole
 
 
 def panels(g: Gemm, schedule: Schedule, problem: Problem, target: CpuTarget) -> Panels:
@@ -57,15 +77,16 @@ def panels(g: Gemm, schedule: Schedule, problem: Problem, target: CpuTarget) -> 
 
 
 def needs_packing(g: Gemm, schedule: Schedule, problem: Problem, target: CpuTarget) -> bool:
-    """Whether some panel of a run-time w must be copied: not contiguous in n, of another type, or not whole vectors."""
+    """Whether some panel of a run-time w must be copied: not contiguous in n, grouped, converted, or not whole vectors."""
     whole = panels(g, schedule, problem, target).rest % tile.lanes(problem.acc, target) == 0
-    return not g.w_constant and (g.w[-1] != 1 or problem.a.dtype != problem.acc or not whole)
+    dot = way(problem, schedule)
+    return not g.w_constant and (g.w[-1] != 1 or dot.group > 1 or g.reads[g.w_arg].dtype != dot.w or not whole)
 
 
 def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
     """The legal candidates, the cheapest by ``_cost`` first."""
     if not size(problem.out.shape):
-        return [Schedule(1, 1, staged=problem.a.dtype != problem.acc)]
+        return [Schedule(1, 1)]
     tiles = sorted(_tiles(problem, target), key=lambda s: _cost(problem, s, target))[:MAX_TILES]
     found: dict[Schedule, None] = {}
     for candidate in tiles:
@@ -78,14 +99,14 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
 
 def _tiles(problem: Problem, target: CpuTarget) -> Iterator[Schedule]:
     """The tallest tile of each width, and the tallest of at most 12 and 8 rows, with rows that divide m evenly."""
-    must_stage = problem.a.dtype != problem.acc
     lanes = tile.lanes(problem.acc, target)
     for swapped in (False, True):
-        g = gemms.of(problem, swapped)
+        g, best = gemms.of(problem, swapped), dots(problem, swapped, target)[0]
+        staged = must_stage(g, best) or _aliases(g, problem)
         for vectors in range(1, min(MAX_VECTORS, -(-g.n // lanes)) + 1):
             most = tile.tallest(vectors, target)
             for rows in {Split.of_at_most(g.m, limit).size for limit in (most, min(most, 12), min(most, 8)) if limit}:
-                yield Schedule(rows, vectors, swapped=swapped, staged=must_stage or _aliases(g, problem))
+                yield Schedule(rows, vectors, swapped=swapped, staged=staged, dot=best.name)
 
 
 def _aliases(g: Gemm, problem: Problem) -> bool:
@@ -96,11 +117,11 @@ def _aliases(g: Gemm, problem: Problem) -> bool:
 def _cost(problem: Problem, s: Schedule, target: CpuTarget) -> float:
     """Cycles of one batch on one core, by the cost of its tiles and of packing w."""
     g = gemms.of(problem, s.swapped)
-    parts, cut = Split.of_at_most(g.m, s.rows), panels(g, s, problem, target)
+    parts, cut, steps = Split.of_at_most(g.m, s.rows), panels(g, s, problem, target), way(problem, s).steps(g.k)
     total = 0.0
     for rows, count in parts.kinds():
         for width, num in ((cut.width, cut.num_full), (cut.last_width, 1 if cut.rest else 0)):
-            total += count * num * tile.cost(rows, width // cut.lanes, g.k, problem.acc, target)
+            total += count * num * tile.cost(rows, width // cut.lanes, steps, problem.acc, target)
     if needs_packing(g, s, problem, target):
         total += g.k * cut.padded * (0.5 if g.w[-1] == 1 else 1.5)
     if g.out[-1] != 1 and g.n > 1:

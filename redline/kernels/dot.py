@@ -1,0 +1,118 @@
+"""The ways to sum products: one multiply-add an element, or an instruction that sums several products of small numbers.
+
+A *group* is the number of neighbours along k whose products one lane sums in one instruction; packed operands keep each
+group together. ``PLAIN`` works for every type and converts both operands to the type of the sums.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from redline.base.dtypes import DType, bfloat16, bool_, float16, float32, int8, int32, uint8
+from redline.kernels.problem import CpuTarget
+
+SMALL = (int8, uint8)
+
+
+def accumulator(dtype: DType) -> DType:
+    """The type in which products of ``dtype`` are summed: float32 for the 16-bit floats, int32 for small integers."""
+    if dtype in (float16, bfloat16):
+        return float32
+    return int32 if dtype == bool_ or (dtype.is_integer and dtype.size < 4) else dtype
+
+
+def agree(x: DType, w: DType) -> bool:
+    """Whether operands of these types may be multiplied: the same type, or 8-bit integers of either sign."""
+    return x == w or (x in SMALL and w in SMALL)
+
+
+@dataclass(frozen=True)
+class Dot:
+    """``x`` and ``w`` are the types in which the operands are read, ``acc`` that of the sums.
+
+    ``offset`` is added to every x while it is staged; the sums then start at -offset * (sum of the column of w), which
+    heads each packed panel.
+    """
+
+    name: str
+    x: DType
+    w: DType
+    acc: DType
+    group: int = 1
+    offset: int = 0
+
+    @property
+    def head(self) -> int:
+        """Rows of groups that stand in front of a packed panel."""
+        return 1 if self.offset else 0
+
+    def steps(self, k: int) -> int:
+        """Groups in a sum of ``k`` products."""
+        return -(-k // self.group)
+
+    def types(self, target: CpuTarget) -> list[str]:
+        """C: the vectors ``vec`` of sums and ``wvec`` of packed elements, and what the instruction needs."""
+        vector = f"vector_size({target.vector_bytes})"
+        lines = [f"typedef {self.acc.c} vec __attribute__(({vector}, aligned({self.acc.size})));"]
+        if self.group == 1:
+            return [*lines, "typedef vec wvec;"]
+        element = "__bf16" if self.w == bfloat16 else "int32_t"
+        return [
+            *lines,
+            f"typedef {element} wvec __attribute__(({vector}, aligned({self.w.size})));",
+            f"typedef int32_t words __attribute__(({vector}));",
+            "typedef int32_t word __attribute__((may_alias, aligned(1)));",
+        ]
+
+    def multiply(self, acc: str, scalar: str, vector: str) -> str:
+        """C: the statement that adds the products of a scalar group and a vector of groups."""
+        if self.group == 1:
+            return f"{acc} += {scalar} * {vector};"
+        if self.w == bfloat16:
+            return f"{acc} = __builtin_ia32_dpbf16ps_512({acc}, (wvec){scalar}, {vector});"
+        return f"{acc} = (vec)__builtin_ia32_vpdpbusd512((words){acc}, {scalar}, (words){vector});"
+
+    def scalar(self, name: str, address: str) -> str:
+        """C: ``name``, the group of x at ``address``."""
+        if self.group == 1:
+            return f"const {self.x.c} {name} = *({address});"
+        return f"const words {name} = (words){{0}} + *(const word *)({address});"
+
+    def group_rows(self, array: np.ndarray) -> np.ndarray:
+        """[batch, k, n] as [batch, head and steps, n, group] of type ``w``, k padded with zeros."""
+        batch, k, n = array.shape
+        padded = np.pad(array, ((0, 0), (0, self.steps(k) * self.group - k), (0, 0)))
+        rows = padded.reshape(batch, self.steps(k), self.group, n).swapaxes(2, 3).astype(self.w.numpy)
+        if not self.offset:
+            return rows
+        start = (-self.offset * array.astype(np.int64).sum(axis=1, keepdims=True)).astype(self.acc.numpy)
+        return np.concatenate([np.ascontiguousarray(start)[..., None].view(self.w.numpy), rows], axis=1)
+
+
+def plain(x: DType) -> Dot:
+    acc = accumulator(x)
+    return Dot("", acc, acc, acc)
+
+
+BF16 = Dot("bf16", bfloat16, bfloat16, float32, group=2)
+U8S8 = Dot("u8s8", uint8, int8, int32, group=4)
+S8S8 = Dot("s8s8", uint8, int8, int32, group=4, offset=128)
+_INSTRUCTIONS = {  # by the types of x and w: the processor feature and the way
+    (bfloat16, bfloat16): ("bf16", BF16),
+    (uint8, int8): ("vnni", U8S8),
+    (int8, int8): ("vnni", S8S8),
+}
+
+
+def of(name: str, x: DType, w: DType) -> Dot:
+    """The way called ``name`` for operands of these types."""
+    return next(dot for dot in (*(dot for _, dot in _INSTRUCTIONS.values()), plain(x)) if dot.name == name)
+
+
+def candidates(x: DType, w: DType, constant: bool, target: CpuTarget) -> Iterator[Dot]:
+    """The ways in which ``target`` can multiply operands of these types, the fastest first."""
+    feature, dot = _INSTRUCTIONS.get((x, w), ("", None))
+    if dot and feature in target.features and target.vector_bytes == 64 and (constant or not dot.offset):
+        yield dot
+    yield plain(x)
