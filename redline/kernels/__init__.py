@@ -1,9 +1,7 @@
 """The kernel vocabulary: problems, schedules and the code made from them, one folder a family. Never sees operators."""
 
-from redline.kernels import attention, conv, depthwise, matmul, nest, pool, row
+from redline.kernels import attention, conv, depthwise, matmul, nest, pool, row, scan, scatter, sort
 from redline.kernels.problem import Family
 
-FAMILIES: dict[str, Family] = {
-    family.name: family
-    for family in (attention.FAMILY, conv.FAMILY, depthwise.FAMILY, matmul.FAMILY, nest.FAMILY, pool.FAMILY, row.FAMILY)
-}
+_MODULES = (attention, conv, depthwise, matmul, nest, pool, row, scan, scatter, sort)
+FAMILIES: dict[str, Family] = {module.FAMILY.name: module.FAMILY for module in _MODULES}

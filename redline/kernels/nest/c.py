@@ -30,6 +30,16 @@ def _part(problem: Problem, loops: Loops, num_chunks: int) -> Part:
     return (pointwise if problem.reduction is None else reduce).part(problem, loops, num_chunks)
 
 
+def fill(problem: Problem) -> tuple[list[str], list[str]]:
+    """The functions that compute ``problem`` and the statements that call them, for kernels that begin with a nest."""
+    parts = [_part(problem, loops, 1) for loops in loops_of(problem)]
+    lines = []
+    for number, part in enumerate(parts):
+        lines += function(f"part{number}", parameters(problem.reads, problem.writes), part.body)
+    passed = pointers(problem.reads, problem.writes)
+    return lines, [f"part{number}({passed}, {share('0', part.num_steps, 1)});" for number, part in enumerate(parts)]
+
+
 def _deal(problem: Problem, parts: Sequence[Part], shares: Sequence[int]) -> list[str]:
     """Parts with a share take that many chunks in turn; those too small for one are done together in the last chunk."""
     passed = pointers(problem.reads, problem.writes)
