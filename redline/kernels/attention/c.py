@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from redline.base.dtypes import float32, float64
 from redline.base.shapes import size
-from redline.kernels import cexpr, tile
+from redline.kernels import cexpr, dot, tile
 from redline.kernels.attention.problem import Problem
 from redline.kernels.attention.schedule import VALUE_VECTORS, Schedule, query_blocks
 from redline.kernels.ctext import block, loop, offset
@@ -30,7 +30,7 @@ def render(problem: Problem, schedule: Schedule, target: CpuTarget) -> KernelCod
         return KernelCode("attention", cexpr.prelude(text) + text, 1)
     made = _Kernel(problem, schedule, target)
     num_chunks = min(schedule.max_chunks, made.num_steps)
-    lines = [tile.vector_type(problem.acc, target), *made.tiles(), *made.blocks()]
+    lines = [*made.dot.types(target), *made.tiles(), *made.blocks()]
     lines += kernel(problem.reads, problem.writes, made.part(), num_chunks)
     text = "\n".join(lines) + "\n"
     return KernelCode("attention", cexpr.prelude(text) + text, num_chunks, made.scratch_bytes)
@@ -52,6 +52,7 @@ class _Kernel:
     def __init__(self, problem: Problem, schedule: Schedule, target: CpuTarget) -> None:
         self.problem, self.schedule, self.target = problem, schedule, target
         self.acc, self.type = problem.acc, problem.acc.c
+        self.dot = dot.plain(self.acc)
         self.lanes = tile.lanes(problem.acc, target)
         self.queries = query_blocks(problem, schedule, target)
         self.keys = Split.of_at_most(problem.extents[3], schedule.keys)
@@ -121,7 +122,7 @@ class _Kernel:
     def _score_tile(self, rows: int, vectors: int) -> list[str]:
         step, along = self.key_strides
         lanes = vectors * self.lanes
-        body = tile.inner_product([i * step for i in range(rows)], vectors, [Loop(self.depth, along, lanes)], self.acc)
+        body = tile.inner_product([i * step for i in range(rows)], vectors, [Loop(self.depth, along, lanes)], self.dot)
         body += [
             f"*(vec *)(scores + {i * lanes + v * self.lanes}) = acc[{i}][{v}];" for i in range(rows) for v in range(vectors)
         ]
@@ -131,7 +132,7 @@ class _Kernel:
     def _value_tile(self, rows: int, width: int, lanes: int) -> list[str]:
         """``rows`` of held, scaled by ``shrink``, plus the products with ``count`` keys."""
         vectors = width // self.lanes
-        body = tile.inner_product(list(range(rows)), vectors, [Loop(-1, lanes, self.value_stride)], self.acc)
+        body = tile.inner_product(list(range(rows)), vectors, [Loop(-1, lanes, self.value_stride)], self.dot)
         for i in range(rows):
             for v in range(vectors):
                 place = f"(vec *)(held + {i * self.panels.padded + v * self.lanes})"
