@@ -13,6 +13,7 @@ from redline.codegen.c import isa, link, toolchain
 from redline.kernels.problem import CpuTarget, Family, KernelCode, Operand
 
 TARGETS = {name: isa.target(name, num_threads=2) for name in ("avx512", "avx2", "generic")}
+FULL = isa.target("avx512+bf16+vnni", num_threads=2)  # with the instructions that sum several products at once
 GUARD = 64  # elements around an operand that a kernel must not write
 
 

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from harness import TARGETS, check, random_arrays, run
+from harness import FULL, TARGETS, check, random_arrays, run
 
-from redline.base.dtypes import DType, bfloat16, float16, float32, float64, int8
+from redline.base.dtypes import DType, bfloat16, float16, float32, float64, int8, int32, uint8
 from redline.kernels import conv
 from redline.kernels.conv.schedule import Winograd, is_legal
+from redline.kernels.dot import accumulator
 from redline.kernels.expr import Acc, Load, call, cast, index, lit
 from redline.kernels.problem import Operand
-from redline.kernels.tile import accumulator
 
 FAMILY = conv.FAMILY
 AVX512 = TARGETS["avx512"]
@@ -18,15 +18,15 @@ C = Operand.contiguous
 
 def problem(
     x: Operand, filters: int, taps: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...],
-    pads: tuple[int, ...], groups: int = 1, constant: bool = True,
+    pads: tuple[int, ...], groups: int = 1, constant: bool = True, weights: DType | None = None, pad_value: int = 0,
 ) -> conv.Problem:  # fmt: skip
     rank = len(taps)
     spatial = tuple(
         (x.shape[1 + i] + pads[i] + pads[rank + i] - (taps[i] - 1) * dilations[i] - 1) // strides[i] + 1 for i in range(rank)
     )
-    w = C(x.dtype, (filters, x.shape[-1] // groups, *taps), constant)
+    w = C(weights or x.dtype, (filters, x.shape[-1] // groups, *taps), constant)
     out = C(accumulator(x.dtype), (x.shape[0], *spatial, filters))
-    return conv.Problem(x, w, out, Acc(out.dtype), (), strides, dilations, pads, groups)
+    return conv.Problem(x, w, out, Acc(out.dtype), (), strides, dilations, pads, groups, pad_value)
 
 
 def plain(
@@ -173,3 +173,19 @@ def test_minimal_filtering_is_accurate():
     for outputs, bound in ((2, 1e-6), (4, 5e-6)):
         got = run(FAMILY, case, Winograd(outputs, 6, 4), AVX512, arrays)[0]
         assert np.linalg.norm(got - want) <= bound * np.linalg.norm(want)
+
+
+@pytest.mark.parametrize("x, weights", [(bfloat16, bfloat16), (uint8, int8), (int8, int8)], ids=repr)
+@pytest.mark.parametrize("channels, groups", [(3, 1), (16, 1), (10, 2), (12, 4)])
+@pytest.mark.parametrize("constant", [True, False])
+def test_grouped_products(x, weights, channels, groups, constant):
+    for taps, stride in ((3, 1), (1, 1), (3, 2)):
+        case = plain(9, channels, 24, taps, stride, x, weights=weights, groups=groups, constant=constant)
+        check(FAMILY, case, FULL, FAMILY.schedules(case, FULL)[::2], rtol=0 if case.acc == int32 else 1e-5)
+
+
+@pytest.mark.parametrize("x, weights", [(float32, float32), (uint8, int8), (int8, int8)], ids=repr)
+@pytest.mark.parametrize("target", [FULL, TARGETS["avx2"]], ids=["grouped", "plain"])
+def test_padding_with_a_zero_point(x, weights, target):
+    case = plain(9, 18, 20, 3, 1, x, weights=weights, pad_value=7)
+    check(FAMILY, case, target, FAMILY.schedules(case, target)[::2], rtol=0 if case.acc == int32 else 1e-5)

@@ -6,9 +6,9 @@ from harness import TARGETS, check, random_arrays
 
 from redline.base.dtypes import bfloat16, float16, float32, float64, int8
 from redline.kernels import depthwise
+from redline.kernels.dot import accumulator
 from redline.kernels.expr import Acc, Load, call, index
 from redline.kernels.problem import Operand
-from redline.kernels.tile import accumulator
 
 FAMILY = depthwise.FAMILY
 AVX512 = TARGETS["avx512"]
@@ -17,7 +17,7 @@ C = Operand.contiguous
 
 def problem(
     x: Operand, taps: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...], pads: tuple[int, ...],
-    constant: bool = True,
+    constant: bool = True, pad_value: int = 0,
 ) -> depthwise.Problem:  # fmt: skip
     rank, channels = len(taps), x.shape[-1]
     spatial = tuple(
@@ -27,7 +27,7 @@ def problem(
     out = C(acc, (x.shape[0], *spatial, channels))
     value = call("add", Acc(acc), Load(acc, 2, (index(rank + 1),)))
     w = C(x.dtype, (channels, 1, *taps), constant)
-    return depthwise.Problem(x, w, out, value, (C(acc, (channels,)),), strides, dilations, pads, channels)
+    return depthwise.Problem(x, w, out, value, (C(acc, (channels,)),), strides, dilations, pads, channels, pad_value)
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
@@ -74,3 +74,9 @@ def test_nan_and_infinities_reach_their_neighbours_only():
     arrays = [np.array(array) for array in random_arrays(case.reads)]
     arrays[0][0, 4, 4, 3], arrays[0][0, 0, 0, 0] = np.nan, np.inf
     check(FAMILY, case, AVX512, arrays=arrays)
+
+
+@pytest.mark.parametrize("dtype", [float32, int8], ids=repr)
+def test_padding_with_a_zero_point(dtype):
+    case = problem(C(dtype, (1, 9, 9, 20)), (3, 3), (1, 1), (1, 1), (1,) * 4, pad_value=5)
+    check(FAMILY, case, AVX512, FAMILY.schedules(case, AVX512))

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from harness import TARGETS, check, random_arrays
+from harness import FULL, TARGETS, check, random_arrays
 
 from redline.base import dtypes
 from redline.base.dtypes import bfloat16, float16, float32, float64, int8, int32, int64, uint8
 from redline.kernels import matmul
+from redline.kernels.dot import accumulator
 from redline.kernels.expr import Acc, Load, call, cast, index, lit
 from redline.kernels.problem import Operand
-from redline.kernels.tile import accumulator
 
 FAMILY = matmul.FAMILY
 AVX512 = TARGETS["avx512"]
@@ -107,3 +107,46 @@ def test_nan_and_infinities_stay_in_their_rows_and_columns():
     arrays = [np.array(array) for array in random_arrays(problem.reads)]
     arrays[0][3, 5], arrays[0][8, 0], arrays[1][2, 36] = np.nan, np.inf, -np.inf
     check(FAMILY, problem, AVX512, arrays=arrays)
+
+
+GROUPED = [(bfloat16, bfloat16), (uint8, int8), (int8, int8)]
+
+
+def extremes(problem: matmul.Problem) -> list[np.ndarray]:
+    """Operands with the largest magnitudes of their types among them."""
+    arrays = [np.array(array) for array in random_arrays(problem.reads)]
+    for array, operand in zip(arrays, problem.reads, strict=True):
+        if operand.dtype.is_integer:
+            limits = np.iinfo(operand.dtype.numpy)
+            array.reshape(-1)[::3], array.reshape(-1)[1::5] = limits.max, limits.min
+    return arrays
+
+
+@pytest.mark.parametrize("a, b", GROUPED, ids=repr)
+@pytest.mark.parametrize("m, n, k", [(15, 33, 1), (17, 16, 30), (31, 70, 64), (1, 100, 35)])
+@pytest.mark.parametrize("constant", [True, False])
+def test_grouped_products(a, b, m, n, k, constant):
+    acc = accumulator(a)
+    problem = matmul.product(C(a, (m, k)), C(b, (k, n), constant), C(acc, (m, n)))
+    candidates = FAMILY.schedules(problem, FULL)
+    if constant or a != int8:
+        assert candidates[0].dot
+    rtol = 0 if acc == int32 else 1e-5
+    check(FAMILY, problem, FULL, candidates, arrays=extremes(problem), rtol=rtol)
+
+
+@pytest.mark.parametrize("a, b", GROUPED, ids=repr)
+def test_grouped_products_of_views(a, b):
+    acc = accumulator(a)
+    left = Operand(a, (2, 21, 40), (21 * 40, 1, 21))
+    right = Operand(b, (2, 40, 50), (0, 1, 40), True)
+    out = Operand(acc, (2, 21, 50), (21 * 50, 1, 21))
+    problem = matmul.product(left, right, out)
+    check(FAMILY, problem, FULL, FAMILY.schedules(problem, FULL)[::3], rtol=0 if acc == int32 else 1e-5)
+
+
+def test_grouped_products_need_the_instruction():
+    problem = matmul.product(C(bfloat16, (8, 8)), C(bfloat16, (8, 8), True), C(float32, (8, 8)))
+    assert {schedule.dot for schedule in FAMILY.schedules(problem, AVX512)} == {""}
+    assert not matmul.is_legal(problem, matmul.Schedule(4, 1, dot="bf16"), AVX512)
+    assert matmul.is_legal(problem, matmul.Schedule(4, 1, dot="bf16"), FULL)
