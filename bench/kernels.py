@@ -1,6 +1,6 @@
 """Times kernels alone, on one core, and prints what share of the core's peak they reach.
 
-    python bench/kernels.py [--filter TEXT] [--target avx512] [--all] [--cold] [--candidates N]
+    python bench/kernels.py [--filter TEXT] [--target avx512+bf16+vnni] [--all] [--cold] [--candidates N]
 
 Operands are warm; with ``--cold`` the constants come from memory, as in a model that is larger than the caches. A time is
 the least of many. ``--all`` prints every candidate, not only the fastest. The peak is measured by the same compiler with a
@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from redline.base.dtypes import float32
+from redline.base.dtypes import DType, bfloat16, float32, int8, uint8
 from redline.codegen.c import compile as c_compile
 from redline.codegen.c import isa, link, toolchain
 from redline.kernels import conv, depthwise, matmul
-from redline.kernels.expr import Acc, Expr, Load, call, index, lit
+from redline.kernels.dot import accumulator
+from redline.kernels.expr import Acc, Expr, Load, call, cast, index, lit
 from redline.kernels.problem import CpuTarget, Family, KernelCode, Operand
 
 SECONDS_PER_CANDIDATE = 0.15
@@ -84,7 +85,8 @@ def aligned(array: np.ndarray) -> np.ndarray:
 def memory(operand: Operand) -> np.ndarray:
     """Random values over the reach of the operand's strides."""
     reach = 1 + sum((e - 1) * s for e, s in zip(operand.shape, operand.strides, strict=True))
-    return np.random.default_rng(0).standard_normal(reach, np.float32).astype(operand.dtype.numpy)
+    scale = 10 if operand.dtype.is_integer else 1
+    return (scale * np.random.default_rng(0).standard_normal(reach, np.float32)).astype(operand.dtype.numpy)
 
 
 def peak_gflops(target: CpuTarget) -> float:
@@ -106,45 +108,48 @@ void KERNEL(void *const *args, void *scratch, int64_t chunk) {{
     return 2 * lanes * sums * PEAK_STEPS * 100 / timer.seconds() / 1e9
 
 
-def epilogue(rank: int, kind: str) -> tuple[Expr, tuple[int, ...]]:
-    """Bias, then relu, silu, or a residual and relu; and the ranks of the operands it reads."""
-    bias = call("add", Acc(float32), Load(float32, 2, (index(rank - 1),)))
+def epilogue(rank: int, kind: str, dtype: DType) -> tuple[Expr, tuple[int, ...]]:
+    """Bias, then relu, silu, or a residual and relu, as ``dtype``; and the ranks of the operands it reads.
+
+    For 8-bit products the bias is added after scaling, and the result is rounded and clamped.
+    """
+    acc = Acc(accumulator(dtype))
+    total = call("mul", cast(acc, float32), lit(0.01, float32)) if acc.dtype != float32 else acc
+    value = call("add", total, Load(float32, 2, (index(rank - 1),)))
     if kind == "silu":
-        return call("mul", bias, call("sigmoid", bias)), (1,)
-    if kind == "residual":
-        bias = call("add", bias, Load(float32, 3, tuple(index(axis) for axis in range(rank))))
-    return call("max", bias, lit(0.0, float32)), (1, rank)[: 2 if kind == "residual" else 1]
+        value = call("mul", value, call("sigmoid", value))
+    else:
+        if kind == "residual":
+            value = call("add", value, Load(float32, 3, tuple(index(axis) for axis in range(rank))))
+        value = call("max", value, lit(0.0, float32))
+    if dtype.is_integer:
+        value = call("min", call("rint", value), lit(255.0, float32))
+    return cast(value, dtype), (1, rank)[: 2 if kind == "residual" else 1]
 
 
-def gemm(m: int, n: int, k: int, kind: str = "relu") -> matmul.Problem:
-    value, ranks = epilogue(2, kind)
+def gemm(m: int, n: int, k: int, kind: str = "relu", dtype: DType = float32) -> matmul.Problem:
+    value, ranks = epilogue(2, kind, dtype)
     extra = tuple(Operand.contiguous(float32, (m, n)[2 - rank :]) for rank in ranks)
-    contiguous = Operand.contiguous
+    contiguous, weights = Operand.contiguous, int8 if dtype == uint8 else dtype
     return matmul.Problem(
-        contiguous(float32, (m, k)), contiguous(float32, (k, n), True), contiguous(float32, (m, n)), value, extra
-    )
+        contiguous(dtype, (m, k)), contiguous(weights, (k, n), True), contiguous(dtype, (m, n)), value, extra
+    )  # fmt: skip
 
 
 def convolution(
-    size: int,
-    channels: int,
-    filters: int,
-    kernel: int,
-    stride: int = 1,
-    kind: str = "relu",
-    planar: bool = False,
-    groups: int = 1,
-) -> Any:
+    size: int, channels: int, filters: int, kernel: int, stride: int = 1, kind: str = "relu", planar: bool = False,
+    groups: int = 1, dtype: DType = float32,
+) -> Any:  # fmt: skip
     pad = (kernel - 1) // 2 if kernel != 6 else 2
     out_size = (size + 2 * pad - kernel) // stride + 1
     shape, out_shape = (1, size, size, channels), (1, out_size, out_size, filters)
     strides = (channels * size * size, size, 1, size * size) if planar else Operand.contiguous(float32, shape).strides
-    value, ranks = epilogue(4, kind)
+    value, ranks = epilogue(4, kind, dtype)
     extra = tuple(Operand.contiguous(float32, out_shape[4 - rank :]) for rank in ranks)
     family = depthwise if groups == channels == filters and groups > 1 else conv
-    weights = Operand.contiguous(float32, (filters, channels // groups, kernel, kernel), True)
+    weights = Operand.contiguous(int8 if dtype == uint8 else dtype, (filters, channels // groups, kernel, kernel), True)
     return family.Problem(
-        Operand(float32, shape, strides), weights, Operand.contiguous(float32, out_shape), value, extra,
+        Operand(dtype, shape, strides), weights, Operand.contiguous(dtype, out_shape), value, extra,
         strides=(stride, stride), dilations=(1, 1), pads=(pad, pad, pad, pad), groups=groups,
     )  # fmt: skip
 
@@ -168,6 +173,12 @@ def problems() -> Iterator[tuple[str, Family, Any]]:
         yield "conv " + "x".join(map(str, args)), conv.FAMILY, convolution(*args)
     yield "conv planar 224x3x64x7x2", conv.FAMILY, convolution(224, 3, 64, 7, 2, planar=True)
     yield "conv planar silu 640x3x32x6x2", conv.FAMILY, convolution(640, 3, 32, 6, 2, "silu", planar=True)
+    for dtype in (bfloat16, uint8):
+        for m, n, k in [(3136, 64, 64), (784, 512, 128), (196, 256, 1024), (128, 768, 768), (128, 3072, 768), (49, 2048, 512)]:
+            yield f"{dtype} gemm {m}x{n}x{k}", matmul.FAMILY, gemm(m, n, k, dtype=dtype)
+        for args in [(56, 64, 64, 3), (28, 128, 128, 3), (14, 256, 256, 3), (7, 512, 512, 3), (224, 3, 64, 7, 2)]:
+            yield f"{dtype} conv {'x'.join(map(str, args))}", conv.FAMILY, convolution(*args, dtype=dtype)
+        yield f"{dtype} depthwise 56x144s1", depthwise.FAMILY, convolution(56, 144, 144, 3, groups=144, dtype=dtype)
     for size, channels, stride in [
         (112, 32, 1),
         (112, 96, 2),
@@ -197,7 +208,7 @@ def measure(family: Family, problem: Any, schedule: Any, target: CpuTarget, cold
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--filter", default="")
-    parser.add_argument("--target", default="avx512")
+    parser.add_argument("--target", default="avx512+bf16+vnni")
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--cold", action="store_true")
     parser.add_argument("--candidates", type=int, default=8)
