@@ -52,9 +52,9 @@ def _library_declarations(text: str) -> str:
     """Prototypes of the C library functions that ``text`` calls: parsing math.h would take longer than the kernel."""
     lines = []
     for name in sorted(set(re.findall(r"(?<![\w.])([a-z]\w*)\(", text))):
-        base, kind = (name[:-1], "float") if name[:-1] in _LIBRARY else (name, "double")
-        if base in _LIBRARY:
-            lines.append(f"{kind} {name}({', '.join([kind] * _LIBRARY[base])});\n")
+        for kind, base in (("double", name), ("float", name[:-1] if name.endswith("f") else "")):
+            if base in _LIBRARY:
+                lines.append(f"{kind} {name}({', '.join([kind] * _LIBRARY[base])});\n")
     return "".join(lines)
 
 

@@ -190,9 +190,9 @@ def _power_c(dtype: DType, x: Texts, args: Sequence[Expr]) -> str:
             text = f"({product(dtype, (text, x[0]), args)})"
         return text
     if not dtype.is_float:
-        return f"({dtype.c})rl_ipow({x[0]}, {x[1]})"
-    if exponent == 0.5:  # pow(-0, 0.5) is +0 and pow(-inf, 0.5) is +inf, unlike sqrt
-        return f"{x[0]} == -__builtin_inf() ? __builtin_inf() : __builtin_sqrt{_suffix(dtype)}({x[0]} + 0)"
+        return f"({dtype.c})rl_{'ipow' if dtype.kind == 'i' else 'upow'}({x[0]}, {x[1]})"
+    if exponent == 0.5:  # as numpy does for a single exponent
+        return f"__builtin_sqrt{_suffix(dtype)}({x[0]})"
     return _libm("pow")(dtype, x, args)
 
 
@@ -285,3 +285,16 @@ _FUNCTIONS = (
     Function("cast", 1, lambda x: x, _unreachable),
 )
 TABLE = {function.name: function for function in _FUNCTIONS}
+
+ACCURACY: dict[str, tuple[float, float]] = {
+    "exp": (2, 1e-44),
+    "log": (2, 0),
+    "sigmoid": (4, 1.2e-38),
+    "tanh": (5, 0),
+    "erf": (8, 0),
+}
+"""float32 functions that generated code computes itself: (units in the last place, absolute error allowed besides).
+
+The absolute error is for results too small to be normal numbers. All other functions are the processor's or the C
+library's. The reference for each is numpy in float64.
+"""

@@ -172,12 +172,17 @@ static inline int64_t rl_mod_i64(int64_t a, int64_t b) {
   return m != 0 && (m < 0) != (b < 0) ? m + b : m;
 }
 
+// rl_upow: a to the power b, wrapping.
+static inline uint64_t rl_upow(uint64_t a, uint64_t b) {
+  uint64_t result = 1;
+  for (; b; b >>= 1, a *= a) result *= b & 1 ? a : 1;
+  return result;
+}
+
 // rl_ipow: a to the power b, wrapping; for a negative power 0 except where a is 1 or -1.
 static inline int64_t rl_ipow(int64_t a, int64_t b) {
   if (b < 0) return a == 1 ? 1 : a == -1 ? 1 - 2 * (b & 1) : 0;
-  uint64_t result = 1, base = (uint64_t)a;
-  for (; b; b >>= 1, base *= base) result *= b & 1 ? base : 1;
-  return (int64_t)result;
+  return (int64_t)rl_upow((uint64_t)a, (uint64_t)b);
 }
 
 // rl_transpose16: to[r * to_step + c] = from[c * from_step + r] for a tile of 16 x 16 elements of 4 bytes.

@@ -190,7 +190,9 @@ def _divided_axes(loops: Loops) -> Iterator[tuple[int, int]]:
     nodes = {node for expr in loops.expressions() for node in walk(expr)}
     found = []
     for node in nodes:
-        if not isinstance(node, Call) or node.fn not in ("floordiv", "mod") or not isinstance(node.args[1], Lit):
+        if not isinstance(node, Call) or node.dtype != dtypes.int64 or node.fn not in ("floordiv", "mod"):
+            continue
+        if not isinstance(node.args[1], Lit):
             continue
         form, divisor = bounds.affine(node.args[0]), int(node.args[1].value)
         for axis, factor in form.coefficients if form is not None else ():
