@@ -41,6 +41,7 @@ class Dot:
     acc: DType
     group: int = 1
     offset: int = 0
+    broadcast: float = 1.0  # cycles to spread a scalar group over a vector
 
     @property
     def head(self) -> int:
@@ -95,7 +96,7 @@ def plain(x: DType) -> Dot:
     return Dot("", acc, acc, acc)
 
 
-BF16 = Dot("bf16", bfloat16, bfloat16, float32, group=2)
+BF16 = Dot("bf16", bfloat16, bfloat16, float32, group=2, broadcast=1.4)
 U8S8 = Dot("u8s8", uint8, int8, int32, group=4)
 S8S8 = Dot("s8s8", uint8, int8, int32, group=4, offset=128)
 _INSTRUCTIONS = {  # by the types of x and w: the processor feature and the way

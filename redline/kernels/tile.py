@@ -38,12 +38,12 @@ def tallest(vectors: int, target: CpuTarget) -> int:
     return min(MAX_ROWS, (target.num_registers - vectors - 1) // vectors)
 
 
-def cost(rows: int, vectors: int, depth: int, dtype: DType, target: CpuTarget) -> float:
-    """Cycles of one tile whose inner sum has ``depth`` terms: multiply-adds or their latency, reading w, begin and end."""
-    panel_bytes = depth * vectors * target.vector_bytes
+def cost(rows: int, vectors: int, steps: int, dot: Dot, target: CpuTarget) -> float:
+    """Cycles of one tile of ``steps`` groups: multiply-adds or their latency, reading x and w, begin and end."""
+    panel_bytes = steps * vectors * target.vector_bytes
     far = 0.05 if panel_bytes <= target.l1_bytes * 3 // 4 else 0.25 if panel_bytes <= target.l2_bytes * 3 // 4 else 1.0
-    step = max(rows * vectors, (1 + 4 * min(far, 0.25)) * vectors, LATENCY) + far * vectors
-    return step * depth + 12 + 3 * rows * vectors
+    step = max(rows * vectors, rows * dot.broadcast, (1 + 4 * min(far, 0.25)) * vectors, LATENCY) + far * vectors
+    return step * steps + 12 + 3 * rows * vectors
 
 
 @dataclass(frozen=True)

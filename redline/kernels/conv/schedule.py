@@ -175,12 +175,12 @@ def _tiles(g: Geometry, problem: Problem, target: CpuTarget) -> Iterator[Direct]
 def _cost(g: Geometry, problem: Problem, s: Direct, target: CpuTarget) -> float:
     """Cycles of one image and group on one core, by the cost of its tiles."""
     way = dot.of(s.dot, problem.x.dtype, problem.w.dtype)
-    cut, depth = g.panels(s.vectors, problem, target), way.steps(g.channels) * size(g.taps)
+    cut, steps = g.panels(s.vectors, problem, target), way.steps(g.channels) * size(g.taps)
     total = 0.0
     for rows, num_rows in Split.of_at_most(g.out_size[1], s.height).kinds():
         for columns, num_columns in Split.of_at_most(g.out_size[2], s.width).kinds():
             for width, num in ((cut.width, cut.num_full), (cut.last_width, 1 if cut.rest else 0)):
-                once = tile.cost(rows * columns, width // cut.lanes, depth, problem.acc, target)
+                once = tile.cost(rows * columns, width // cut.lanes, steps, way, target)
                 total += num_rows * num_columns * num * once
     return total
 

@@ -11,18 +11,21 @@ from functools import cached_property
 
 import numpy as np
 
+from redline.base.dtypes import DType, bfloat16, float32
 from redline.base.shapes import StaticShape, size
-from redline.kernels import cexpr, dot, tile
+from redline.kernels import cexpr, tile
 from redline.kernels.conv import geometry
 from redline.kernels.conv.geometry import Geometry
 from redline.kernels.conv.staging import Stage
 from redline.kernels.ctext import block, loop, offset, share, vector_loop
 from redline.kernels.depthwise.problem import Problem
 from redline.kernels.depthwise.schedule import Schedule, is_legal
+from redline.kernels.dot import Dot
 from redline.kernels.problem import CpuTarget, KernelCode, Packing
 from redline.kernels.tile import Split
 
 EMPTY = "#include <stdint.h>\nvoid KERNEL(void *const *args, void *scratch, int64_t chunk) {}\n"
+EXACT_TAPS = 512  # so many products of 8-bit numbers add up to less than 2^24
 HEAD = "void KERNEL(void *const *args, void *scratch, int64_t chunk)"
 
 
@@ -59,16 +62,27 @@ class _Kernel:
 
     @property
     def lanes(self) -> int:
-        return tile.lanes(self.problem.acc, self.target)
+        return tile.lanes(self.held, self.target)
+
+    @property
+    def held(self) -> DType:
+        """The type of the sums: float32 for 8-bit numbers too, which multiplies faster and is exact that far."""
+        exact = self.problem.x.dtype.size == 1 and size(self.g.taps) <= EXACT_TAPS
+        return float32 if exact else self.problem.acc
 
     @property
     def type(self) -> str:
-        return self.problem.acc.c
+        return self.held.c
 
     @cached_property
     def stage(self) -> Stage | None:
         rows = -(-self.g.out_size[1] // self.schedule.bands)
-        return Stage.of(self.g, rows, self.problem, dot.plain(self.problem.x.dtype)) if self.schedule.staged else None
+        return Stage.of(self.g, rows, self.problem, Dot("", self.held, self.held, self.held)) if self.schedule.staged else None
+
+    @property
+    def x_type(self) -> DType:
+        """The type of x as the tiles read it."""
+        return self.held if self.schedule.staged else self.problem.x.dtype
 
     @property
     def x_strides(self) -> StaticShape:
@@ -90,13 +104,13 @@ class _Kernel:
     @property
     def scratch_bytes(self) -> int:
         packed = 0 if self.problem.w.constant else size(self.g.taps) * self.g.channels
-        return self.staged_bytes + packed * self.problem.acc.size
+        return self.staged_bytes + packed * self.held.size
 
     def packing(self) -> Packing:
         def apply(array: np.ndarray) -> np.ndarray:
-            return np.ascontiguousarray(array.reshape(array.shape[0], -1).T).astype(self.problem.acc.numpy).reshape(-1)
+            return np.ascontiguousarray(array.reshape(array.shape[0], -1).T).astype(self.held.numpy).reshape(-1)
 
-        return Packing(f"taps-channels-{self.problem.acc.name}", apply)
+        return Packing(f"taps-channels-{self.held.name}", apply)
 
     def tiles(self) -> list[tuple[int, Border]]:
         """(first column, kind) of every tile of a row."""
@@ -122,14 +136,33 @@ class _Kernel:
         return [self.lanes, *(width for width in (32, 16, 8, 4, 2, 1) if width < self.lanes and rest & width)]
 
     def text(self) -> str:
-        borders, element = list(dict.fromkeys(border for _, border in self.tiles())), self.problem.acc.size
+        borders, element = list(dict.fromkeys(border for _, border in self.tiles())), self.held.size
         lines = [
             f"typedef {self.type} vec{width} __attribute__((vector_size({width * element}), aligned({element})));"
             for width in self.vector_widths()
         ]
+        lines += [line for width in self.vector_widths() for line in self.load_types(width)]
         for number, border in enumerate(borders):
             lines += self.tile(f"tile{number}", border)
         return "\n".join([*lines, *self.main(borders), ""])
+
+    def load_types(self, width: int) -> list[str]:
+        """C: the vectors in which x is read, where it is converted in registers."""
+        x = self.x_type
+        if x == self.held:
+            return []
+        wide = f"typedef uint32_t bits{width} __attribute__((vector_size({width * 4})));"
+        narrow = f"typedef {x.c} in{width} __attribute__((vector_size({width * x.size}), aligned({x.size})));"
+        return [narrow, wide] if x == bfloat16 else [narrow]
+
+    def load(self, address: str, width: int) -> str:
+        """C: ``width`` elements of x as a vector of the sums' type."""
+        x, vec = self.x_type, f"vec{width}"
+        if x == self.held:
+            return f"*(const {vec} *)({address})"
+        if x == bfloat16:
+            return f"({vec})(__builtin_convertvector(*(const in{width} *)({address}), bits{width}) << 16)"
+        return f"__builtin_convertvector(*(const in{width} *)({address}), {vec})"
 
     def tile(self, name: str, border: Border) -> list[str]:
         """The function that computes the columns of a tile for a range of channel vectors, and stores them."""
@@ -146,10 +179,9 @@ class _Kernel:
             rest += block("", [f"const int64_t m0 = {begin};", *self.vector(border, width)])
             begin += width
         body += block(f"if (v1 > {full // self.lanes})", rest) if rest else []
-        head = (
-            f"static __attribute__((noinline)) void {name}(void *const *args, const {self.type} *x, const {self.type} *taps, "
-        )
-        return block(f"{head}int64_t n, int64_t d, int64_t h, int64_t w0, int64_t v0, int64_t v1)", body)
+        head = f"static __attribute__((noinline)) void {name}(void *const *args, "
+        operands = f"const {self.x_type.c} *x, const {self.type} *taps, "
+        return block(f"{head}{operands}int64_t n, int64_t d, int64_t h, int64_t w0, int64_t v0, int64_t v1)", body)
 
     def vector(self, border: Border, width: int) -> list[str]:
         """C: the sums of ``width`` channels from m0 on, and their epilogue."""
@@ -165,9 +197,9 @@ class _Kernel:
             row = f"x + z * {depth_step} + y * {height_step} + m0"
         else:
             row = f"x + kd * {depth_step} + (h * {g.step[1]} + kh * {g.dilation[1]}) * {height_step} + m0"
-        body = [*position, *inside, f"const {self.type} *row = {row};"]
+        body = [*position, *inside, f"const {self.x_type.c} *row = {row};"]
         body.append(f"const {self.type} *weights = taps + (kd * {g.taps[1]} + kh) * {row_taps} + m0;")
-        body += self._row_of_taps(border, vec)
+        body += self._row_of_taps(border, width)
         lines = [f"{vec} acc[{border.columns}] = {{0}};"]
         lines += loop("kd", 0, g.taps[0], loop("kh", 0, g.taps[1], body))
         lines.append(f"{self.type} sums[{border.columns}][{width}] __attribute__((aligned(64)));")
@@ -181,8 +213,8 @@ class _Kernel:
         last = (g.out_size[axis] - 1) * g.step[axis] + (g.taps[axis] - 1) * g.dilation[axis] - g.pad[axis]
         return g.pad[axis] > 0 or last >= g.size[axis]
 
-    def _row_of_taps(self, border: Border, vec: str) -> list[str]:
-        g, pixel = self.g, self.x_strides[2]
+    def _row_of_taps(self, border: Border, width: int) -> list[str]:
+        g, pixel, vec = self.g, self.x_strides[2], f"vec{width}"
         left = 0 if self.stage else g.pad[2]
         pairs: dict[int, list[tuple[int, int]]] = {}
         for column in range(border.columns):
@@ -194,12 +226,12 @@ class _Kernel:
         for position, found in sorted(pairs.items()):
             name = f"x{position}"
             sums = " ".join(f"acc[{column}] += {name} * t{tap};" for column, tap in found)
-            lines.append(f"const {vec} {name} = *(const {vec} *)(row + {(position - left) * pixel}); {sums}")
+            lines.append(f"const {vec} {name} = {self.load(f'row + {(position - left) * pixel}', width)}; {sums}")
         return lines
 
     def epilogue(self) -> list[str]:
         reads, out = self.problem.reads, self.problem.out
-        renderer = cexpr.Renderer(reads, self.g.coordinates, ["sums[i][j]"], extents=out.shape)
+        renderer = cexpr.Renderer(reads, self.g.coordinates, [f"({self.problem.acc.c})sums[i][j]"], extents=out.shape)
         statements, value = renderer.render(self.problem.epilogue)
         where = offset(["n", "d", "h", "w", "m"], self.g.out_strides)
         return ["const int64_t m = m0 + j;", *statements, cexpr.store(out, "out", where, value)]
@@ -244,7 +276,7 @@ class _Kernel:
         names = ["kd", "kh", "kw"]
         rank = len(w.shape) - 2
         source = offset(["c", *names[3 - rank :]], [w.strides[0], *w.strides[2:]])
-        value = cexpr.cast_text(cexpr.from_storage(w.dtype, f"source[{source}]"), w.dtype, self.problem.acc)
+        value = cexpr.cast_text(cexpr.from_storage(w.dtype, f"source[{source}]"), w.dtype, self.held)
         target = f"packed[((kd * {g.taps[1]} + kh) * {g.taps[2]} + kw) * {g.channels} + c]"
         lines = loop("c", 0, g.channels, [f"{target} = {value};"])
         for name, extent in reversed(list(zip(names, g.taps, strict=True))):

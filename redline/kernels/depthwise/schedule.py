@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from redline.base.dtypes import bool_
 from redline.base.shapes import size
 from redline.kernels import tile
 from redline.kernels.conv import geometry
@@ -32,7 +33,7 @@ class Schedule:
 def is_legal(problem: Problem, schedule: Schedule, target: CpuTarget) -> bool:
     """The one statement of what render accepts."""
     g = geometry.of(problem)
-    direct = problem.x.dtype == problem.acc and (problem.x.strides[-1] == 1 or problem.x.shape[-1] == 1)
+    direct = (problem.x.strides[-1] == 1 or problem.x.shape[-1] == 1) and problem.x.dtype != bool_
     return (
         (schedule.staged or not problem.pad_value)
         and 1 <= schedule.columns <= target.num_registers - 4

@@ -117,11 +117,11 @@ def _aliases(g: Gemm, problem: Problem) -> bool:
 def _cost(problem: Problem, s: Schedule, target: CpuTarget) -> float:
     """Cycles of one batch on one core, by the cost of its tiles and of packing w."""
     g = gemms.of(problem, s.swapped)
-    parts, cut, steps = Split.of_at_most(g.m, s.rows), panels(g, s, problem, target), way(problem, s).steps(g.k)
+    parts, cut, dot = Split.of_at_most(g.m, s.rows), panels(g, s, problem, target), way(problem, s)
     total = 0.0
     for rows, count in parts.kinds():
         for width, num in ((cut.width, cut.num_full), (cut.last_width, 1 if cut.rest else 0)):
-            total += count * num * tile.cost(rows, width // cut.lanes, steps, problem.acc, target)
+            total += count * num * tile.cost(rows, width // cut.lanes, dot.steps(g.k), dot, target)
     if needs_packing(g, s, problem, target):
         total += g.k * cut.padded * (0.5 if g.w[-1] == 1 else 1.5)
     if g.out[-1] != 1 and g.n > 1:
