@@ -76,7 +76,7 @@ class _Axis:
         """Index, inside and weight of every element that a read at ``at`` takes in."""
         if mode == "nearest":
             return [(*self.tap(make("Round", at)), None)]
-        at = self.settle(at)
+        at = self.settle(at) if mode == "linear" else at  # PyTorch brings inside what cubic reads, not where it stands
         base = make("Floor", at)
         rest = make("Sub", at, base)
         offsets = (0, 1) if mode == "linear" else (-1, 0, 1, 2)

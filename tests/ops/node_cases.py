@@ -54,9 +54,9 @@ def _is_newest(model: onnx.ModelProto) -> bool:
 
 
 def _case(case: Any, node: onnx.NodeProto, name: str, inputs: list[Any], outputs: list[Any]) -> Case:
-    given = dict(zip((item.name for item in case.model.graph.input), map(_array, inputs), strict=True))
+    given = dict(zip((item.name for item in case.model.graph.input), map(as_array, inputs), strict=True))
     given |= {item.name: onnx.numpy_helper.to_array(item) for item in case.model.graph.initializer}
-    wanted = dict(zip((item.name for item in case.model.graph.output), map(_array, outputs), strict=True))
+    wanted = dict(zip((item.name for item in case.model.graph.output), map(as_array, outputs), strict=True))
     attrs = {item.name: _attribute(item) for item in node.attribute}
     read = tuple(given[key] if key else None for key in node.input)
     return Case(
@@ -64,7 +64,7 @@ def _case(case: Any, node: onnx.NodeProto, name: str, inputs: list[Any], outputs
     )  # fmt: skip
 
 
-def _array(item: Any) -> Any:
+def as_array(item: Any) -> Any:
     """A tensor as an array; sequences and the like as they are."""
     if isinstance(item, onnx.TensorProto):
         return onnx.numpy_helper.to_array(item)
