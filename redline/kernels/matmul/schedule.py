@@ -16,6 +16,7 @@ MAX_VECTORS = 8
 CHUNKS_PER_THREAD = 4
 MIN_CHUNK_FLOPS = 400_000  # about 4 us of one core
 SCATTER_CYCLES = 1.5  # to store one element when rows of out are not contiguous
+PACKING_READS = 16  # reads of an element that packing it is worth
 MAX_TILES = 6
 FAR_AHEAD = 4096  # bytes; for panels that come from memory
 PAGE_BYTES = 4096  # rows this far apart compete for the same set of the first-level cache
@@ -136,8 +137,10 @@ def _cut(problem: Problem, s: Schedule, target: CpuTarget) -> Schedule:
     wanted = -(-_wanted_chunks(problem, target) // g.num_batches)
     pairs = [(r, min(num_panels, -(-wanted // r))) for r in range(1, min(row_tiles, wanted) + 1)]
     enough = [pair for pair in pairs if pair[0] * pair[1] >= wanted] or pairs[-1:]
-    row_chunks, panel_chunks = min(enough, key=lambda pair: (pair[1] - 1) * g.m + (pair[0] - 1) * g.n)
-    in_cache = -(-2 * g.m * g.k * problem.acc.size // target.l2_bytes)
+    packed = needs_packing(g, s, problem, target)  # by every chunk of rows anew
+    again = PACKING_READS * g.n if packed else g.n
+    row_chunks, panel_chunks = min(enough, key=lambda pair: (pair[1] - 1) * g.m + (pair[0] - 1) * again)
+    in_cache = 1 if packed else -(-2 * g.m * g.k * problem.acc.size // target.l2_bytes)
     return replace(s, row_chunks=min(row_tiles, max(row_chunks, in_cache)), panel_chunks=panel_chunks)
 
 
