@@ -11,12 +11,14 @@ from redline.base import dtypes
 from redline.base.dtypes import DType
 from redline.kernels import functions
 from redline.kernels.cexpr import c_type, literal
+from redline.kernels.ctext import block
 from redline.kernels.expr import Acc
 from redline.kernels.functions import extreme
 
 ARG_KINDS = ("argmax", "argmin", "argmax_last", "argmin_last")
 KINDS = ("sum", "prod", "max", "min", *ARG_KINDS)
 _FOLD = {"sum": "add", "prod": "mul", "max": "max", "min": "min"}
+_LANES = {"sum": "sum", "max": "max", "min": "min"}  # by kind: the helper that folds lanes of float
 _INFINITY_BITS = "0x7f800000u"
 
 
@@ -92,6 +94,15 @@ class Accumulator:
         if self.watches_nan:
             return [self._blind(mine[0], its[0]), self._watch(mine[1], its[1])]
         return [f"{mine[0]} = {self._folded(mine[0], its[0])};"]
+
+    def merge_lanes(self, lanes: int) -> list[str]:
+        """All lanes join lane 0."""
+        if self.dtype == dtypes.float32 and self.kind in _LANES and lanes % 16 == 0:
+            lines = [f"{self.name}[0] = rl_{_LANES[self.kind]}_lanes({self.name}, {lanes});"]
+            bits = self.variables[-1][0]
+            return lines + ([f"{bits}[0] = rl_large_lanes({bits}, {lanes});"] if self.watches_nan else [])
+        head = f"for (int64_t half = {lanes // 2}; half; half /= 2) for (int64_t l = 0; l < half; ++l)"
+        return block(head, self.merge("[l]", "[l + half]"))
 
     def result(self, lane: str = "") -> str:
         names = [name + lane for name, _, _ in self.variables]

@@ -27,7 +27,7 @@ def prelude(text: str) -> str:
     needed: set[str] = set()
     pending = [text]
     while pending:
-        names = set(re.findall(r"\brl_\w+", pending.pop())) & helpers.keys() - needed
+        names = set(re.findall(r"\b(?:rl|RL)_\w+", pending.pop())) & helpers.keys() - needed
         needed |= names
         pending += [helpers[name] for name in names]
     body = "".join(helper for name, helper in helpers.items() if name in needed)

@@ -185,8 +185,56 @@ static inline int64_t rl_ipow(int64_t a, int64_t b) {
   return (int64_t)rl_upow((uint64_t)a, (uint64_t)b);
 }
 
-// rl_transpose16: to[r * to_step + c] = from[c * from_step + r] for a tile of 16 x 16 elements of 4 bytes.
+// rl_row16: sixteen floats side by side, at any address.
 typedef float rl_row16 __attribute__((vector_size(64), aligned(4), may_alias));
+
+// rl_bits16: their bits, and the outcome of comparing them.
+typedef int32_t rl_bits16 __attribute__((vector_size(64), aligned(4), may_alias));
+
+// rl_add16: the sum of two rows.
+static inline rl_row16 rl_add16(rl_row16 a, rl_row16 b) { return a + b; }
+
+// rl_max16: the larger of each two, b where one is NaN.
+static inline rl_row16 rl_max16(rl_row16 a, rl_row16 b) {
+  rl_bits16 mine = a > b;
+  return (rl_row16)(((rl_bits16)a & mine) | ((rl_bits16)b & ~mine));
+}
+
+// rl_min16: the smaller of each two, b where one is NaN.
+static inline rl_row16 rl_min16(rl_row16 a, rl_row16 b) {
+  rl_bits16 mine = a < b;
+  return (rl_row16)(((rl_bits16)a & mine) | ((rl_bits16)b & ~mine));
+}
+
+// rl_large16: the larger of each two non-negative integers.
+static inline rl_bits16 rl_large16(rl_bits16 a, rl_bits16 b) {
+  rl_bits16 mine = a > b;
+  return (a & mine) | (b & ~mine);
+}
+
+// RL_FOLD16: folds the rows lanes[0 .. count) into one number.
+#define RL_FOLD16(row, fold) \
+  row v = *(const row *)lanes; \
+  for (int k = 16; k < count; k += 16) v = fold(v, *(const row *)(lanes + k)); \
+  v = fold(v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7)); \
+  v = fold(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3)); \
+  v = fold(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1)); \
+  v = fold(v, __builtin_shufflevector(v, v, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0)); \
+  return v[0];
+
+// rl_sum_lanes: the sum of count (a multiple of 16) floats.
+static inline float rl_sum_lanes(const float *lanes, int count) { RL_FOLD16(rl_row16, rl_add16) }
+
+// rl_max_lanes: the largest of them.
+static inline float rl_max_lanes(const float *lanes, int count) { RL_FOLD16(rl_row16, rl_max16) }
+
+// rl_min_lanes: the smallest of them.
+static inline float rl_min_lanes(const float *lanes, int count) { RL_FOLD16(rl_row16, rl_min16) }
+
+// rl_large_lanes: the largest of count integers below 2^31.
+static inline uint32_t rl_large_lanes(const uint32_t *lanes, int count) { RL_FOLD16(rl_bits16, rl_large16) }
+
+// rl_transpose16: to[r * to_step + c] = from[c * from_step + r] for a tile of 16 x 16 elements of 4 bytes.
 #define RL_EVEN(s, a, b) __builtin_shufflevector(a, b, \
   RL_LOW(s, 0), RL_LOW(s, 1), RL_LOW(s, 2), RL_LOW(s, 3), RL_LOW(s, 4), RL_LOW(s, 5), RL_LOW(s, 6), RL_LOW(s, 7), \
   RL_LOW(s, 8), RL_LOW(s, 9), RL_LOW(s, 10), RL_LOW(s, 11), RL_LOW(s, 12), RL_LOW(s, 13), RL_LOW(s, 14), RL_LOW(s, 15))

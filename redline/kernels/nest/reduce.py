@@ -88,9 +88,6 @@ class _Nest:
     def declare(self, lanes: int | None = None) -> list[str]:
         return [line for state in self.states for line in state.declare(lanes)]
 
-    def results(self, lane: str = "") -> list[str]:
-        return [state.result(lane) for state in self.states]
-
     def outer_reduced(self, inner: int | None) -> list[int]:
         """The other reduced axes, widest step in memory first."""
         return sorted((a for a in self.loops.reduced if a != inner), key=lambda a: _reach(self.loops, a))
@@ -110,7 +107,7 @@ def _small(nest: _Nest, num_chunks: int) -> Part:
     lines = nest.update()
     for axis in reversed(nest.outer_reduced(None)):
         lines = ["#pragma clang loop unroll(full)", *loop(f"i{axis}", 0, loops.extents[axis], lines)]
-    lines = [*nest.declare(), *lines, *nest.finish(nest.results())]
+    lines = [*nest.declare(), *lines, *nest.finish([state.result() for state in nest.states])]
     if order.vector is None:
         return once(lines)
     vector = loop(f"i{order.vector}", 0, loops.extents[order.vector], lines)
@@ -141,9 +138,9 @@ def _column_block(nest: _Nest, vector: int, width: int, count: int) -> list[str]
         head = [f"const int64_t i{vector} = b{vector} * {width} + l;"]
         return [VECTORIZE, *loop("l", 0, count, [*head, *body])]
 
-    axes = nest.outer_reduced(None)
-    lines = _walk(nest, axes, lanes(nest.update("[l]")), count, lanes=count)
-    return [*lines, *lanes(nest.finish(_totals(nest, "[l]")))]
+    walked = _walk(nest, nest.outer_reduced(None), lanes(nest.update("[l]")), count)
+    results = [_total(state, "[l]") if state in walked.doubled else state.result("[l]") for state in nest.states]
+    return [*walked.lines, *lanes(nest.finish(results))]
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -152,76 +149,91 @@ def _column_block(nest: _Nest, vector: int, width: int, count: int) -> list[str]
 def _rows(nest: _Nest, inner: int, num_chunks: int) -> Part:
     extent = nest.loops.extents[inner]
     lanes = min(LANES, 1 << max(0, extent.bit_length() - 1))
-    axes = nest.outer_reduced(inner)
-    step = [f"const int64_t i{inner} = r + l;", *nest.update("[l]")]
-    body = [f"for (int64_t r = begin_{inner}; r < end_{inner}; r += {lanes}) {{"]
-    body += [f"  {line}" for line in [VECTORIZE, *loop("l", 0, lanes, step)]] + ["}"]
-    whole = extent // lanes * lanes
-    if extent > whole:
-        rest = [VECTORIZE, *loop("l", 0, extent - whole, [f"const int64_t r = {whole};", *step])]
-        body += rest if whole <= STRETCH * lanes else block(f"if (end_{inner} == {whole})", rest)
-    lines = _walk(nest, axes, body, lanes, lanes=lanes, blocked=(inner, whole, lanes))
-    lines += _merge_lanes(nest, lanes)
-    lines += nest.finish(_totals(nest, "[0]"))
-    return walk(nest.outer_written(None), lines, num_chunks)
+    own = _RowLoop(inner, extent // lanes * lanes, lanes, extent)
+    walked = _walk(nest, nest.outer_reduced(inner), own.body(nest.update("[l]")), lanes, own)
+    lines = list(walked.lines)
+    for state in nest.states:
+        lines += _merge_totals(state, lanes) if state in walked.doubled else state.merge_lanes(lanes)
+    results = [_total(state, "[0]") if state in walked.doubled else state.result("[0]") for state in nest.states]
+    return walk(nest.outer_written(None), [*lines, *nest.finish(results)], num_chunks)
 
 
-def _merge_lanes(nest: _Nest, lanes: int) -> list[str]:
-    merged = [line for state in nest.states for line in _pairwise(state)]
-    head = f"for (int64_t half = {lanes // 2}; half; half /= 2) for (int64_t l = 0; l < half; ++l)"
-    return block(head, merged) if lanes > 1 else []
+@dataclass(frozen=True)
+class _RowLoop:
+    """The loop along the row, in steps of ``lanes`` up to ``whole``; the rest of the row up to ``extent`` goes last."""
 
+    axis: int
+    whole: int
+    lanes: int
+    extent: int
 
-def _pairwise(state: Accumulator) -> list[str]:
-    if state.needs_double:
-        return [f"total{state.slot}[l] {'+' if state.kind == 'sum' else '*'}= total{state.slot}[l + half];"]
-    return state.merge("[l]", "[l + half]")
+    @property
+    def steps(self) -> int:
+        return self.whole // self.lanes
+
+    @property
+    def is_long(self) -> bool:
+        return self.steps > STRETCH
+
+    def body(self, update: list[str]) -> list[str]:
+        """The row from ``low`` to ``high``."""
+        step = [f"const int64_t i{self.axis} = r + l;", *update]
+        vectors = [VECTORIZE, *loop("l", 0, self.lanes, step)]
+        lines = block(f"for (int64_t r = low; r < high; r += {self.lanes})", vectors)
+        if self.extent == self.whole:
+            return lines
+        rest = [VECTORIZE, *loop("l", 0, self.extent - self.whole, [f"const int64_t r = {self.whole};", *step])]
+        return lines + (block(f"if (high == {self.whole})", rest) if self.is_long else rest)
+
+    def around(self, body: list[str], flush: list[str]) -> list[str]:
+        """``body`` for the whole row: at once, or in stretches with ``flush`` after each."""
+        if not self.is_long:
+            return block("", [f"const int64_t low = 0, high = {self.whole};", *body])
+        stretch = STRETCH * self.lanes
+        high = f"const int64_t high = low + {stretch} < {self.whole} ? low + {stretch} : {self.whole};"
+        return block(f"for (int64_t low = 0; low < {self.whole}; low += {stretch})", [high, *body, *flush])
 
 
 # --- precision --------------------------------------------------------------------------------------------------------
 
 
-def _walk(
-    nest: _Nest, axes: Sequence[int], body: list[str], count: int, lanes: int, blocked: tuple[int, int, int] | None = None
-) -> list[str]:  # fmt: skip
-    """Loops over the reduced ``axes`` around ``body``, with float states moved to totals of type double now and then.
+@dataclass(frozen=True)
+class _Walked:
+    """The loops over the reduced axes, and the states whose value ends in a total of type double."""
 
-    ``blocked``: (axis, extent, step) of an innermost loop that ``body`` holds itself, from begin_<axis> to end_<axis>.
+    lines: list[str]
+    doubled: list[Accumulator]
+
+
+def _walk(nest: _Nest, axes: Sequence[int], body: list[str], lanes: int, own: _RowLoop | None = None) -> _Walked:
+    """Loops over the reduced ``axes`` around ``body`` (and its ``own`` loop), which updates a row of ``lanes`` states.
+
+    Float sums move to totals of type double after each stretch, if there is more than one.
     """
-    doubles = [state for state in nest.states if state.needs_double]
-    steps, inner, depth = (blocked[1] // blocked[2] if blocked else 1), list(body), len(axes)
-    if blocked:
-        inner = [*_stretches(blocked, _flush(doubles, lanes), inner)]
-    flushed = blocked is not None and steps > STRETCH
-    while depth and not flushed and steps * nest.loops.extents[axes[depth - 1]] <= STRETCH:
+    extents = nest.loops.extents
+    doubled = [state for state in nest.states if state.needs_double]
+    if (own.steps if own else 1) * prod(extents[axis] for axis in axes) <= STRETCH:
+        doubled = []
+    flush = [line for state in doubled for line in _flush(state, lanes)]
+    inner = own.around(body, flush) if own else list(body)
+    steps, depth = (own.steps if own else 1), len(axes)
+    flushed = not doubled or (own is not None and own.is_long)
+    while depth and (flushed or steps * extents[axes[depth - 1]] <= STRETCH):
         depth -= 1
-        steps *= nest.loops.extents[axes[depth]]
-        inner = loop(f"i{axes[depth]}", 0, nest.loops.extents[axes[depth]], inner)
-    if depth and not flushed and doubles:
-        axis = axes[depth - 1]
-        inner = _cut_axis(axis, nest.loops.extents[axis], max(1, STRETCH // steps), inner, _flush(doubles, lanes))
-        depth, flushed = depth - 1, True
-    for axis in reversed(axes[:depth]):
-        inner = loop(f"i{axis}", 0, nest.loops.extents[axis], inner)
-    totals = [line for state in doubles for line in _declare_total(state, lanes)]
-    return [*nest.declare(lanes), *totals, *inner, *_flush(doubles, lanes)]
+        steps *= extents[axes[depth]]
+        inner = loop(f"i{axes[depth]}", 0, extents[axes[depth]], inner)
+    if depth:
+        inner = _cut_axis(axes[depth - 1], extents[axes[depth - 1]], max(1, STRETCH // steps), inner, flush)
+    for axis in reversed(axes[: max(0, depth - 1)]):
+        inner = loop(f"i{axis}", 0, extents[axis], inner)
+    totals = [line for state in doubled for line in _declare_total(state, lanes)]
+    return _Walked([*nest.declare(lanes), *totals, *inner, *flush], doubled)
 
 
 def _cut_axis(axis: int, extent: int, stretch: int, body: list[str], flush: list[str]) -> list[str]:
     limit = f"s{axis} + {stretch} < {extent} ? s{axis} + {stretch} : {extent}"
     inner = [f"const int64_t end_{axis} = {limit};", *loop(f"i{axis}", f"s{axis}", f"end_{axis}", body), *flush]
     return block(f"for (int64_t s{axis} = 0; s{axis} < {extent}; s{axis} += {stretch})", inner)
-
-
-def _stretches(blocked: tuple[int, int, int], flush: list[str], body: list[str]) -> list[str]:
-    """The lanes' own loop, cut into stretches when it is long."""
-    axis, extent, step = blocked
-    if extent <= STRETCH * step:
-        return block("", [f"const int64_t begin_{axis} = 0, end_{axis} = {extent};", *body])
-    stretch = STRETCH * step
-    limit = f"begin_{axis} + {stretch} < {extent} ? begin_{axis} + {stretch} : {extent}"
-    inner = [f"const int64_t end_{axis} = {limit};", *body, *flush]
-    return block(f"for (int64_t begin_{axis} = 0; begin_{axis} < {extent}; begin_{axis} += {stretch})", inner)
 
 
 def _declare_total(state: Accumulator, lanes: int) -> list[str]:
@@ -232,15 +244,18 @@ def _declare_total(state: Accumulator, lanes: int) -> list[str]:
     ]
 
 
-def _flush(states: Sequence[Accumulator], lanes: int) -> list[str]:
-    lines = []
-    for state in states:
-        fold = "+" if state.kind == "sum" else "*"
-        name = state.name
-        move = f"total{state.slot}[l] {fold}= {name}[l]; {name}[l] = {state.identity};"
-        lines.append(f"for (int64_t l = 0; l < {lanes}; ++l) {{ {move} }}")
-    return lines
+def _sign(state: Accumulator) -> str:
+    return "+" if state.kind == "sum" else "*"
 
 
-def _totals(nest: _Nest, lane: str) -> list[str]:
-    return [f"((float)total{s.slot}{lane})" if s.needs_double else s.result(lane) for s in nest.states]
+def _flush(state: Accumulator, lanes: int) -> list[str]:
+    move = f"total{state.slot}[l] {_sign(state)}= {state.name}[l]; {state.name}[l] = {state.identity};"
+    return [f"for (int64_t l = 0; l < {lanes}; ++l) {{ {move} }}"]
+
+
+def _merge_totals(state: Accumulator, lanes: int) -> list[str]:
+    return [f"for (int64_t l = 1; l < {lanes}; ++l) total{state.slot}[0] {_sign(state)}= total{state.slot}[l];"]
+
+
+def _total(state: Accumulator, lane: str) -> str:
+    return f"((float)total{state.slot}{lane})"

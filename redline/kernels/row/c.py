@@ -78,10 +78,14 @@ class _AlongRow:
         return [f"{self.type} {name}[{self.lanes}] __attribute__((aligned(64)));", fill]
 
     def merge(self, name: str, fold: str, result: str) -> list[str]:
-        """The lanes ``name`` become one: ``fold`` is a text over a and b, ``result`` one over $."""
-        take = f"const {self.type} a = {name}[l], b = {name}[l + half]; {name}[l] = {fold};"
-        tree = f"for (int64_t half = {self.lanes // 2}; half; half /= 2) for (int64_t l = 0; l < half; ++l) {{ {take} }}"
-        return [tree, f"const {self.type} {name}_all = {result.replace('$', f'{name}[0]')};"]
+        """The lanes ``name`` become one: ``fold`` is "sum" or "max", ``result`` a text over $, what they fold to."""
+        one = f"rl_{fold}_lanes({name}, {self.lanes})"
+        lines: list[str] = []
+        if self.lanes % 16 or self.type != "float":
+            both = f"{name}[l] = {_FOLD[fold].format(f'{name}[l]', f'{name}[l + half]')};"
+            lines = [f"for (int64_t half = {self.lanes // 2}; half; half /= 2) for (int64_t l = 0; l < half; ++l) {both}"]
+            one = f"{name}[0]"
+        return [*lines, f"const {self.type} {name}_all = {result.replace('$', one)};"]
 
     def merged(self, name: str) -> str:
         return f"{name}_all"
@@ -159,13 +163,13 @@ class _AcrossRows(_AlongRow):
 def _softmax(row: _AlongRow) -> list[str]:
     # A NaN need not win the maximum: its own exponential makes the sum NaN.
     power = [f"const {row.type} p = {_shifted_power(row)};", f"{row.held} = p;", "sum[l] += p;"]
-    return [*_maximum(row), *row.begin("sum", "0"), *row.sweep(power), *row.merge("sum", "a + b", "1 / $"),
+    return [*_maximum(row), *row.begin("sum", "0"), *row.sweep(power), *row.merge("sum", "sum", "1 / $"),
             *row.store(f"{row.held} * {row.merged('sum')}")]  # fmt: skip
 
 
 def _log_softmax(row: _AlongRow) -> list[str]:
     power = [f"sum[l] += {_shifted_power(row)};"]
-    return [*_maximum(row), *row.begin("sum", "0"), *row.sweep(power), *row.merge("sum", "a + b", row.log("$")),
+    return [*_maximum(row), *row.begin("sum", "0"), *row.sweep(power), *row.merge("sum", "sum", row.log("$")),
             *row.store(f"{row.held} - {row.merged('top')} - {row.merged('sum')}")]  # fmt: skip
 
 
@@ -175,15 +179,15 @@ def _shifted_power(row: _AlongRow) -> str:
 
 def _maximum(row: _AlongRow) -> list[str]:
     take = [*row.load(), "top[l] = x > top[l] ? x : top[l];"]
-    return [*row.begin("top", "-__builtin_inff()"), *row.sweep(take), *row.merge("top", "b > a ? b : a", "$")]
+    return [*row.begin("top", "-__builtin_inff()"), *row.sweep(take), *row.merge("top", "max", "$")]
 
 
 def _layer_norm(row: _AlongRow) -> list[str]:
     n, epsilon = row.problem.length, cexpr.literal(row.problem.epsilon, row.problem.prologue.dtype)
     squares = [f"const {row.type} d = {row.held} - {row.merged('mean')};", "scale[l] += d * d;"]
     return [
-        *row.begin("mean", "0"), *row.sweep([*row.load(), "mean[l] += x;"]), *row.merge("mean", "a + b", f"$ / {n}"),
-        *row.begin("scale", "0"), *row.sweep(squares), *row.merge("scale", "a + b", f"1 / {row.root(f'$ / {n} + {epsilon}')}"),
+        *row.begin("mean", "0"), *row.sweep([*row.load(), "mean[l] += x;"]), *row.merge("mean", "sum", f"$ / {n}"),
+        *row.begin("scale", "0"), *row.sweep(squares), *row.merge("scale", "sum", f"1 / {row.root(f'$ / {n} + {epsilon}')}"),
         *row.store(f"({row.held} - {row.merged('mean')}) * {row.merged('scale')}"),
     ]  # fmt: skip
 
@@ -192,9 +196,10 @@ def _rms_norm(row: _AlongRow) -> list[str]:
     n, epsilon = row.problem.length, cexpr.literal(row.problem.epsilon, row.problem.prologue.dtype)
     return [
         *row.begin("scale", "0"), *row.sweep([*row.load(), "scale[l] += x * x;"]),
-        *row.merge("scale", "a + b", f"1 / {row.root(f'$ / {n} + {epsilon}')}"),
+        *row.merge("scale", "sum", f"1 / {row.root(f'$ / {n} + {epsilon}')}"),
         *row.store(f"{row.held} * {row.merged('scale')}"),
     ]  # fmt: skip
 
 
+_FOLD = {"sum": "{0} + {1}", "max": "{0} > {1} ? {0} : {1}"}
 _PASSES = {"softmax": _softmax, "log_softmax": _log_softmax, "layer_norm": _layer_norm, "rms_norm": _rms_norm}
