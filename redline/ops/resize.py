@@ -125,7 +125,7 @@ def _origins(op: Op, axis: _Axis) -> np.ndarray:
         span = (axis.end - axis.start) * last
         return axis.start * last + (np.full_like(x, span / 2) if length == 1 else x * span / (length - 1))
     if mode == "pytorch_half_pixel" and length == 1:
-        return np.full_like(x, -0.5)
+        return np.zeros_like(x)
     shift = axis.size / 2 * (1 - axis.output / length) if mode == "half_pixel_symmetric" else 0.0
     return shift + (x + 0.5) / axis.scale - 0.5
 

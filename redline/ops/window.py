@@ -64,7 +64,7 @@ def _kernel(op: Op, rank: int) -> StaticShape:
 def _numbers(op: Op, name: str, rank: int, default: int, low: int = 1) -> StaticShape:
     values = tuple(int(v) for v in op.attr(name) or (default,) * rank)
     if len(values) != rank or any(v < low for v in values):
-        raise ModelError(op.label, f"{name} {values} over {rank} spatial axes", f"allowed: {rank} numbers from {low}")
+        raise ModelError(op.label, f"{name} {values}", f"allowed: {rank} numbers from {low}")
     return values
 
 
