@@ -42,9 +42,7 @@ def _helpers() -> dict[str, str]:
     for block in text.split("\n\n"):
         name = re.match(r"// (\w+):", block)
         assert name, f"prelude.h: a block without a heading: {block[:60]!r}"
-        body = block.split("\n", 1)[1].rstrip()
-        guard = name[1].upper()
-        blocks[name[1]] = f"#ifndef {guard}\n#define {guard}\n{body}\n#endif\n"
+        blocks[name[1]] = block.split("\n", 1)[1].rstrip() + "\n"
     return blocks
 
 

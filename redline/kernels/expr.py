@@ -162,7 +162,7 @@ def loads(expr: Expr) -> list[Load]:
 def text(expr: Expr) -> str:
     """One line that identifies ``expr``: its distinct subexpressions in order, each naming its arguments by number."""
     number: dict[Expr, str] = {}
-    parts = []
+    parts: list[str] = []
     for node in walk(expr):
         if isinstance(node, Lit):
             number[node] = f"{node.value!r}:{node.dtype}"

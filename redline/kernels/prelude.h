@@ -234,21 +234,35 @@ static inline float rl_min_lanes(const float *lanes, int count) { RL_FOLD16(rl_r
 // rl_large_lanes: the largest of count integers below 2^31.
 static inline uint32_t rl_large_lanes(const uint32_t *lanes, int count) { RL_FOLD16(rl_bits16, rl_large16) }
 
-// rl_transpose16: to[r * to_step + c] = from[c * from_step + r] for a tile of 16 x 16 elements of 4 bytes.
+// RL_TRANSPOSE16: the function that sets to[r * to_step + c] = from[c * from_step + r] for a tile of 16 x 16 elements.
+#define RL_LOW(s, e) ((e) & (s) ? 16 + (e) - (s) : (e))
+#define RL_HIGH(s, e) ((e) & (s) ? 16 + (e) : (e) + (s))
 #define RL_EVEN(s, a, b) __builtin_shufflevector(a, b, \
   RL_LOW(s, 0), RL_LOW(s, 1), RL_LOW(s, 2), RL_LOW(s, 3), RL_LOW(s, 4), RL_LOW(s, 5), RL_LOW(s, 6), RL_LOW(s, 7), \
   RL_LOW(s, 8), RL_LOW(s, 9), RL_LOW(s, 10), RL_LOW(s, 11), RL_LOW(s, 12), RL_LOW(s, 13), RL_LOW(s, 14), RL_LOW(s, 15))
-#define RL_LOW(s, e) ((e) & (s) ? 16 + (e) - (s) : (e))
 #define RL_ODD(s, a, b) __builtin_shufflevector(a, b, \
   RL_HIGH(s, 0), RL_HIGH(s, 1), RL_HIGH(s, 2), RL_HIGH(s, 3), RL_HIGH(s, 4), RL_HIGH(s, 5), RL_HIGH(s, 6), RL_HIGH(s, 7), \
   RL_HIGH(s, 8), RL_HIGH(s, 9), RL_HIGH(s, 10), RL_HIGH(s, 11), RL_HIGH(s, 12), RL_HIGH(s, 13), RL_HIGH(s, 14), RL_HIGH(s, 15))
-#define RL_HIGH(s, e) ((e) & (s) ? 16 + (e) : (e) + (s))
-#define RL_STAGE(s) \
+#define RL_STAGE(row, s) \
   for (int k = 0; k < 16; ++k) if (!(k & (s))) { \
-    rl_row16 a = r[k], b = r[k + (s)]; r[k] = RL_EVEN(s, a, b); r[k + (s)] = RL_ODD(s, a, b); }
-static inline void rl_transpose16(void *to, int64_t to_step, const void *from, int64_t from_step) {
-  rl_row16 r[16];
-  for (int k = 0; k < 16; ++k) r[k] = *(const rl_row16 *)((const float *)from + k * from_step);
-  RL_STAGE(8) RL_STAGE(4) RL_STAGE(2) RL_STAGE(1)
-  for (int k = 0; k < 16; ++k) *(rl_row16 *)((float *)to + k * to_step) = r[k];
-}
+    row a = r[k], b = r[k + (s)]; r[k] = RL_EVEN(s, a, b); r[k + (s)] = RL_ODD(s, a, b); }
+#define RL_TRANSPOSE16(name, element) \
+  typedef element name##_row __attribute__((vector_size(16 * sizeof(element)), aligned(sizeof(element)), may_alias)); \
+  static inline void name(void *to, int64_t to_step, const void *from, int64_t from_step) { \
+    name##_row r[16]; \
+    for (int k = 0; k < 16; ++k) r[k] = *(const name##_row *)((const element *)from + k * from_step); \
+    RL_STAGE(name##_row, 8) RL_STAGE(name##_row, 4) RL_STAGE(name##_row, 2) RL_STAGE(name##_row, 1) \
+    for (int k = 0; k < 16; ++k) *(name##_row *)((element *)to + k * to_step) = r[k]; \
+  }
+
+// rl_transpose16_1: elements of one byte.
+RL_TRANSPOSE16(rl_transpose16_1, int8_t)
+
+// rl_transpose16_2: elements of two bytes.
+RL_TRANSPOSE16(rl_transpose16_2, int16_t)
+
+// rl_transpose16_4: elements of four bytes.
+RL_TRANSPOSE16(rl_transpose16_4, float)
+
+// rl_transpose16_8: elements of eight bytes.
+RL_TRANSPOSE16(rl_transpose16_8, double)

@@ -178,7 +178,7 @@ class _Kernel:
         if query.dtype != float32 or along != 1 or kind.valid % 16 or kind.valid < kind.lanes:
             return [*lines, plain.format(0)]
         whole = self.depth // 16 * 16
-        fast = f"rl_transpose16(turned + d * {kind.lanes} + l, {kind.lanes}, q + l * {step} + d, {step});"
+        fast = f"rl_transpose16_4(turned + d * {kind.lanes} + l, {kind.lanes}, q + l * {step} + d, {step});"
         lines += [f"for (int64_t d = 0; d < {whole}; d += 16) for (int64_t l = 0; l < {kind.lanes}; l += 16) {fast}"]
         return lines + ([plain.format(whole)] if whole < self.depth else [])
 

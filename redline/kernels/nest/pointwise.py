@@ -12,6 +12,7 @@ from redline.kernels.nest.order import Order, Transposition, order_of, transposi
 from redline.kernels.nest.problem import Problem
 from redline.kernels.parts import Part, once, walk
 
+TILE = 16  # rows and columns of a transposed tile
 GRANULE = 64  # elements by which a one-dimensional range is cut
 VECTORIZE = "#pragma clang loop vectorize(assume_safety)"
 
@@ -69,45 +70,42 @@ def _transposing(problem: Problem, loops: Loops, order: Order, crossing: Transpo
     """Blocks of ``across`` by the vector axis; loads that run along ``across`` come through transposed tiles."""
     across, vector = crossing.across, order.vector
     assert vector is not None
-    edge = max(16, 64 // max(load.dtype.size for load, _ in crossing.loads))
-    ends = [(axis, loops.extents[axis], f"n{axis}") for axis in (across, vector)]
-    lines = [f"const int64_t n{a} = {e} - b{a} * {edge} < {edge} ? {e} - b{a} * {edge} : {edge};" for a, e, _ in ends]
+    ends = [(axis, loops.extents[axis]) for axis in (across, vector)]
+    lines = [f"const int64_t n{a} = {e} - b{a} * {TILE} < {TILE} ? {e} - b{a} * {TILE} : {TILE};" for a, e in ends]
     for number, (load, form) in enumerate(crossing.loads):
-        lines += _fill_tile(problem, load, form, number, across, vector, edge)
-    whole = _tile_loops(problem, loops, crossing, across, vector, edge, str(edge), str(edge))
-    if any(extent % edge for _, extent, _ in ends):
-        rest = _tile_loops(problem, loops, crossing, across, vector, edge, f"n{across}", f"n{vector}")
-        full = f"n{across} == {edge} && n{vector} == {edge}"
+        lines += _fill_tile(problem, load, form, number, across, vector)
+    whole = _tile_loops(problem, loops, crossing, across, vector, str(TILE), str(TILE))
+    if any(extent % TILE for _, extent in ends):
+        rest = _tile_loops(problem, loops, crossing, across, vector, f"n{across}", f"n{vector}")
+        full = f"n{across} == {TILE} && n{vector} == {TILE}"
         lines += [*block(f"if ({full})", whole), *block("else", rest)]
     else:
         lines += whole
     outer = [(f"i{axis}", loops.extents[axis]) for axis in order.outer if axis != across]
-    blocks = [(f"b{axis}", -(-loops.extents[axis] // edge)) for axis in (across, vector)]
+    blocks = [(f"b{axis}", -(-loops.extents[axis] // TILE)) for axis in (across, vector)]
     return walk([*outer, *blocks], lines, num_chunks)
 
 
 def _tile_loops(
-    problem: Problem, loops: Loops, crossing: Transposition, across: int, vector: int, edge: int, rows: str, columns: str
+    problem: Problem, loops: Loops, crossing: Transposition, across: int, vector: int, rows: str, columns: str
 ) -> list[str]:  # fmt: skip
-    tiles = [(load, f"tile{n}[r{across} * {edge} + r{vector}]") for n, (load, _) in enumerate(crossing.loads)]
-    inner = [f"const int64_t i{vector} = b{vector} * {edge} + r{vector};", *element(problem, loops, tiles)]
-    row = [f"const int64_t i{across} = b{across} * {edge} + r{across};", VECTORIZE, *loop(f"r{vector}", 0, columns, inner)]
+    tiles = [(load, f"tile{n}[r{across} * {TILE} + r{vector}]") for n, (load, _) in enumerate(crossing.loads)]
+    inner = [f"const int64_t i{vector} = b{vector} * {TILE} + r{vector};", *element(problem, loops, tiles)]
+    row = [f"const int64_t i{across} = b{across} * {TILE} + r{across};", VECTORIZE, *loop(f"r{vector}", 0, columns, inner)]
     return loop(f"r{across}", 0, rows, row)
 
 
 def _fill_tile(
-    problem: Problem, load: Load, form: Affine, number: int, across: int, vector: int, edge: int
+    problem: Problem, load: Load, form: Affine, number: int, across: int, vector: int
 ) -> list[str]:  # fmt: skip
-    names = {across: f"b{across} * {edge}", vector: f"b{vector} * {edge}"}
+    names = {across: f"b{across} * {TILE}", vector: f"b{vector} * {TILE}"}
     base = cexpr.affine_text(form, [names.get(axis, f"i{axis}") for axis in range(max(a for a, _ in form.coefficients) + 1)])
     step, dtype = form.of(vector), load.dtype
-    copy = f"tile{number}[r * {edge} + c] = from{number}[r + c * {step}];"
+    copy = f"tile{number}[r * {TILE} + c] = from{number}[r + c * {step}];"
     walk = [f"for (int64_t c = 0; c < n{vector}; ++c) for (int64_t r = 0; r < n{across}; ++r) {copy}"]
     lines = [
-        f"{dtype.c} tile{number}[{edge * edge}] __attribute__((aligned(64)));",
+        f"{dtype.c} tile{number}[{TILE * TILE}] __attribute__((aligned(64)));",
         f"const {dtype.c} *from{number} = arg{load.operand} + {base};",
     ]
-    if dtype.size == 4:
-        fast = f"rl_transpose16(tile{number}, {edge}, from{number}, {step});"
-        return [*lines, *block(f"if (n{across} == {edge} && n{vector} == {edge})", [fast]), *block("else", walk)]
-    return lines + walk
+    fast = f"rl_transpose16_{dtype.size}(tile{number}, {TILE}, from{number}, {step});"
+    return [*lines, *block(f"if (n{across} == {TILE} && n{vector} == {TILE})", [fast]), *block("else", walk)]
