@@ -144,19 +144,27 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
 
 
 def _winograds(g: Geometry, problem: Problem, target: CpuTarget) -> Iterator[Winograd]:
-    """Wide and narrow tiles; threads share the blocks, or the filters, so that each weight is read by one of them only."""
+    """Wide and narrow tiles; the threads share the blocks or, first where weights come from memory, the filters."""
     lanes = tile.lanes(problem.acc, target)
     for outputs, width in ((4, 4), (4, 2), (2, 4)):
         vectors = min(width, -(-g.filters // lanes))
-        num_panels, num_blocks = g.panels(vectors, problem, target).count, _num_blocks(g, outputs)
-        block_bytes = (outputs + 2) ** 2 * (g.channels + vectors * lanes) * problem.acc.size
-        fitting = max(1, int(target.l2_bytes * MAX_SCRATCH_SHARE) // block_bytes)
-        for parts in sorted({1, min(target.num_threads, num_panels)}):
+        most_parts = min(target.num_threads, g.panels(vectors, problem, target).count)
+        weight_bytes = (outputs + 2) ** 2 * g.channels * g.filters * problem.acc.size
+        for parts in sorted({1, most_parts}, reverse=weight_bytes > target.l2_bytes * 4):
             sharing = target.num_threads if parts == 1 else 1
-            chunks = -(-num_blocks // fitting)
-            chunks = min(num_blocks, -(-chunks // sharing) * sharing)
-            rows = Split.of_at_most(-(-num_blocks // chunks), tile.tallest(vectors, target)).size
+            chunks = _block_chunks(g, problem, target, outputs, sharing)
+            if parts > 1 and chunks > 1:
+                continue
+            rows = Split.of_at_most(-(-_num_blocks(g, outputs) // chunks), tile.tallest(vectors, target)).size
             yield Winograd(outputs, rows, vectors, chunks, parts)
+
+
+def _block_chunks(g: Geometry, problem: Problem, target: CpuTarget, outputs: int, sharing: int) -> int:
+    """Chunks whose transformed patches stay in the second-level cache, a multiple of the threads that share them."""
+    num_blocks, block_bytes = _num_blocks(g, outputs), (outputs + 2) ** 2 * g.channels * problem.acc.size
+    share = MAX_SCRATCH_SHARE if sharing > 1 or num_blocks * block_bytes > target.l2_bytes else 1
+    chunks = -(-num_blocks * block_bytes // int(target.l2_bytes * share))
+    return min(num_blocks, -(-chunks // sharing) * sharing)
 
 
 def _tiles(g: Geometry, problem: Problem, target: CpuTarget) -> Iterator[Direct]:
