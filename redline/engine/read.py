@@ -30,7 +30,7 @@ class EngineFile:
     """An open engine file, mapped shared and read-only; processes that open the same file hold one copy of it."""
 
     def __init__(self, path: str, mapping: mmap.mmap, header: Header, start: int) -> None:
-        self.path, self.header, self._mapping = path, header, mapping
+        self.path, self.header = path, header
         self._bytes = np.frombuffer(mapping, np.uint8)
         self._places = {blob.name: (blob, start + blob.offset) for blob in header.blobs}
 
@@ -51,9 +51,8 @@ class EngineFile:
                     raise EngineError(self.path, f"it is damaged: block {index} of {name!r} is not what was written", "", AGAIN)
 
     def close(self) -> None:
-        """Unmaps the file, once no view of a blob is alive any more; a second call does nothing."""
-        del self._bytes
-        self._mapping.close()
+        """Gives the file up; it is unmapped when the last view of a blob is gone."""
+        self._bytes, self._places = np.empty(0, np.uint8), {}
 
 
 def open_engine(path: str | os.PathLike[str], verify: str = "full") -> EngineFile:

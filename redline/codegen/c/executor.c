@@ -114,11 +114,11 @@ static void walk_in_default_float_mode(void *data, int32_t thread) {
     __builtin_ia32_ldmxcsr(mode);
 }
 
-/* The threads that can help: no more than asked, made, allowed to run by the affinity mask, or busy with the widest step. */
+/* The threads that can help: no more than asked for, in the pool, of use to the plan, and allowed by the affinity mask. */
 static int32_t useful_threads(const rl_pool *pool, const rl_call *call) {
     int32_t n = call->num_threads < call->capacity ? call->num_threads : call->capacity;
     if (n > pool->num_threads) n = pool->num_threads;
-    if ((uint32_t)n > rl_plan_table.max_chunks) n = (int32_t)rl_plan_table.max_chunks;
+    if (n > rl_plan_table.max_threads) n = rl_plan_table.max_threads;
     cpu_set_t allowed;
     if (n > 1 && sched_getaffinity(0, sizeof allowed, &allowed) == 0 && CPU_COUNT(&allowed) < n) n = CPU_COUNT(&allowed);
     return n < 1 ? 1 : n;

@@ -71,8 +71,7 @@ typedef struct {
 typedef struct {
     const rl_step *steps;
     const rl_ref *refs;
-    int32_t num_steps, max_refs;
-    uint32_t max_chunks;
+    int32_t num_steps, max_refs, max_threads; /* max_threads: the most that are worth waking */
     int64_t arena_bytes, scratch_bytes;
 } rl_plan;
 

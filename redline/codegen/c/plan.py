@@ -41,11 +41,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps of an engine. ``arena_bytes`` holds the temporary tensors, ``scratch_bytes`` is for each thread."""
+    """The steps of an engine. ``arena_bytes`` holds the temporary tensors, ``scratch_bytes`` is for each thread.
+
+    ``max_threads``: how many threads are worth waking (a wake-up takes some microseconds); 0: all that find a chunk.
+    """
 
     steps: tuple[Step, ...]
     arena_bytes: int
     scratch_bytes: int = 0
+    max_threads: int = 0
 
 
 def render(plan: Plan) -> str:
@@ -69,8 +73,9 @@ def _lines(plan: Plan) -> Iterator[str]:
         first_ref += len(step.refs)
         first_chunk += step.num_chunks
     yield "};" if plan.steps else "    {0}};"
-    max_chunks = max((step.num_chunks for step in plan.steps), default=0)
+    widest = max((step.num_chunks for step in plan.steps), default=1)
+    max_threads = min(plan.max_threads or widest, widest)
     max_refs = max((len(step.refs) for step in plan.steps), default=0)
     yield "HIDDEN const rl_plan rl_plan_table = {"
-    yield f"    steps, refs, {len(plan.steps)}, {max_refs}, {max_chunks}, {plan.arena_bytes}, {plan.scratch_bytes}"
+    yield f"    steps, refs, {len(plan.steps)}, {max_refs}, {max_threads}, {plan.arena_bytes}, {plan.scratch_bytes}"
     yield "};"

@@ -26,7 +26,7 @@ COMPILE = (
     "-fno-asynchronous-unwind-tables", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
     "-Werror=implicit-function-declaration",
 )  # fmt: skip
-LINK = ("-shared", "-s", "-Wl,--build-id=none", "-Wl,-soname,redline-engine", "-Wl,-z,noexecstack")
+LINK = ("-shared", "-s", "-Wl,--build-id=none", "-Wl,-soname,redline-engine", "-Wl,-z,noexecstack", "-Wl,-z,defs")
 
 
 @dataclass(frozen=True)
