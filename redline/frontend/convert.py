@@ -122,7 +122,8 @@ class Converter:
     def _operator(self, call: Call, node: onnx.NodeProto, frame: Frame, label: str) -> Sequence[Value | None]:
         _refuse_subgraphs(call.attrs, label)
         site = Site(label)
-        settled = upgrade(call, site)
+        with site.guard(call):
+            settled = upgrade(call, site)
         if isinstance(settled, tuple):
             return settled
         if settled.op in ops.known():

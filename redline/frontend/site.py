@@ -4,7 +4,8 @@ A node whose inputs are all constants becomes a constant at once, and so does th
 known: the shapes, axes and sizes that operators need at build time are often computed in the model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,13 +48,19 @@ class Site:
 
     def apply(self, call: Call) -> tuple[Value, ...]:
         """The outputs of ``call``, typed, folded where they can be. Raises ModelError where the inputs do not fit."""
-        try:
+        with self.guard(call):
             node = ops.make_node(
                 call.op, call.inputs, call.attrs, num_outputs=call.num_outputs, name=self.label, origin=(self.label,)
             )
             if len(node.types) < call.num_outputs:
                 raise ModelError(self.label, f"{call.op} with {call.num_outputs} outputs", f"it has {len(node.types)}")
             return self._folded(node) or node.outputs()
+
+    @contextmanager
+    def guard(self, call: Call) -> Iterator[None]:
+        """What the rules of ``call`` raise over a model that contradicts itself, as a ModelError that says where."""
+        try:
+            yield
         except RedlineError as error:
             raise self._placed(error, call) from error
         except _MALFORMED as error:

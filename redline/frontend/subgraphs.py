@@ -74,8 +74,10 @@ def _known(value: Lost, site: Site, what: str) -> int | None:
     """The number that ``value`` is known to be; None when it is absent."""
     if value is None:
         return None
-    if value.array is None or value.array.size != 1:
+    if value.array is None:
         raise UnsupportedError(site.label, f"the {what} of the loop is computed at run time", "it must be known", _FIX)
+    if value.array.size != 1 or value.array.dtype.kind not in "iub":
+        raise ModelError(site.label, f"the {what} of the loop is {value.type}", "allowed: one integer or boolean")
     return int(value.array.reshape(()))
 
 

@@ -11,7 +11,7 @@ from redline.base import dtypes
 from redline.base.errors import ModelError, UnsupportedError
 from redline.ir import Graph, TensorType, constant, input_node
 from redline.ops import make
-from redline.ops.attention import as_products
+from redline.ops.attention_parts import as_products
 from redline.ops.registry import view
 from redline.passes import decompose
 from tests.frontend.models import agree, model, tensor
