@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 VECTORIZE = "#pragma clang loop vectorize(assume_safety) unroll(disable)"
+VECTORIZE_LONG = "#pragma clang loop vectorize(assume_safety)"
+SHORT_LOOP = 64
 
 
 def block(head: str, body: Sequence[str]) -> list[str]:
@@ -13,6 +15,16 @@ def block(head: str, body: Sequence[str]) -> list[str]:
 def loop(variable: str, begin: str | int, end: str | int, body: Sequence[str]) -> list[str]:
     """A counting loop."""
     return block(f"for (int64_t {variable} = {begin}; {variable} < {end}; ++{variable})", body)
+
+
+def vectorized(variable: str, begin: str | int, end: str | int, body: Sequence[str]) -> list[str]:
+    """A counting loop whose iterations are independent, in vectors.
+
+    The compiler would unroll a short loop into scalars before it thinks of vectors, so that is forbidden; a longer one may
+    be unrolled afterwards.
+    """
+    short = isinstance(begin, int) and isinstance(end, int) and end - begin < SHORT_LOOP
+    return [VECTORIZE if short else VECTORIZE_LONG, *loop(variable, begin, end, body)]
 
 
 def vector_loop(end: int, lanes: int, body: Sequence[str]) -> list[str]:

@@ -16,12 +16,10 @@ from redline.base.shapes import size
 from redline.kernels import cexpr, dot, tile
 from redline.kernels.attention.problem import Problem
 from redline.kernels.attention.schedule import VALUE_VECTORS, Schedule, query_blocks
-from redline.kernels.ctext import block, loop, offset
+from redline.kernels.ctext import VECTORIZE_LONG, block, loop, offset, vectorized
 from redline.kernels.parts import Part, coordinates, kernel, once
 from redline.kernels.problem import CpuTarget, KernelCode, Operand
 from redline.kernels.tile import Loop, Panels, Split
-
-VECTORIZE = "#pragma clang loop vectorize(assume_safety)"
 
 
 def render(problem: Problem, schedule: Schedule, target: CpuTarget) -> KernelCode:
@@ -219,7 +217,7 @@ class _Kernel:
             value = f"(j <= i + {self.problem.causal} ? {value} : -__builtin_inff())"
         score = ["const int64_t i = q0 + l;", *statements, f"const {self.type} s = {value};"]
         score += [f"scores[r * {lanes} + l] = s;", "next[l] = s > next[l] ? s : next[l];"]
-        valid = [VECTORIZE, *loop("l", 0, kind.valid, score)]
+        valid = [VECTORIZE_LONG, *loop("l", 0, kind.valid, score)]
         power = [f"const {self.type} p = {self._exp(f'scores[r * {lanes} + l] - next[l]')};"]
         power += [f"scores[r * {lanes} + l] = p;", "sum[l] += p;"]
         move = f"const {self.type} was = top[l]; top[l] = next[l]; next[l] = next[l] == -__builtin_inff() ? 0 : next[l];"
@@ -227,8 +225,8 @@ class _Kernel:
         return [
             _each_lane(lanes, "next[l] = top[l];"),
             *block("for (int64_t r = 0; r < k1 - k0; ++r)", ["const int64_t j = k0 + r;", *valid]),
-            VECTORIZE, _each_lane(lanes, move),
-            *block("for (int64_t r = 0; r < k1 - k0; ++r)", [VECTORIZE, *loop("l", 0, lanes, power)]),
+            VECTORIZE_LONG, _each_lane(lanes, move),
+            *block("for (int64_t r = 0; r < k1 - k0; ++r)", [VECTORIZE_LONG, *loop("l", 0, lanes, power)]),
         ]  # fmt: skip
 
     def _exp(self, text: str) -> str:
@@ -240,7 +238,7 @@ class _Kernel:
         value = cexpr.cast_text(f"held[l * {self.panels.padded} + d] * share", self.acc, out.dtype)
         value = f"({value})" if out.dtype == self.acc else value
         store = cexpr.store(out, "out0", f"{at} + d * {out.strides[3]}", value)
-        inner = [f"const {self.type} share = 1 / sum[l];", VECTORIZE, *loop("d", 0, self.width, [store])]
+        inner = [f"const {self.type} share = 1 / sum[l];", *vectorized("d", 0, self.width, [store])]
         return loop("l", 0, kind.valid, inner)
 
     # --- steps --------------------------------------------------------------------------------------------------------
@@ -283,8 +281,8 @@ class _Kernel:
         copy_value = f"values[j * {self.panels.padded} + d] = {element};"
         lines = [
             f"const {key.dtype.c} *k = arg1 + {_base(key, ['b', 'g'], 2)}, *v = arg2 + {_base(value, ['b', 'g'], 2)};",
-            *loop("j", 0, self.num_keys, [VECTORIZE, *loop("d", 0, self.depth, [copy_key])]),
-            *loop("j", 0, self.num_keys, [VECTORIZE, *loop("d", 0, self.width, [copy_value])]),
+            *loop("j", 0, self.num_keys, vectorized("d", 0, self.depth, [copy_key])),
+            *loop("j", 0, self.num_keys, vectorized("d", 0, self.width, [copy_value])),
         ]
         if self.panels.padded > self.width:
             clear = f"values[j * {self.panels.padded} + d] = 0;"

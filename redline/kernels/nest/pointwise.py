@@ -5,7 +5,7 @@ from math import prod
 
 from redline.kernels import cexpr
 from redline.kernels.bounds import Affine
-from redline.kernels.ctext import block, loop
+from redline.kernels.ctext import block, loop, vectorized
 from redline.kernels.expr import Load
 from redline.kernels.nest.domain import Loops
 from redline.kernels.nest.order import Order, Transposition, order_of, transposition
@@ -14,7 +14,6 @@ from redline.kernels.parts import Part, once, walk
 
 TILE = 16  # rows and columns of a transposed tile
 GRANULE = 64  # elements by which a one-dimensional range is cut
-VECTORIZE = "#pragma clang loop vectorize(assume_safety)"
 
 
 def part(problem: Problem, loops: Loops, num_chunks: int) -> Part:
@@ -31,7 +30,7 @@ def part(problem: Problem, loops: Loops, num_chunks: int) -> Part:
     outer = list(order.outer)
     if prod(loops.extents[a] for a in outer) < num_chunks or not outer:
         return _cut_vectors(loops, order, inner)
-    body = [VECTORIZE, *loop(f"i{order.vector}", 0, extent, inner)]
+    body = vectorized(f"i{order.vector}", 0, extent, inner)
     return walk([(f"i{axis}", loops.extents[axis]) for axis in outer], body, num_chunks)
 
 
@@ -40,7 +39,7 @@ def _cut_vectors(loops: Loops, order: Order, inner: list[str]) -> Part:
     axis = order.vector
     assert axis is not None
     extent = loops.extents[axis]
-    body = [VECTORIZE, *loop(f"i{axis}", f"begin * {GRANULE}", "last", inner)]
+    body = vectorized(f"i{axis}", f"begin * {GRANULE}", "last", inner)
     for outer in reversed(order.outer):
         body = loop(f"i{outer}", 0, loops.extents[outer], body)
     end = f"const int64_t last = end * {GRANULE} < {extent} ? end * {GRANULE} : {extent};"
@@ -74,7 +73,7 @@ def _transposing(problem: Problem, loops: Loops, order: Order, crossing: Transpo
     lines = [f"const int64_t n{a} = {e} - b{a} * {TILE} < {TILE} ? {e} - b{a} * {TILE} : {TILE};" for a, e in ends]
     for number, (load, form) in enumerate(crossing.loads):
         lines += _fill_tile(problem, load, form, number, across, vector)
-    whole = _tile_loops(problem, loops, crossing, across, vector, str(TILE), str(TILE))
+    whole = _tile_loops(problem, loops, crossing, across, vector, TILE, TILE)
     if any(extent % TILE for _, extent in ends):
         rest = _tile_loops(problem, loops, crossing, across, vector, f"n{across}", f"n{vector}")
         full = f"n{across} == {TILE} && n{vector} == {TILE}"
@@ -87,11 +86,11 @@ def _transposing(problem: Problem, loops: Loops, order: Order, crossing: Transpo
 
 
 def _tile_loops(
-    problem: Problem, loops: Loops, crossing: Transposition, across: int, vector: int, rows: str, columns: str
+    problem: Problem, loops: Loops, crossing: Transposition, across: int, vector: int, rows: str | int, columns: str | int
 ) -> list[str]:  # fmt: skip
     tiles = [(load, f"tile{n}[r{across} * {TILE} + r{vector}]") for n, (load, _) in enumerate(crossing.loads)]
     inner = [f"const int64_t i{vector} = b{vector} * {TILE} + r{vector};", *element(problem, loops, tiles)]
-    row = [f"const int64_t i{across} = b{across} * {TILE} + r{across};", VECTORIZE, *loop(f"r{vector}", 0, columns, inner)]
+    row = [f"const int64_t i{across} = b{across} * {TILE} + r{across};", *vectorized(f"r{vector}", 0, columns, inner)]
     return loop(f"r{across}", 0, rows, row)
 
 

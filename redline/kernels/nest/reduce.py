@@ -15,10 +15,9 @@ from math import prod
 from redline.kernels import cexpr, functions
 from redline.kernels.accumulator import Accumulator
 from redline.kernels.cexpr import affine_text
-from redline.kernels.ctext import block, loop
+from redline.kernels.ctext import VECTORIZE_LONG, block, loop, vectorized
 from redline.kernels.nest.domain import Loops, load_forms
 from redline.kernels.nest.order import SHORT, order_of, vector_axis
-from redline.kernels.nest.pointwise import VECTORIZE
 from redline.kernels.nest.problem import Problem
 from redline.kernels.parts import Axis, Part, once, walk
 
@@ -110,11 +109,11 @@ def _small(nest: _Nest, num_chunks: int) -> Part:
     lines = [*nest.declare(), *lines, *nest.finish([state.result() for state in nest.states])]
     if order.vector is None:
         return once(lines)
-    vector = loop(f"i{order.vector}", 0, loops.extents[order.vector], lines)
+    vector = vectorized(f"i{order.vector}", 0, loops.extents[order.vector], lines)
     outer = nest.outer_written(order.vector)
     if outer:
-        return walk(outer, [VECTORIZE, *vector], num_chunks)
-    return Part(loops.extents[order.vector], [VECTORIZE, *loop(f"i{order.vector}", "begin", "end", lines)])
+        return walk(outer, vector, num_chunks)
+    return Part(loops.extents[order.vector], vectorized(f"i{order.vector}", "begin", "end", lines))
 
 
 # --- columns ----------------------------------------------------------------------------------------------------------
@@ -136,7 +135,7 @@ def _column_block(nest: _Nest, vector: int, width: int, count: int) -> list[str]
 
     def lanes(body: list[str]) -> list[str]:
         head = [f"const int64_t i{vector} = b{vector} * {width} + l;"]
-        return [VECTORIZE, *loop("l", 0, count, [*head, *body])]
+        return vectorized("l", 0, count, [*head, *body])
 
     walked = _walk(nest, nest.outer_reduced(None), lanes(nest.update("[l]")), count)
     results = [_total(state, "[l]") if state in walked.doubled else state.result("[l]") for state in nest.states]
@@ -178,11 +177,11 @@ class _RowLoop:
     def body(self, update: list[str]) -> list[str]:
         """The row from ``low`` to ``high``."""
         step = [f"const int64_t i{self.axis} = r + l;", *update]
-        vectors = [VECTORIZE, *loop("l", 0, self.lanes, step)]
+        vectors = [VECTORIZE_LONG, *loop("l", 0, self.lanes, step)]
         lines = block(f"for (int64_t r = low; r < high; r += {self.lanes})", vectors)
         if self.extent == self.whole:
             return lines
-        rest = [VECTORIZE, *loop("l", 0, self.extent - self.whole, [f"const int64_t r = {self.whole};", *step])]
+        rest = [VECTORIZE_LONG, *loop("l", 0, self.extent - self.whole, [f"const int64_t r = {self.whole};", *step])]
         return lines + (block(f"if (high == {self.whole})", rest) if self.is_long else rest)
 
     def around(self, body: list[str], flush: list[str]) -> list[str]:

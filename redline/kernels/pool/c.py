@@ -11,7 +11,7 @@ from redline.base.shapes import size
 from redline.kernels import cexpr
 from redline.kernels.accumulator import Accumulator
 from redline.kernels.cexpr import c_type
-from redline.kernels.ctext import VECTORIZE, block, loop, offset
+from redline.kernels.ctext import VECTORIZE, block, loop, offset, vectorized
 from redline.kernels.parts import kernel, once, walk
 from redline.kernels.pool.problem import Problem, Schedule, Window
 from redline.kernels.problem import CpuTarget, KernelCode
@@ -88,7 +88,7 @@ def _written_out(problem: Problem) -> list[str]:
     for taps in product(*(range(window.kernel) for window in problem.windows)):
         places = "".join(f" + place{axis}_{k}" for axis, k in enumerate(taps, start=1))
         lines += ["{", f"const {c_type(problem.acc)} v = {_element(problem, base + places)};", *state.add("v", "0"), "}"]
-    return [VECTORIZE, *loop("c", 0, problem.out.shape[-1], [*lines, *_finish(problem, state.result())])]
+    return vectorized("c", 0, problem.out.shape[-1], [*lines, *_finish(problem, state.result())])
 
 
 # --- taps in loops ----------------------------------------------------------------------------------------------------

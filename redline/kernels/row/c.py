@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from redline.base.dtypes import float64
 from redline.base.shapes import size
 from redline.kernels import bounds, cexpr
-from redline.kernels.ctext import block, loop
+from redline.kernels.ctext import VECTORIZE_LONG, block, loop, vectorized
 from redline.kernels.expr import coordinates, loads
 from redline.kernels.parts import Axis, kernel, once, walk
 from redline.kernels.prepare import linear_index, prepare
 from redline.kernels.problem import CpuTarget, KernelCode
 from redline.kernels.row.problem import Problem, Schedule
 
-VECTORIZE = "#pragma clang loop vectorize(assume_safety)"
 LANES = 64
 
 
@@ -68,10 +67,10 @@ class _AlongRow:
 
     def sweep(self, element: Sequence[str]) -> list[str]:
         whole = self.problem.length // self.lanes * self.lanes
-        inner = [VECTORIZE, *loop("l", 0, self.lanes, ["const int64_t j = j0 + l;", *element])]
+        inner = [VECTORIZE_LONG, *loop("l", 0, self.lanes, ["const int64_t j = j0 + l;", *element])]
         lines = block(f"for (int64_t j0 = 0; j0 < {whole}; j0 += {self.lanes})", inner)
         rest = self.problem.length - whole
-        return lines + ([VECTORIZE, *loop("l", 0, rest, [f"const int64_t j = {whole} + l;", *element])] if rest else [])
+        return lines + ([VECTORIZE_LONG, *loop("l", 0, rest, [f"const int64_t j = {whole} + l;", *element])] if rest else [])
 
     def begin(self, name: str, value: str) -> list[str]:
         fill = f"for (int64_t l = 0; l < {self.lanes}; ++l) {name}[l] = {value};"
@@ -149,7 +148,7 @@ class _AcrossRows(_AlongRow):
         return [f"const int64_t first = {self.first};", *super().body()]
 
     def sweep(self, element: Sequence[str]) -> list[str]:
-        inner = [VECTORIZE, *loop("l", 0, self.lanes, [f"const int64_t i{self.across} = first + l;", *element])]
+        inner = vectorized("l", 0, self.lanes, [f"const int64_t i{self.across} = first + l;", *element])
         return loop("j", 0, self.problem.length, inner)
 
     def merge(self, name: str, fold: str, result: str) -> list[str]:
