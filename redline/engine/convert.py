@@ -26,7 +26,9 @@ def from_json(kind: type[T], value: Any, path: str = "header") -> T:
 
 
 def _convert(kind: Any, value: Any, path: str) -> Any:
-    if kind is int or kind is str or kind is bool or kind is type(None):
+    if kind is int:
+        return value if _is_int64(value) else _fail("64-bit integer", value, path)
+    if kind is str or kind is bool:
         return value if type(value) is kind else _fail(kind, value, path)
     if kind is float:
         return float(value) if type(value) in (int, float) else _fail(kind, value, path)
@@ -42,10 +44,14 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
     return _dataclass(kind, value, path)
 
 
+def _is_int64(value: Any) -> bool:
+    return type(value) is int and -(1 << 63) <= value < 1 << 63
+
+
 def _tuple(item: Any, value: Any, path: str) -> tuple[Any, ...]:
     if not isinstance(value, list):
         _fail("array", value, path)
-    if item is int and all(type(element) is int for element in value):
+    if item is int and all(map(_is_int64, value)):
         return tuple(value)
     return tuple(_convert(item, element, f"{path}[{index}]") for index, element in enumerate(value))
 

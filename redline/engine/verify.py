@@ -7,6 +7,7 @@ The rules, each a function below:
   hazards    steps that may run at the same time touch no byte in common, unless they all only read it
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -201,8 +202,9 @@ class _Checker:
 
     def groups(self) -> Iterator[range]:
         """The ranges of steps that may run at the same time."""
-        starts = [step for step, kernel in enumerate(self.header.kernels) if kernel.barrier or step == 0]
-        for start, end in zip(starts, [*starts[1:], len(self.header.kernels)], strict=True):
+        count = len(self.header.kernels)
+        starts = [step for step in range(count) if step == 0 or self.header.kernels[step].barrier]
+        for start, end in itertools.pairwise([*starts, count]):
             if end - start > GROUP_LIMIT:
                 self.fail(f"{end - start} steps follow each other without a barrier")
             yield range(start, end)
