@@ -84,6 +84,14 @@ def test_three_axes(constant):
     check(FAMILY, case, AVX512)
 
 
+def test_three_axes_with_uneven_pads_and_dilations():
+    ends = problem(C(float32, (1, 4, 4, 2, 17)), 16, (1, 3, 3), (1, 1, 1), (1, 1, 1), (0, 1, 0, 1, 1, 1))
+    dilated = problem(C(float32, (1, 5, 4, 4, 17)), 3, (3, 3, 2), (1, 2, 2), (2, 1, 2), (1, 2, 1, 2, 0, 1))
+    for case in (ends, dilated):
+        for target in TARGETS.values():
+            check(FAMILY, case, target)
+
+
 @pytest.mark.parametrize("groups", [2, 4, 12])
 def test_groups(groups):
     check(FAMILY, plain(9, 12, 24, groups=groups), AVX512)
@@ -184,7 +192,7 @@ def test_grouped_products(x, weights, channels, groups, constant):
         check(FAMILY, case, FULL, FAMILY.schedules(case, FULL)[::2], rtol=0 if case.acc == int32 else 1e-5)
 
 
-@pytest.mark.parametrize("x, weights", [(float32, float32), (uint8, int8), (int8, int8)], ids=repr)
+@pytest.mark.parametrize("x, weights", [(float32, float32), (bfloat16, bfloat16), (uint8, int8), (int8, int8)], ids=repr)
 @pytest.mark.parametrize("target", [FULL, TARGETS["avx2"]], ids=["grouped", "plain"])
 def test_padding_with_a_zero_point(x, weights, target):
     case = plain(9, 18, 20, 3, 1, x, weights=weights, pad_value=7)

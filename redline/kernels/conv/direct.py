@@ -67,10 +67,10 @@ class _Kernel:
 
     @cached_property
     def terms(self) -> tuple[Term, ...]:
-        strides = self.x_strides
+        steps = [stride * dilation for stride, dilation in zip(self.x_strides, self.g.dilation, strict=False)]
         if self.stage:  # staged slices lie close, whatever the dilation along the depth
-            strides = (strides[0] // self.g.dilation[0], *strides[1:])
-        return geometry.terms(self.g, strides, self.dot.group)
+            steps[0] = self.x_strides[0]
+        return geometry.terms(self.g, tuple(steps), self.x_strides[3], self.dot.group)
 
     @cached_property
     def dot(self) -> Dot:

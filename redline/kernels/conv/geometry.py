@@ -32,12 +32,11 @@ class Geometry:
     @property
     def reaches_outside(self) -> bool:
         """Whether some output reads padding."""
-        return any(
-            pad > 0 or (out - 1) * step + (taps - 1) * dilation - pad >= size
-            for pad, out, step, taps, dilation, size in zip(
-                self.pad, self.out_size, self.step, self.taps, self.dilation, self.size, strict=True
-            )
-        )
+        return any(self.leaves(axis) for axis in range(3))
+
+    def leaves(self, axis: int) -> bool:
+        """Whether some output reads padding along ``axis``."""
+        return self.pad[axis] > 0 or self.span(axis, self.out_size[axis]) - self.pad[axis] > self.size[axis]
 
     def span(self, axis: int, outputs: int) -> int:
         """Input positions from the first to the last that ``outputs`` neighbours along ``axis`` read."""
@@ -72,13 +71,13 @@ class Term:
     x_step: int
 
 
-def terms(g: Geometry, x_strides: StaticShape, group: int) -> tuple[Term, ...]:
+def terms(g: Geometry, tap_steps: StaticShape, channel_step: int, group: int) -> tuple[Term, ...]:
     """The axes of the inner sum in the order of the memory of x, the farthest step first; also the order of packed weights.
 
-    ``group`` channels are summed at once.
+    ``tap_steps`` are the elements of x from one tap to the next; ``group`` channels are summed at once.
     """
-    taps = [Term(name, g.taps[i], x_strides[i] * g.dilation[i]) for i, name in enumerate(AXES)]
-    found = [term for term in (*taps, Term("c", -(-g.channels // group), x_strides[3] * group)) if term.extent > 1]
+    taps = [Term(name, g.taps[i], tap_steps[i]) for i, name in enumerate(AXES)]
+    found = [term for term in (*taps, Term("c", -(-g.channels // group), channel_step * group)) if term.extent > 1]
     return tuple(sorted(found, key=lambda term: -term.x_step))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from redline.base.dtypes import DType
 from redline.base.shapes import StaticShape
-from redline.kernels import tile
+from redline.kernels import cexpr, tile
 from redline.kernels.conv.geometry import Geometry
 from redline.kernels.conv.problem import Problem
 from redline.kernels.ctext import block, loop
@@ -27,7 +27,7 @@ class Stage:
     pixel: int
     source: DType
     dot: Dot
-    pad: int  # what stands outside the image, as it is staged
+    pad: str  # C: what stands outside the image, as it is staged
 
     @staticmethod
     def of(g: Geometry, out_rows: int, problem: Problem, dot: Dot) -> "Stage":
@@ -35,7 +35,7 @@ class Stage:
         pixel = dot.steps(g.channels) * dot.group
         aliases = (pixel * g.step[2] * dot.x.size) % ALIAS_BYTES == 0
         pixel += CACHE_LINE // dot.x.size if aliases else 0
-        pad = problem.pad_value + dot.offset
+        pad = cexpr.to_storage(dot.x, cexpr.literal(problem.pad_value + dot.offset, dot.x))
         return Stage(g, g.span(1, out_rows), g.span(2, g.out_size[2]), pixel, problem.x.dtype, dot, pad)
 
     @property
@@ -57,14 +57,11 @@ class Stage:
             f"const int64_t h = h_begin * {g.step[1]} - {g.pad[1]} + r;",
             f"{type_name} *restrict to = staged + q * {depth_stride} + r * {row_stride};",
         ]
-        inside = [f"h < 0 || h >= {g.size[1]}"]
-        if g.taps[0] > 1 or g.pad[0]:
-            body.insert(0, f"const int64_t z = d * {g.step[0]} - {g.pad[0]} + q * {g.dilation[0]};")
-            inside.append(f"z < 0 || z >= {g.size[0]}")
-        else:
-            body.insert(0, f"const int64_t z = d * {g.step[0]};")
+        body.insert(0, f"const int64_t z = d * {g.step[0]} - {g.pad[0]} + q * {g.dilation[0]};")
+        outside = [f"{name} < 0 || {name} >= {g.size[axis]}" for axis, name in ((0, "z"), (1, "h")) if g.leaves(axis)]
         zero = f"for (int64_t i = 0; i < {row_stride}; ++i) to[i] = {self.pad};"
-        body += [*block(f"if ({' || '.join(inside)})", [zero, "continue;"]), *self._row()]
+        body += block(f"if ({' || '.join(outside)})", [zero, "continue;"]) if outside else []
+        body += self._row()
         last = f"(h_end - h_begin - 1) * {g.step[1]} + {(g.taps[1] - 1) * g.dilation[1] + 1}"
         rows = loop("r", 0, last, body)
         return [f"{type_name} *restrict staged = scratch;", *(loop("q", 0, g.taps[0], rows))]

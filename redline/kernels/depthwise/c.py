@@ -193,7 +193,7 @@ class _Kernel:
             position.append(f"const int64_t z = d * {g.step[0]} - {g.pad[0]} + kd * {g.dilation[0]};")
             position.append(f"const int64_t y = h * {g.step[1]} - {g.pad[1]} + kh * {g.dilation[1]};")
             inside = [f"if ({name} < 0 || {name} >= {g.size[axis]}) continue;" for axis, name in ((0, "z"), (1, "y"))]
-            inside = [line for axis, line in enumerate(inside) if self._needs_test(axis)]
+            inside = [line for axis, line in enumerate(inside) if g.leaves(axis)]
             row = f"x + z * {depth_step} + y * {height_step} + m0"
         else:
             row = f"x + kd * {depth_step} + (h * {g.step[1]} + kh * {g.dilation[1]}) * {height_step} + m0"
@@ -206,12 +206,6 @@ class _Kernel:
         lines.append(f"for (int64_t i = 0; i < {border.columns}; ++i) *({vec} *)sums[i] = acc[i];")
         inner = ["const int64_t w = w0 + i;", *vector_loop(width, width, self.epilogue())]
         return [*lines, *loop("i", 0, border.columns, inner)]
-
-    def _needs_test(self, axis: int) -> bool:
-        """Whether a tap along ``axis`` may fall outside."""
-        g = self.g
-        last = (g.out_size[axis] - 1) * g.step[axis] + (g.taps[axis] - 1) * g.dilation[axis] - g.pad[axis]
-        return g.pad[axis] > 0 or last >= g.size[axis]
 
     def _row_of_taps(self, border: Border, width: int) -> list[str]:
         g, pixel, vec = self.g, self.x_strides[2], f"vec{width}"
