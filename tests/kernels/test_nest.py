@@ -21,7 +21,9 @@ def load(operand: int, *at: Expr, dtype: dtypes.DType = float32) -> Expr:
 
 
 def check(problem: Problem, **options: object) -> None:
-    harness.check(nest.FAMILY, problem, TARGET, [Schedule(1), Schedule(5)], **options)
+    """Reductions are cut into chunks by the same code as the rest, so they are run in one way only."""
+    ways = [Schedule(1), Schedule(5)] if problem.reduction is None else [Schedule(3)]
+    harness.check(nest.FAMILY, problem, TARGET, ways, **options)
 
 
 def pointwise(body: Expr, shape: tuple[int, ...], *reads: Operand, out: Operand | None = None) -> Problem:
@@ -148,7 +150,7 @@ def test_reductions_along_rows_and_columns(kind: str, size: int) -> None:
     x = Operand.contiguous(float32, (5, size))
     values = np.random.default_rng(size).permutation(5 * size).reshape(5, size).astype(np.float32) / (5 * size) + 0.5
     tied = np.round(values * 8) / 8
-    for array in (values, tied):
+    for array in (values, tied) if kind.startswith("arg") else (values,):
         check(reduction(kind, load(0, index(0), index(1)), (5,), (size,), x), arrays=[array], rtol=1e-5)
         check(reduction(kind, load(0, index(1), index(0)), (size,), (5,), x), arrays=[array], rtol=1e-5)
         check(reduction(kind, load(0, index(0), index(1)), (), (5, size), x), arrays=[array], rtol=1e-5)
