@@ -125,7 +125,7 @@ class Panels:
 class Loop:
     """One loop of the inner product: how far ``x`` and ``w`` move a step, in elements."""
 
-    extent: int
+    extent: int | str  # a C expression where it is known at run time only
     x_step: int
     w_step: int
 

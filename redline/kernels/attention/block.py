@@ -1,0 +1,129 @@
+"""The C function of one block of queries of one head: transpose, then for each block of keys scores, softmax and sums."""
+
+from redline.base.dtypes import float32, float64
+from redline.kernels import cexpr, tile
+from redline.kernels.attention.layout import Block, Layout, base
+from redline.kernels.attention.tiles import cover
+from redline.kernels.ctext import VECTORIZE_LONG, block, loop, vectorized
+from redline.kernels.problem import Operand
+from redline.kernels.tile import Split
+
+_LANES = ("top", "next", "sum", "shrink")
+
+
+def blocks(g: Layout) -> list[str]:
+    """The functions of all kinds of block."""
+    return [line for kind in g.block_kinds for line in ["", *_block(g, kind)]]
+
+
+def _parameters(g: Layout) -> list[str]:
+    extra = [f"const {read.dtype.c} *restrict arg{i}" for i, read in enumerate(g.problem.reads)]
+    places = [f"{g.type} *restrict {name}" for name, _ in g.regions[:4]]
+    sources = [f"const {g.type} *keys", f"const {g.type} *values"]
+    return [*places, *sources, *extra, f"{g.problem.out.dtype.c} *restrict out0", "int64_t b", "int64_t h", "int64_t q0"]
+
+
+def _block(g: Layout, kind: Block) -> list[str]:
+    head = f"static __attribute__((noinline)) void {kind.name}({', '.join(_parameters(g))})"
+    names = [f"{g.type} *restrict {name} = lanes + {i * g.most_lanes};" for i, name in enumerate(_LANES)]
+    begin = "top[l] = -__builtin_inff(); sum[l] = 0;"
+    clear = f"for (int64_t e = 0; e < {kind.lanes * g.panels.padded}; ++e) held[e] = 0;"
+    walk = [
+        *([f"if (k0 > q0 + {kind.valid - 1 + g.problem.causal}) break;"] if g.problem.causal is not None else []),
+        *_key_block(g, kind),
+    ]
+    keys = block(f"for (int64_t part = 0; part < {g.keys.count}; ++part)", [
+        f"const int64_t k0 = {g.keys.begin('part')}, k1 = {g.keys.begin('(part + 1)')};", *walk,
+    ])  # fmt: skip
+    return block(head, [*names, _each_lane(kind.lanes, begin), clear, *_turn(g, kind), *keys, *_finish(g, kind)])
+
+
+def _turn(g: Layout, kind: Block) -> list[str]:
+    """Transposes the queries; lanes beyond the last query hold zeros."""
+    query = g.problem.reads[0]
+    at = base(query, ["b", "h", "q0"])
+    step, along = query.strides[2:]
+    fill = f"turned[d * {kind.lanes} + l] = {converted(g, query, f'q[l * {step} + d * {along}]')};"
+    if kind.valid < kind.lanes:
+        fill = f"if (l < {kind.valid}) {fill} else turned[d * {kind.lanes} + l] = 0;"
+    plain = f"for (int64_t d = {{}}; d < {g.depth}; ++d) for (int64_t l = 0; l < {kind.lanes}; ++l) {fill}"
+    lines = [f"const {query.dtype.c} *q = arg0 + {at};"]
+    if query.dtype != float32 or along != 1 or kind.valid % 16 or kind.valid < kind.lanes:
+        return [*lines, plain.format(0)]
+    whole = g.depth // 16 * 16
+    fast = f"rl_transpose16_4(turned + d * {kind.lanes} + l, {kind.lanes}, q + l * {step} + d, {step});"
+    lines += [f"for (int64_t d = 0; d < {whole}; d += 16) for (int64_t l = 0; l < {kind.lanes}; l += 16) {fast}"]
+    return lines + ([plain.format(whole)] if whole < g.depth else [])
+
+
+def converted(g: Layout, operand: Operand, element: str) -> str:
+    """An element of query, key or value in the type of the sums."""
+    return cexpr.cast_text(cexpr.from_storage(operand.dtype, element), operand.dtype, g.acc)
+
+
+def _key_block(g: Layout, kind: Block) -> list[str]:
+    """The keys from k0 to k1: scores, softmax, and what is held grows by the weighted values."""
+    lines = []
+    step, _ = g.key_strides
+    call = f"(keys + (k0 + j) * {step}, turned, scores + j * {kind.lanes});"
+    for name, cut in _by_key_count(g):
+        tiles = Split.of_at_most(cut, tile.tallest(kind.lanes // g.lanes, g.target))
+        lines += block(name, cover(tiles, f"score_{{}}_{kind.lanes}{call}"))
+    lines += _softmax(g, kind)
+    for number in range(g.panels.count):
+        width = g.panels.width if number < g.panels.num_full else g.panels.last_width
+        column = number * g.panels.width
+        tiles = Split.of_at_most(kind.valid, tile.tallest(width // g.lanes, g.target))
+        place = f"shrink + j, held + j * {g.panels.padded} + {column}, k1 - k0"
+        call = f"(scores + j, values + k0 * {g.value_stride} + {column}, {place});"
+        lines += block("", cover(tiles, f"value_{{}}_{width}_{kind.lanes}{call}"))
+    return lines
+
+
+def _by_key_count(g: Layout) -> list[tuple[str, int]]:
+    """(C condition, keys in the block) of the distinct blocks of keys."""
+    if len(g.keys.sizes) == 1:
+        return [("", g.keys.size)]
+    large, small = g.keys.sizes
+    return [(f"if (k1 - k0 == {large})", large), ("else", small)]
+
+
+def _softmax(g: Layout, kind: Block) -> list[str]:
+    """Scores become powers of e, relative to the largest score seen so far; ``shrink`` is what that does to the past."""
+    extents, lanes = g.problem.extents, kind.lanes
+    names = ["b", "h", "i", "j"]
+    renderer = cexpr.Renderer(g.problem.reads, names, [f"scores[r * {lanes} + l]"], extents=extents)
+    statements, value = renderer.render(g.problem.score)
+    if g.problem.causal is not None:
+        value = f"(j <= i + {g.problem.causal} ? {value} : -__builtin_inff())"
+    score = ["const int64_t i = q0 + l;", *statements, f"const {g.type} s = {value};"]
+    score += [f"scores[r * {lanes} + l] = s;", "next[l] = s > next[l] ? s : next[l];"]
+    valid = [VECTORIZE_LONG, *loop("l", 0, kind.valid, score)]
+    power = [f"const {g.type} p = {_exp(g, f'scores[r * {lanes} + l] - next[l]')};"]
+    power += [f"scores[r * {lanes} + l] = p;", "sum[l] += p;"]
+    move = f"const {g.type} was = top[l]; top[l] = next[l]; next[l] = next[l] == -__builtin_inff() ? 0 : next[l];"
+    move += f" shrink[l] = {_exp(g, 'was - next[l]')}; sum[l] *= shrink[l];"
+    return [
+        _each_lane(lanes, "next[l] = top[l];"),
+        *block("for (int64_t r = 0; r < k1 - k0; ++r)", ["const int64_t j = k0 + r;", *valid]),
+        VECTORIZE_LONG, _each_lane(lanes, move),
+        *block("for (int64_t r = 0; r < k1 - k0; ++r)", [VECTORIZE_LONG, *loop("l", 0, lanes, power)]),
+    ]  # fmt: skip
+
+
+def _exp(g: Layout, text: str) -> str:
+    return f"exp({text})" if g.acc == float64 else f"rl_exp({text})"
+
+
+def _finish(g: Layout, kind: Block) -> list[str]:
+    out = g.problem.out
+    at = base(out, ["b", "h", "(q0 + l)"])
+    value = cexpr.cast_text(f"held[l * {g.panels.padded} + d] * share", g.acc, out.dtype)
+    value = f"({value})" if out.dtype == g.acc else value
+    store = cexpr.store(out, "out0", f"{at} + d * {out.strides[3]}", value)
+    inner = [f"const {g.type} share = 1 / sum[l];", *vectorized("d", 0, g.width, [store])]
+    return loop("l", 0, kind.valid, inner)
+
+
+def _each_lane(lanes: int, statement: str) -> str:
+    return f"for (int64_t l = 0; l < {lanes}; ++l) {{ {statement} }}"
