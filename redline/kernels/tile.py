@@ -20,7 +20,7 @@ from redline.kernels.dot import accumulator as accumulator
 from redline.kernels.problem import CpuTarget
 
 MAX_ROWS = 14  # taller tiles gain nothing
-LATENCY = 4  # cycles of a multiply-add: fewer sums than this leave the unit idle
+LATENCY = 4  # cycles of a multiply-add: fewer sums than this leave a unit idle
 
 
 def lanes(dtype: DType, target: CpuTarget) -> int:
@@ -42,7 +42,9 @@ def cost(rows: int, vectors: int, steps: int, dot: Dot, target: CpuTarget) -> fl
     """Cycles of one tile of ``steps`` groups: multiply-adds or their latency, reading x and w, begin and end."""
     panel_bytes = steps * vectors * target.vector_bytes
     far = 0.05 if panel_bytes <= target.l1_bytes * 3 // 4 else 0.25 if panel_bytes <= target.l2_bytes * 3 // 4 else 1.0
-    step = max(rows * vectors, rows * dot.broadcast, (1 + 4 * min(far, 0.25)) * vectors, LATENCY) + far * vectors
+    wide = target.vector_bytes == 64  # such a processor spreads scalars within the instruction, and starts one a cycle, not two
+    loads = rows * dot.broadcast + (0 if wide else vectors)
+    step = max(rows * vectors, loads, (1 + 4 * min(far, 0.25)) * vectors, LATENCY if wide else 2 * LATENCY) + far * vectors
     return step * steps + 12 + 3 * rows * vectors
 
 
