@@ -31,7 +31,7 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
     if kind is str or kind is bool:
         return value if type(value) is kind else _fail(kind, value, path)
     if kind is float:
-        return float(value) if type(value) in (int, float) else _fail(kind, value, path)
+        return float(value) if type(value) is float or _is_int64(value) else _fail(kind, value, path)
     if kind is Any:
         return value
     origin = get_origin(kind)

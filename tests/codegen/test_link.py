@@ -1,5 +1,6 @@
 """The code of an engine: reproducible, few dependencies, nothing of this machine in it, and wrong plans refused."""
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -65,3 +66,16 @@ def test_the_workspace_holds_arena_counters_and_scratch_of_each_thread():
 def test_a_plan_of_too_many_chunks():
     with pytest.raises(BuildError, match=r"\[plan\] the plan has 2\^31 chunks or more; use schedules with larger chunks"):
         render(Plan((replace(STEP, num_chunks=1 << 30),) * 2, 64))
+
+
+@pytest.mark.parametrize("name", ["gcc", "clang"])
+def test_other_compilers_link_engines_too(monkeypatch, name):
+    if shutil.which(name) is None:
+        pytest.skip(f"{name} is not installed")
+    monkeypatch.setenv("REDLINE_CC", name)
+    tools = toolchain.find()
+    assert tools.kind == name
+    built = compile_objects([kernel("plus", "a[i] + 1", 1)], TARGET, tools)
+    library = Library.from_bytes(link_engine(built, Plan((STEP,), 64), TARGET, tools))
+    assert library.num_steps == 1
+    library.close()

@@ -64,6 +64,7 @@ def change(header, path, value):
         (["inputs", 0, "shape", 1], "3", "header.inputs[0].shape[1]: expected 64-bit integer, found str"),
         (["kernels", 2, "reads", 1, "space"], 0, "header.kernels[2].reads[1].space: expected str, found int"),
         (["kernels", 0, "seconds"], "1", "header.kernels[0].seconds: expected float, found str"),
+        (["kernels", 0, "seconds"], 10**400, "header.kernels[0].seconds: expected float, found int"),
         (["kernels", 0, "barrier"], 1, "header.kernels[0].barrier: expected bool, found int"),
     ],
 )

@@ -8,6 +8,7 @@
 
 #define OPEN (UINT32_C(1) << 31)
 #define SPIN_NS 20000
+#define MAX_PLACED 15
 
 typedef struct crew crew;
 
@@ -20,6 +21,7 @@ typedef struct {
 struct crew {
     pid_t pid;
     int32_t num_workers;
+    int caller_cpu; /* that the workers were last told to stay away from */
     _Atomic uint32_t next_ticket, serving, stop;
     _Alignas(RL_LINE) _Atomic uint32_t state;
     _Atomic uint32_t bell, sleepers; /* bell: the futex, rung once a job */
@@ -85,6 +87,7 @@ static crew *crew_new(int32_t num_threads) {
     if (posix_memalign((void **)&c, RL_LINE, sizeof *c)) return NULL;
     memset(c, 0, sizeof *c);
     c->pid = getpid();
+    c->caller_cpu = -1;
     c->handles = calloc((size_t)num_threads, sizeof *c->handles);
     c->workers = calloc((size_t)num_threads, sizeof *c->workers);
     return c;
@@ -101,8 +104,22 @@ static void crew_start(crew *c, int32_t num_threads) {
         *w = (worker){c, c->num_workers + 1};
         if (pthread_create(&c->handles[c->num_workers], NULL, work, w)) break;
         c->num_workers++;
+        c->caller_cpu = -1;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+/* Keeps the workers off the caller's core. When all cores are busy, the system likes to wake a worker where its waker runs,
+ * and there it gets to run only when the caller stops. Large crews find a free core by themselves. */
+static void keep_apart(crew *c) {
+    int cpu = sched_getcpu();
+    cpu_set_t others;
+    if (cpu == c->caller_cpu || cpu < 0 || cpu >= CPU_SETSIZE || c->num_workers > MAX_PLACED) return;
+    if (sched_getaffinity(0, sizeof others, &others)) return;
+    CPU_CLR(cpu, &others);
+    if (CPU_COUNT(&others) == 0) return;
+    for (int32_t i = 0; i < c->num_workers; i++) pthread_setaffinity_np(c->handles[i], sizeof others, &others);
+    c->caller_cpu = cpu;
 }
 
 static void crew_free(crew *c) {
@@ -155,6 +172,7 @@ static void pool_run(rl_pool *pool, int32_t num_threads, void (*body)(void *, in
     }
     take_turn(c);
     crew_start(c, num_threads);
+    keep_apart(c);
     c->job_threads = num_threads;
     c->body = body;
     c->data = data;
