@@ -33,15 +33,15 @@ class _Seen:
         array = node.attrs["value"]
         bucket = self._constants.setdefault((node.types, _sample(array)), [])
         for other in bucket:
-            if _bytes(array) == _bytes(other.attrs["value"]):
+            if np.array_equal(_bytes(array), _bytes(other.attrs["value"])):
                 return other
         bucket.append(node)
         return node
 
 
-def _bytes(array: np.ndarray) -> memoryview:
+def _bytes(array: np.ndarray) -> np.ndarray:
     """The elements as bytes, so that NaN equals itself and -0 differs from 0."""
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def _sample(array: np.ndarray) -> bytes:

@@ -28,7 +28,7 @@ def _fold(node: Node, rewriter: Rewriter) -> tuple[Value, ...] | None:
     after = _num_bytes(list(node.outputs()))
     if after > MAX_GROWN_BYTES and after > MAX_GROWTH * _num_bytes(inputs):
         return None
-    arrays = evaluate(node, [v and v.array for v in node.inputs])
+    arrays = evaluate(node, [None if v is None else v.array for v in node.inputs])
     return tuple(constant(np.asarray(array, order="C"), node.name) for array in arrays)
 
 

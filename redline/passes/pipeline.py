@@ -1,7 +1,84 @@
-"""The order of all passes."""
+"""The order of all passes: a table of contents of what happens to a model between the front end and lowering."""
 
+from collections.abc import Callable, Set
+
+from redline import ops
+from redline.base import env, log
 from redline.ir import Graph
+from redline.ir.verify import verify
+from redline.passes import (
+    channels_last,
+    decompose,
+    eliminate_common_subexpressions,
+    fold_constants,
+    fold_padding,
+    fold_scale_shift,
+    merge_projections,
+    push_transposes,
+    reassociate,
+    recognise_activations,
+    recognise_attention,
+    recognise_normalization,
+    simplify_arithmetic,
+    simplify_movement,
+)
+
+Observer = Callable[[str, Graph], None]
+NOTHING: frozenset[str] = frozenset()
 
 
-def optimize(graph: Graph) -> Graph:
-    return graph
+def optimize(graph: Graph, observer: Observer | None = None, keep: Set[str] = NOTHING) -> Graph:
+    """The graph in the form that lowering takes: few operators, image tensors channels last.
+
+    ``observer`` is told the name of each pass and the graph after it. Operators named in ``keep`` are not decomposed.
+    All shapes must be static.
+    """
+    walk = _Walk(graph, observer)
+
+    def simplify() -> None:
+        walk(fold_constants.run)
+        walk(simplify_movement.run)
+        walk(simplify_arithmetic.run)
+        walk(reassociate.run)
+        walk(fold_constants.run)
+        walk(eliminate_common_subexpressions.run)
+
+    # Exporters' spellings -> one operator each
+    walk(lambda g: decompose.run(g, decompose.WHOLE | decompose.UNTIL_RECOGNISED | keep), "decompose")
+    simplify()
+    walk(recognise_activations.run)
+    walk(recognise_normalization.run)
+    walk(recognise_attention.run)
+
+    # Fewer and larger operators
+    walk(fold_padding.run)
+    walk(channels_last.run)
+    walk(lambda g: decompose.run(g, decompose.WHOLE | keep), "decompose")
+    simplify()
+    walk(fold_scale_shift.run)
+    walk(merge_projections.run)
+
+    # Layout
+    walk(push_transposes.run)
+    simplify()
+    walk(fold_scale_shift.run)
+    walk(recognise_normalization.take_scale_and_bias)
+    simplify()
+    return walk.graph
+
+
+class _Walk:
+    """A graph on its way through the passes, verified (REDLINE_DEBUG >= 1) and printed (5) after each."""
+
+    def __init__(self, graph: Graph, observer: Observer | None) -> None:
+        self.graph, self._observer = graph, observer
+
+    def __call__(self, run: Callable[[Graph], Graph], name: str = "") -> None:
+        name = name or run.__module__.rpartition(".")[2]
+        self.graph = run(self.graph)
+        if env.debug_level() >= 1:
+            verify(self.graph, ops.infer, f"after {name}")
+        if env.debug_level() >= 5:
+            log.debug(5, f"after {name}: {self.graph}")
+        if self._observer is not None:
+            self._observer(name, self.graph)
