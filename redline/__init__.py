@@ -13,7 +13,7 @@ from typing import Any
 __version__ = "0.1.0"
 __all__ = ["build", "load"]
 
-_HOMES = {"build": "redline.build.driver", "load": "redline.runtime"}
+_HOMES = {"build": "redline.builder", "load": "redline.runtime"}
 
 
 def __getattr__(name: str) -> Any:

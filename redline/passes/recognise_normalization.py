@@ -58,10 +58,15 @@ def _centred(value: Value, axes: tuple[int, ...]) -> Value | None:
     return x if _reduction(mean, "ReduceMean") == (x, axes) else None
 
 
+def _same(a: Value, b: Value) -> bool:
+    """Whether both are one value, or one difference that a rule has written twice."""
+    return a == b or (a.op == b.op == "Sub" and operands(a) == operands(b))
+
+
 def _standardised(numerator: Value, deviation: Value) -> Value | None:
     """(x - mean x) / sqrt(mean (x - mean x)^2 + e) -> LayerNormalization(x);  x / sqrt(mean x^2 + e) -> RMSNormalization(x)"""
     found = _root_mean_square(deviation)
-    if found is None or found[0] != numerator or not shapes.is_static(numerator.shape):
+    if found is None or not _same(found[0], numerator) or not shapes.is_static(numerator.shape):
         return None
     _, axes, epsilon = found
     x = _centred(numerator, axes)

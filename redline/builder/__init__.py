@@ -1,0 +1,5 @@
+"""The driver of a build: frontend, passes, lower, tune, engine."""
+
+from redline.builder.driver import build
+
+__all__ = ["build"]

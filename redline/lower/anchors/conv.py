@@ -1,0 +1,34 @@
+"""Conv as a problem of the conv or depthwise family: channels last, whatever the order of the tensors in memory."""
+
+from redline.kernels.conv.problem import Problem
+from redline.kernels.depthwise.problem import Problem as DepthwiseProblem
+from redline.kernels.expr import Acc, call, index
+from redline.kernels.tile import accumulator
+from redline.lower.anchors.layout import channels_last, graph_coordinates
+from redline.lower.fusion import Chain
+from redline.lower.lowering import Lowering, Reads
+from redline.ops import registry
+from redline.ops.window import explicit_window
+
+
+def conv(lowering: Lowering, chain: Chain) -> None:
+    """X, W and an optional bias B, which joins the epilogue."""
+    op = registry.view(chain.anchor)
+    x, w = channels_last(op, lowering.memory(op.value(0))), lowering.memory(op.value(1))
+    rank, groups = len(x.shape), int(op.attr("group", 1))
+    reads = Reads([x, w])
+    acc = Acc(accumulator(x.dtype))
+    start = call("add", acc, lowering.element(op.value(2), (index(rank - 1),), reads)) if op.has(2) else acc
+    epilogue = lowering.epilogue(chain, start, reads, graph_coordinates(op, rank))
+    out = channels_last(op, lowering.result(chain.last.out))
+    window = explicit_window(op)
+    geometry = (window.strides, window.dilations, window.pads_begin + window.pads_end)
+    first, second, extra = reads.operands[0], reads.operands[1], reads.operands[2:]
+    if groups == x.shape[-1] == w.shape[0] and w.shape[1] == 1 and groups > 1:
+        lowering.emit(
+            "depthwise", DepthwiseProblem(first, second, out.operand, epilogue, extra, *geometry), reads.views, [out], chain
+        )
+    else:
+        lowering.emit(
+            "conv", Problem(first, second, out.operand, epilogue, extra, *geometry, groups), reads.views, [out], chain
+        )

@@ -1,0 +1,127 @@
+"""Which nodes share a kernel.
+
+Three kinds of operators: *anchors* have a kernel family of their own (matmul, convolution, softmax, ...); *expressions*
+say what one element is and can be computed wherever it is needed; everything else is not lowered. An anchor takes the
+chain of elementwise operators behind it into its epilogue; an expression either ends in memory or is computed inside its
+readers, as ``Policy`` decides.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from redline.base.shapes import size, static
+from redline.ir import CONSTANT, INPUT, Graph, Node, Value
+from redline.lower import elementwise, indexing
+
+MAX_INLINE_NODES = 24
+INLINE_READERS = frozenset({"Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization", "ArgMax", "ArgMin"})
+CHEAP = frozenset({"Cast", "Identity", "Reshape", "Transpose", "Slice", "Expand", "Neg", "Not"})
+
+
+def is_elementwise(node: Node) -> bool:
+    return elementwise.supported(node.op) and len(node.types) == 1
+
+
+def is_expression(node: Node) -> bool:
+    return (elementwise.supported(node.op) or indexing.supported(node.op)) and len(node.types) == 1
+
+
+def reads_inline(node: Node) -> bool:
+    """Whether the operator computes its data input where it reads it (a prologue) rather than from memory."""
+    return node.op in INLINE_READERS or node.op.startswith("Reduce") or is_expression(node)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """An anchor and the elementwise nodes in its epilogue, in order; ``reason`` says why it ends where it does."""
+
+    anchor: Node
+    epilogue: tuple[Node, ...]
+    reason: str
+
+    @property
+    def last(self) -> Node:
+        return self.epilogue[-1] if self.epilogue else self.anchor
+
+
+class Consumers:
+    """Who reads each value; graph outputs are listed apart."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.readers: dict[Value, list[Node]] = {}
+        for node in graph.operations:
+            for value in dict.fromkeys(v for v in node.inputs if v is not None):
+                self.readers.setdefault(value, []).append(node)
+        self.outputs = frozenset(value for _, value in graph.outputs)
+
+    def of(self, value: Value) -> list[Node]:
+        return self.readers.get(value, [])
+
+
+def chain_of(anchor: Node, consumers: Consumers, taken: Mapping[Node, Chain]) -> Chain:
+    """Follows the only reader while it is elementwise on the same shape."""
+    epilogue: list[Node] = []
+    value = anchor.out
+    while True:
+        readers = consumers.of(value)
+        if len(anchor.types) > 1 and any(consumers.of(v) or v in consumers.outputs for v in anchor.outputs()[1:]):
+            return Chain(anchor, (), "has several results")
+        if value in consumers.outputs:
+            return Chain(anchor, tuple(epilogue), "is an output of the graph")
+        if len(readers) != 1:
+            return Chain(anchor, tuple(epilogue), f"is read by {len(readers)} nodes")
+        reader = readers[0]
+        if reader in taken:
+            return Chain(anchor, tuple(epilogue), f"{reader.op} belongs to another kernel")
+        if not is_elementwise(reader) or reader.types[0].shape != anchor.types[0].shape:
+            return Chain(anchor, tuple(epilogue), f"{reader.op} is not elementwise on the same shape")
+        epilogue.append(reader)
+        value = reader.out
+
+
+def chains(graph: Graph, consumers: Consumers, is_anchor: Mapping[str, object]) -> dict[Node, Chain]:
+    """The chain that each anchor and each absorbed node belongs to."""
+    member: dict[Node, Chain] = {}
+    for node in graph.operations:
+        if node.op in is_anchor:
+            chain = chain_of(node, consumers, member)
+            member.update(dict.fromkeys((node, *chain.epilogue), chain))
+    return member
+
+
+class Policy:
+    """Decides for every expression whether it is computed in its readers or written to memory, and why."""
+
+    def __init__(self, consumers: Consumers) -> None:
+        self.consumers = consumers
+        self.weight: dict[Node, int] = {}  # nodes that one element of an inlined value costs
+
+    def reason_to_store(self, node: Node) -> str | None:
+        """Why the value of ``node`` goes to memory; None when its readers compute it."""
+        value, readers = node.out, self.consumers.of(node.out)
+        inlined = sum(self.weight.get(v.node, 0) for v in node.inputs if v is not None)
+        reason = self._reason(node, readers, inlined)
+        if value in self.consumers.outputs:
+            reason = "is an output of the graph"
+        self.weight[node] = 0 if reason else 1 + inlined
+        return reason
+
+    def _reason(self, node: Node, readers: list[Node], inlined: int) -> str | None:
+        blocked = [reader.op for reader in readers if not reads_inline(reader)]
+        if blocked:
+            return f"{blocked[0]} reads memory"
+        cheap = node.op in CHEAP and inlined == 0
+        if len(readers) > 1 and not cheap:
+            return f"is read by {len(readers)} nodes"
+        if inlined >= MAX_INLINE_NODES:
+            return "the expression is long enough"
+        grows = any(_elements(reader) > 2 * _elements(node) for reader in readers if is_expression(reader))
+        return "its reader repeats it" if grows and not cheap else None
+
+
+def _elements(node: Node) -> int:
+    return size(static(node.types[0].shape, node.name))
+
+
+def is_leaf(node: Node) -> bool:
+    return node.op in (INPUT, CONSTANT)

@@ -1,0 +1,24 @@
+"""Lowering a graph: the entry point."""
+
+from redline.base.errors import UnsupportedError
+from redline.ir import Graph, Node
+from redline.lower import fusion
+from redline.lower.anchors import ANCHORS
+from redline.lower.lowering import Lowering
+from redline.lower.program import Program
+
+
+def unsupported(graph: Graph) -> list[Node]:
+    """The nodes that have no kernel."""
+    return [node for node in graph.operations if node.op not in ANCHORS and not fusion.is_expression(node)]
+
+
+def lower(graph: Graph) -> Program:
+    """The program of ``graph``; raises UnsupportedError naming every node that has no kernel."""
+    missing = unsupported(graph)
+    if missing:
+        listed = ", ".join(f"{node.op} {node.name!r}" for node in missing)
+        raise UnsupportedError(
+            graph.name, f"{len(missing)} nodes have no kernel: {listed}", "", "redline check lists what would build"
+        )
+    return Lowering(graph, ANCHORS).run()

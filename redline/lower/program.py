@@ -1,0 +1,78 @@
+"""What lowering produces: buffers, views of them, and the steps that fill them, in the order of execution."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from redline.base.dtypes import DType
+from redline.base.shapes import StaticShape, contiguous_strides
+from redline.kernels.problem import Operand, Problem
+
+BufferKind = Literal["input", "output", "constant", "temp"]
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A piece of memory of ``num_elements`` elements. ``name`` is the graph's name for inputs and outputs."""
+
+    index: int
+    kind: BufferKind
+    dtype: DType
+    num_elements: int
+    name: str = ""
+
+    @property
+    def num_bytes(self) -> int:
+        return self.num_elements * self.dtype.size
+
+
+@dataclass(frozen=True)
+class View:
+    """A strided window into a buffer; ``strides`` and ``offset`` in elements."""
+
+    buffer: Buffer
+    shape: StaticShape
+    strides: StaticShape
+    offset: int = 0
+
+    @staticmethod
+    def whole(buffer: Buffer, shape: StaticShape) -> "View":
+        return View(buffer, shape, contiguous_strides(shape))
+
+    @property
+    def dtype(self) -> DType:
+        return self.buffer.dtype
+
+    @property
+    def operand(self) -> Operand:
+        return Operand(self.dtype, self.shape, self.strides, self.buffer.kind == "constant")
+
+    @property
+    def is_contiguous(self) -> bool:
+        return self.operand.is_contiguous
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel: a problem and where its operands lie. ``reason`` says why the group of nodes ends here."""
+
+    family: str
+    problem: Problem
+    reads: tuple[View, ...]
+    writes: tuple[View, ...]
+    nodes: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Program:
+    """Everything that is needed to choose kernels and to lay out memory. ``constants`` by buffer index."""
+
+    name: str
+    buffers: tuple[Buffer, ...]
+    constants: Mapping[int, np.ndarray]
+    steps: tuple[Step, ...]
+    inputs: tuple[tuple[str, Buffer, StaticShape], ...]
+    outputs: tuple[tuple[str, Buffer, StaticShape], ...]

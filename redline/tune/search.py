@@ -1,0 +1,98 @@
+"""The search: for every distinct problem the candidates of its family, compiled together and timed one after the other.
+
+Opt-level says how many candidates a problem may have; at level 0 the family's first guess is taken untimed. Times come
+from the timing cache where it has them, so a build with a full cache measures nothing and decides the same every time.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redline.base import log
+from redline.codegen.c.compile import compile_objects, source
+from redline.codegen.c.toolchain import Toolchain
+from redline.kernels import FAMILIES
+from redline.kernels.problem import CpuTarget, KernelCode, Problem
+from redline.tune.cache import TimingCache
+from redline.tune.harness import Candidate, Harness
+
+CANDIDATES = {0: 1, 1: 2, 2: 4, 3: 8, 4: 16, 5: 1 << 30}
+BATCH = 96  # candidates that share one library
+
+
+@dataclass(frozen=True)
+class Job:
+    """A problem to be solved by a kernel of ``family``."""
+
+    family: str
+    problem: Problem
+
+    @property
+    def key(self) -> str:
+        return f"{self.family} {self.problem!r}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The schedule that won, its code, and how long it took (None: not timed)."""
+
+    job: Job
+    schedule: Any
+    code: KernelCode
+    seconds: float | None
+    num_candidates: int
+
+
+Progress = Callable[[str, int, int], None]
+
+
+def choose(
+    jobs: Sequence[Job], target: CpuTarget, toolchain: Toolchain, opt_level: int, cache: TimingCache, progress: Progress
+) -> dict[Job, Choice]:
+    """The choice for every job. ``progress(stage, done, total)`` follows the stages "compile" and "time"."""
+    candidates = {job: _candidates(job, target, opt_level) for job in dict.fromkeys(jobs)}
+    if opt_level:
+        missing = [
+            Candidate(job.key, repr(schedule), job.problem, code)
+            for job, options in candidates.items()
+            for schedule, code in options
+            if len(options) > 1 and cache.seconds(job.key, repr(schedule)) is None
+        ]
+        _measure(missing, target, toolchain, cache, progress)
+    return {job: _best(job, options, cache, timed=opt_level > 0) for job, options in candidates.items()}
+
+
+def _candidates(job: Job, target: CpuTarget, opt_level: int) -> list[tuple[Any, KernelCode]]:
+    """Schedules with their code; two schedules that give the same code are one."""
+    family = FAMILIES[job.family]
+    distinct: dict[str, tuple[Any, KernelCode]] = {}
+    for schedule in family.schedules(job.problem, target)[: CANDIDATES[opt_level]]:
+        code = family.render(job.problem, schedule, target)
+        distinct.setdefault(code.text, (schedule, code))
+    return list(distinct.values())
+
+
+def _measure(
+    missing: Sequence[Candidate], target: CpuTarget, toolchain: Toolchain, cache: TimingCache, progress: Progress
+) -> None:
+    """Fills the cache, saving it after every batch so that a build cut off keeps what it has learned."""
+    texts = [source(candidate.code) for candidate in missing]
+    objects = compile_objects(texts, target, toolchain, progress=lambda done, total: progress("compile", done, total))
+    for start in range(0, len(missing), BATCH):
+        batch = missing[start : start + BATCH]
+        with Harness(batch, objects[start : start + BATCH], target, toolchain) as harness:
+            for i, candidate in enumerate(batch):
+                cache.record(candidate.problem_key, candidate.schedule, harness.seconds(i))
+                progress("time", start + i + 1, len(missing))
+        cache.save()
+
+
+def _best(job: Job, options: Sequence[tuple[Any, KernelCode]], cache: TimingCache, timed: bool) -> Choice:
+    times: Mapping[str, float] = cache.entries.get(job.key, {}) if timed else {}
+    schedule, code = min(options, key=lambda option: times.get(repr(option[0]), float("inf"))) if times else options[0]
+    seconds = times.get(repr(schedule))
+    for other, _ in options:
+        log.debug(
+            3, f"{job.family}: {other!r} {1e6 * times.get(repr(other), float('nan')):.1f} us {'*' if other is schedule else ''}"
+        )
+    return Choice(job, schedule, code, seconds, len(options))
