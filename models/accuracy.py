@@ -1,6 +1,6 @@
 """The accuracy of a digits engine on the bundled test images, beside that of ONNX Runtime on the model it was made from.
 
-    python models/accuracy.py models/digits.engine
+python models/accuracy.py models/digits.engine
 """
 
 import sys

@@ -15,6 +15,9 @@ from redline.lower import elementwise, indexing
 
 MAX_INLINE_NODES = 24
 INLINE_READERS = frozenset({"Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization", "ArgMax", "ArgMin"})
+NO_EPILOGUE = frozenset(
+    {"Attention", "TopK", "CumSum", "CumProd", "ScatterElements", "ScatterND", "TensorScatter"}
+)  # their kernels write the result as it is
 CHEAP = frozenset({"Cast", "Identity", "Reshape", "Transpose", "Slice", "Expand", "Neg", "Not"})
 
 
@@ -64,6 +67,8 @@ def chain_of(anchor: Node, consumers: Consumers, taken: Mapping[Node, Chain]) ->
     value = anchor.out
     while True:
         readers = consumers.of(value)
+        if anchor.op in NO_EPILOGUE:
+            return Chain(anchor, (), f"{anchor.op} has no epilogue")
         if len(anchor.types) > 1 and any(consumers.of(v) or v in consumers.outputs for v in anchor.outputs()[1:]):
             return Chain(anchor, (), "has several results")
         if value in consumers.outputs:

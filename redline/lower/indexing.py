@@ -148,9 +148,12 @@ def clamp(index: Expr, extent: int) -> Expr:
 
 def tensor_index(index: Expr, extent: int) -> Expr:
     """An index read from a tensor: negative counts from the end; anything outside is clamped to the data."""
-    index = cast(index, dtypes.int64)
-    wrapped = call("where", _compare("lt", index, integer(0)), call("add", index, integer(extent)), index)
-    return clamp(wrapped, extent)
+    return clamp(from_end(cast(index, dtypes.int64), extent), extent)
+
+
+def from_end(index: Expr, extent: int) -> Expr:
+    """A negative index counts from the end of an axis of ``extent``."""
+    return call("where", _compare("lt", index, integer(0)), call("add", index, integer(extent)), index)
 
 
 def _compare(fn: str, a: Expr, b: Expr) -> Expr:

@@ -127,6 +127,10 @@ class Lowering:
             return reads.load(self.memory(value), at)
         return self._apply(value.node, tuple(at), reads)
 
+    def broadcast_element(self, value: Value, at: Sequence[Expr], reads: Reads) -> Expr:
+        """The element that numpy's broadcasting pairs with coordinates ``at`` of a larger tensor."""
+        return self.element(value, broadcast_index(static(value.shape), at), reads)
+
     def _apply(
         self, node: Node, at: tuple[Expr, ...], reads: Reads, inner: Expr | None = None, of: Value | None = None
     ) -> Expr:
@@ -205,7 +209,8 @@ class Lowering:
 
     def _ensure_at(self, value: Value, view: View, reason: str) -> None:
         """Copies or computes ``value`` into ``view`` unless it is there already."""
-        if self.views.get(value) == view or size(view.shape) == 0:
+        there = self.views.get(value)
+        if (there is not None and there.is_place_of(view)) or size(view.shape) == 0:
             return
         self._store(value, view, reason)
 

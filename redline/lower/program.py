@@ -53,6 +53,14 @@ class View:
     def is_contiguous(self) -> bool:
         return self.operand.is_contiguous
 
+    def is_place_of(self, other: "View") -> bool:
+        """Whether both put every element at the same address; the stride of an axis of one element says nothing."""
+        strides = zip(self.shape, self.strides, other.strides, strict=False)
+        return (
+            (self.buffer, self.shape, self.offset) == (other.buffer, other.shape, other.offset)
+            and all(a == b for extent, a, b in strides if extent != 1)
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Step:

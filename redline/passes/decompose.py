@@ -7,7 +7,9 @@ from redline.ir.rewrite import Replacement
 from redline.ops.registry import lookup, view
 
 # Kernels of their own: these stay, although they could be written with simpler operators.
-WHOLE = frozenset({"LayerNormalization", "RMSNormalization", "Softmax", "LogSoftmax", "Resize"})
+KERNELS = frozenset({"LayerNormalization", "RMSNormalization", "Softmax", "LogSoftmax"})
+# Until transposes have passed them.
+WHOLE = KERNELS | {"Resize"}
 # Until the passes that are made for them have run.
 UNTIL_RECOGNISED = frozenset({"InstanceNormalization", "GroupNormalization", "DepthToSpace", "SpaceToDepth"})
 

@@ -19,6 +19,7 @@ from redline.passes import (
     recognise_activations,
     recognise_attention,
     recognise_normalization,
+    shape_rows,
     simplify_arithmetic,
     simplify_movement,
 )
@@ -63,6 +64,8 @@ def optimize(graph: Graph, observer: Observer | None = None, keep: Set[str] = NO
     simplify()
     walk(fold_scale_shift.run)
     walk(recognise_normalization.take_scale_and_bias)
+    walk(shape_rows.run)
+    walk(lambda g: decompose.run(g, decompose.KERNELS | keep), "decompose")
     simplify()
     return walk.graph
 

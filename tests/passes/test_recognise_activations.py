@@ -27,7 +27,12 @@ def add(a, b):
 
 def gelu_spellings(x):
     root = math.sqrt(2)
-    gates = [make("Erf", div(x, root)), make("Erf", mul(x, 1 / root)), make("Erf", mul(x, 0.70710677)), make("Erf", div(x, 1.4142135))]
+    gates = [
+        make("Erf", div(x, root)),
+        make("Erf", mul(x, 1 / root)),
+        make("Erf", mul(x, 0.70710677)),
+        make("Erf", div(x, 1.4142135)),
+    ]
     for gate in gates:
         yield mul(mul(x, add(gate, 1.0)), 0.5)
         yield mul(mul(x, 0.5), add(gate, 1.0))
@@ -65,7 +70,10 @@ def test_gelu_with_tanh(which):
 
 def test_a_product_as_the_argument_is_still_one_argument():
     x = mul(arg(), arg(name="y"))
-    assert names(check(run, mul(mul(x, add(make("Erf", div(x, math.sqrt(2))), 1.0)), 0.5), ulps=64, of_largest=True)) == ["Gelu", "Mul"]
+    assert names(check(run, mul(mul(x, add(make("Erf", div(x, math.sqrt(2))), 1.0)), 0.5), ulps=64, of_largest=True)) == [
+        "Gelu",
+        "Mul",
+    ]
     half = mul(arg(), 0.5)
     assert names(check(run, mul(half, make("Sigmoid", half)), ulps=4, boundary=SPECIAL)) == ["Mul", "Swish"]
 

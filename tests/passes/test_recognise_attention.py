@@ -167,7 +167,6 @@ def test_shifted_windows():
     node_of(attention(make("Reshape", masked, ints(*shape)), v(B * windows, H, S, D)))
 
 
-
 NOT_ATTENTION = {
     "softmax along another axis": lambda: [make("MatMul", make("Softmax", plain(), axis=2), v())],
     "probabilities as an output": lambda: [make("MatMul", p := softmax(plain()), v()), p],
@@ -176,9 +175,7 @@ NOT_ATTENTION = {
     "a scale by element": lambda: [attention(make("Mul", plain(), arg((1, 1, S, T), name="mask")))],
     "keys shared by heads": lambda: [attention(make("MatMul", q(), swapped(k(B, 1, T, D))), v())],
     "a mask that widens": lambda: [attention(make("Add", plain(), arg((2, 1, 1, S, T), name="m")), v())],
-    "a selection that hides nothing": lambda: [
-        attention(make("Where", arg((S, T), "bool", name="m"), plain(), const(-5.0)))
-    ],
+    "a selection that hides nothing": lambda: [attention(make("Where", arg((S, T), "bool", name="m"), plain(), const(-5.0)))],
     "a guard with another value": lambda: [
         make("MatMul", make("Where", make("IsNaN", p := softmax(plain())), const(1.0), p), v())
     ],

@@ -3,7 +3,7 @@ import pytest
 
 from redline.ops import make
 from redline.passes import eliminate_common_subexpressions, recognise_normalization, simplify_arithmetic
-from tests.passes.checking import arg, check, const, histogram, ints, names, only, weights
+from tests.passes.checking import arg, check, const, ints, names, only, weights
 
 TIGHT = {"ulps": 32, "of_largest": True, "boundary": ()}
 
@@ -53,7 +53,9 @@ def test_layer_normalization(spelling, how):
 def test_rms_normalization(spelling):
     x = arg((2, 5, 17))
     graph = check(run, make("Mul", weights(17), SPELLINGS[spelling](x, mean(square(x, "pow")))), **TIGHT)
-    assert names(graph) == ["RMSNormalization"] and not np.array_equal(only(graph, "RMSNormalization").inputs[1].array, np.ones(17))
+    assert names(graph) == ["RMSNormalization"] and not np.array_equal(
+        only(graph, "RMSNormalization").inputs[1].array, np.ones(17)
+    )
 
 
 def test_scale_folded_into_the_reciprocal_and_the_mean_apart():

@@ -121,7 +121,7 @@ def _finish(g: Layout, kind: Block) -> list[str]:
     value = cexpr.cast_text(f"held[l * {g.panels.padded} + d] * share", g.acc, out.dtype)
     value = f"({value})" if out.dtype == g.acc else value
     store = cexpr.store(out, "out0", f"{at} + d * {out.strides[3]}", value)
-    inner = [f"const {g.type} share = 1 / sum[l];", *vectorized("d", 0, g.width, [store])]
+    inner = [f"const {g.type} share = sum[l] == 0 ? 0 : 1 / sum[l];", *vectorized("d", 0, g.width, [store])]
     return loop("l", 0, kind.valid, inner)
 
 

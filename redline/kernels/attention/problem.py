@@ -4,8 +4,7 @@
     out[b, h, i, :]  = sum over j of softmax over j of s(b, h, i, j) * value[b, g, j, :]
 
 where g = h // (heads / kv_heads) (grouped-query attention). ``score`` is an expression over ``Acc(0)``, the dot product:
-the scale, masks and biases that further reads hold, a soft cap. A row in which every score is -inf gives NaN, as the
-formula does.
+the scale, masks and biases that further reads hold, a soft cap. A row in which every score is -inf gives zeros.
 """
 
 from collections.abc import Sequence
@@ -91,6 +90,8 @@ def reference(problem: Problem, arrays: Sequence[np.ndarray]) -> tuple[np.ndarra
         if problem.causal is not None:
             i, j = np.ogrid[: scores.shape[2], : scores.shape[3]]
             scores = np.where(j <= i + problem.causal, scores, -np.inf)
-        powers = np.exp(scores - scores.max(-1, keepdims=True, initial=-np.inf))
-        result = np.einsum("bhij,bhjd->bhid", powers / powers.sum(-1, keepdims=True), value)
+        highest = scores.max(-1, keepdims=True, initial=-np.inf)
+        powers = np.exp(scores - np.where(np.isneginf(highest), 0, highest))
+        total = powers.sum(-1, keepdims=True)
+        result = np.einsum("bhij,bhjd->bhid", powers / np.where(total == 0, 1, total), value)
     return (result.astype(problem.out.dtype.numpy),)

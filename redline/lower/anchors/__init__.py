@@ -2,17 +2,40 @@
 
 from collections.abc import Mapping
 
+from redline.lower.anchors.attention import attention
+from redline.lower.anchors.conv import conv
+from redline.lower.anchors.conv_transpose import conv_transpose
+from redline.lower.anchors.lines import scan, top_k
 from redline.lower.anchors.matmul import matmul
+from redline.lower.anchors.pool import lp_pool, pool
 from redline.lower.anchors.reduce import arg_extreme, reduce
+from redline.lower.anchors.row import row
+from redline.lower.anchors.scatter import scatter_elements, scatter_nd, tensor_scatter
 from redline.lower.lowering import Anchor
 
 ANCHORS: Mapping[str, Anchor] = {
     "ArgMax": arg_extreme,
     "ArgMin": arg_extreme,
+    "Attention": attention,
+    "AveragePool": pool,
+    "Conv": conv,
+    "ConvTranspose": conv_transpose,
+    "CumProd": scan,
+    "CumSum": scan,
+    "LayerNormalization": row,
+    "LogSoftmax": row,
+    "LpPool": lp_pool,
     "MatMul": matmul,
+    "MaxPool": pool,
+    "RMSNormalization": row,
     "ReduceMax": reduce,
     "ReduceMean": reduce,
     "ReduceMin": reduce,
     "ReduceProd": reduce,
     "ReduceSum": reduce,
+    "ScatterElements": scatter_elements,
+    "ScatterND": scatter_nd,
+    "Softmax": row,
+    "TensorScatter": tensor_scatter,
+    "TopK": top_k,
 }

@@ -26,7 +26,11 @@ def conv(lowering: Lowering, chain: Chain) -> None:
     first, second, extra = reads.operands[0], reads.operands[1], reads.operands[2:]
     if groups == x.shape[-1] == w.shape[0] and w.shape[1] == 1 and groups > 1:
         lowering.emit(
-            "depthwise", DepthwiseProblem(first, second, out.operand, epilogue, extra, *geometry), reads.views, [out], chain
+            "depthwise",
+            DepthwiseProblem(first, second, out.operand, epilogue, extra, *geometry, groups),
+            reads.views,
+            [out],
+            chain,
         )
     else:
         lowering.emit(
