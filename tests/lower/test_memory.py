@@ -1,5 +1,7 @@
 """The memory plan: phases follow the data, and no two live temporaries overlap."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,7 +33,7 @@ def test_memory_is_not_handed_on_within_a_phase():
 
 def test_a_chain_needs_two_buffers():
     chain = [buffer(i) for i in range(10)]
-    steps = [step([], [chain[0]])] + [step([x], [y]) for x, y in zip(chain, chain[1:], strict=False)]
+    steps = [step([], [chain[0]])] + [step([x], [y]) for x, y in itertools.pairwise(chain)]
     assert plan(steps).arena_bytes == 2 * 448
 
 

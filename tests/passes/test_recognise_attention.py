@@ -74,7 +74,7 @@ def test_scalings(how):
 
 
 def test_keys_that_were_never_transposed_back_are_transposed():
-    node, graph = node_of(attention(mul(make("MatMul", q(), arg((B, H, D, T), name="k")), 0.25)))
+    _, graph = node_of(attention(mul(make("MatMul", q(), arg((B, H, D, T), name="k")), 0.25)))
     assert names(graph) == ["Attention", "Transpose"]
 
 

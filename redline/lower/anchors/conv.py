@@ -23,16 +23,8 @@ def conv(lowering: Lowering, chain: Chain) -> None:
     out = channels_last(op, lowering.result(chain.last.out))
     window = explicit_window(op)
     geometry = (window.strides, window.dilations, window.pads_begin + window.pads_end)
-    first, second, extra = reads.operands[0], reads.operands[1], reads.operands[2:]
-    if groups == x.shape[-1] == w.shape[0] and w.shape[1] == 1 and groups > 1:
-        lowering.emit(
-            "depthwise",
-            DepthwiseProblem(first, second, out.operand, epilogue, extra, *geometry, groups),
-            reads.views,
-            [out],
-            chain,
-        )
-    else:
-        lowering.emit(
-            "conv", Problem(first, second, out.operand, epilogue, extra, *geometry, groups), reads.views, [out], chain
-        )
+    is_depthwise = groups == x.shape[-1] == w.shape[0] and w.shape[1] == 1 and groups > 1
+    family, make = ("depthwise", DepthwiseProblem) if is_depthwise else ("conv", Problem)
+    first, second, *extra = reads.operands
+    problem = make(first, second, out.operand, epilogue, tuple(extra), *geometry, groups)
+    lowering.emit(family, problem, reads.views, [out], chain)
