@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from redline.base.dtypes import DType
 from redline.base.errors import UnsupportedError
 from redline.kernels import nest
 from redline.kernels.conv.problem import Problem
@@ -57,25 +58,25 @@ def phases(extent: int, window: Window, axis: int) -> list[Phase]:
 
 def conv_transpose(lowering: Lowering, chain: Chain) -> None:
     op = registry.view(chain.anchor)
-    x = channels_last(op, lowering.memory(op.value(0)))
-    window, filters = explicit_window(op), _filters(lowering, op)
+    x = channels_last(op, lowering.operand(op.value(0)))
+    window, filters = explicit_window(op), _filters(lowering, op, x.dtype)
     out = channels_last(op, lowering.result(chain.last.out))
     axes = [phases(extent, window, axis) for axis, extent in enumerate(x.shape[1:-1])]
     for parts in itertools.product(*axes):
         _phase(lowering, chain, op, (x, out), filters, window, parts)
 
 
-def _filters(lowering: Lowering, op: registry.Op) -> View:
+def _filters(lowering: Lowering, op: registry.Op, dtype: DType) -> View:
     """The weights [C, M/g, taps...] as [M, C/g, taps...]."""
     groups, value = int(op.attr("group", 1)), op.value(1)
     c, m, *taps = op.shape(1)
     if groups == 1:
-        return views.transpose(lowering.memory(value), (1, 0, *range(2, 2 + len(taps))))
+        return views.transpose(lowering.operand(value), (1, 0, *range(2, 2 + len(taps))))
     if value.array is None:
         seen = f"ConvTranspose in {groups} groups with weights computed at run time"
         raise UnsupportedError(op.label, seen, "the weights must be constant, or the groups one")
     split = value.array.reshape(groups, c // groups, m, *taps).swapaxes(1, 2)
-    return lowering.constant(split.reshape(groups * m, c // groups, *taps))
+    return lowering.constant(split.reshape(groups * m, c // groups, *taps).astype(dtype.numpy))
 
 
 def _phase(
