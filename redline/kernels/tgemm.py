@@ -241,7 +241,8 @@ def _epilogue(g: Gemm, s: Schedule) -> list[str]:
     renderer = texpr.Renderer(g.reads, names, g.out.shape, ["acc"], guards, exact=exact)
     statements, value = renderer.render(g.epilogue)
     conditions = list(dict.fromkeys(guards.values()))
-    return [*lines, *statements, texpr.store("out0", g.out, names, value, conditions)]
+    whole = "(out0 + rm[:, None] * 0 + rn[None, :] * 0)" if 1 in (g.size.rows, g.size.columns) else "out0"
+    return [*lines, *statements, texpr.store(whole, g.out, names, value, conditions)]
 
 
 def row_coordinates(row: str, shape: Sequence[int]) -> list[str]:

@@ -147,7 +147,7 @@ def _loads(
     if p.k % s.block_k:
         step.append(f"inside = (s * {s.block_k} + rk) < {p.k}")
         mask = ", mask=inside[None, :], other=0"
-    a = _offset(p.a, [*place[:-2], place[-2], "0"])
+    a = f"{rows}[:, None] * 0 + {_offset(p.a, [*place[:-2], place[-2], '0'])}"
     before.append(f"a_at = arg0 + {a} + {k_text}[None, :] * {p.a.strides[-1]}")
     step.append(f"a = tl.load(a_at + s * {s.block_k * p.a.strides[-1]}{mask})")
     b_mask = ""
