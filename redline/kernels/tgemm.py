@@ -23,6 +23,7 @@ TILES = (
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
 GROUP_ROWS = 8
 MAX_COUNTERS = COUNTER_BYTES // 4
+DEPTH_UNIT = 64  # packed operands have a multiple of this along k, whatever the schedule
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def shared_bytes(size: Size, s: Schedule) -> int:
 
 def is_legal(size: Size, s: Schedule, target: GpuTarget) -> bool:
     registers = s.block_m * s.block_n // (32 * s.num_warps)
-    return (
+    whole = s.block_k <= DEPTH_UNIT or size.depth % s.block_k == 0
+    return whole and (
         shared_bytes(size, s) <= target.shared_bytes
         and registers <= 128
         and (s.split == 1 or (s.split <= size.steps(s) and size.tiles(s) <= MAX_COUNTERS))
@@ -144,6 +146,11 @@ class Gemm:
     column_axes: Sequence[int] = ()
     acc: DType = float32
     params: Sequence[str] = field(default_factory=list)
+
+
+def padded(depth: int) -> int:
+    """The length of k in packed operands."""
+    return -(-depth // DEPTH_UNIT) * DEPTH_UNIT
 
 
 def grid(size: Size, s: Schedule) -> tuple[int, int, int]:

@@ -2,7 +2,7 @@
 
 out[n, o, m] = epilogue(sum over taps k, channels c of x[n, o * stride + k * dilation - pad, c] * w[m, c, k])
 
-Constant filters are packed as [group, filter, taps..., channel] with k padded to whole steps. Where a step of k lies within
+Constant filters are packed as [group, filter, taps..., channel] with k padded to a multiple of 64. Where a step of k lies within
 the channels of one tap, the tap is a scalar of the loop; else every k finds its own tap. A 1x1 convolution without padding
 whose positions follow each other evenly may be loaded by the copy engine.
 """
@@ -44,9 +44,9 @@ def schedules(problem: Problem, target: GpuTarget) -> list[Schedule]:
     return tgemm.candidates(size_of(problem), target, row_stride(problem) is not None and target.has_copy_engine)
 
 
-def packing(p: Problem, s: Schedule) -> Packing:
+def packing(p: Problem) -> Packing:
     size = size_of(p)
-    depth = -(-size.depth // s.block_k) * s.block_k
+    depth = tgemm.padded(size.depth)
 
     def apply(w: np.ndarray) -> np.ndarray:
         flat = np.moveaxis(w, 1, -1).reshape(w.shape[0], size.depth)
@@ -77,14 +77,14 @@ def render(problem: Problem, schedule: Schedule, target: GpuTarget) -> GpuCode:
     work = tgemm.workspace_bytes(size, s)
     return GpuCode(
         "conv", tgemm.render(gemm, s, target), tuple(signature) + (("*i8",) if work else ()), tgemm.grid(size, s),
-        s.num_warps, s.num_stages, work, maps, {1: packing(p, s)} if p.w.constant else {},
+        s.num_warps, s.num_stages, work, maps, {1: packing(p)} if p.w.constant else {},
     )  # fmt: skip
 
 
 def _copied(p: Problem, s: Schedule, size: Size, target: GpuTarget) -> tuple[list[str], list[str], dict[int, TensorMap]]:
     stride = row_stride(p)
     assert stride is not None, "schedules offers the copy engine only where it can be used"
-    depth = -(-size.depth // s.block_k) * s.block_k
+    depth = tgemm.padded(size.depth)
     maps = {
         0: TensorMap((size.rows, size.depth), (stride, 1), (s.block_m, s.block_k)),
         1: TensorMap((size.columns, depth), (depth, 1), (s.block_n, s.block_k)),
@@ -182,7 +182,7 @@ def _filters(p: Problem, s: Schedule, size: Size, is_vector: bool, inside: str) 
         lines.append(f"bn = rn % {size.columns}")
         columns = "bn"
     if p.w.constant:
-        depth = -(-size.depth // s.block_k) * s.block_k
+        depth = tgemm.padded(size.depth)
         group = f"batch * {size.columns * depth} + " if p.groups > 1 else ""
         at = f"arg1 + {group}{columns}[None, :] * {depth} + (s * {s.block_k} + rk)[:, None]"
         return [*lines, f"b = tl.load({at})"]

@@ -1,7 +1,7 @@
 """Matrix products in Triton: out[..., m, n] = epilogue(sum over k of a[..., m, k] * b[..., k, n]).
 
 Batch axes along which b does not change join the rows: one weight matrix is one product, whatever the batch. A constant b
-is packed as [product, n, k] with k padded to whole steps, so that its tiles need no masks.
+is packed as [product, n, k] with k padded to a multiple of 64, so that its tiles need no masks.
 """
 
 from dataclasses import dataclass
@@ -87,7 +87,7 @@ def render(problem: Problem, schedule: Schedule, target: GpuTarget) -> GpuCode:
     for i, m in maps.items():
         signature[i] = map_type(reads[i].dtype, m.box)
     work = tgemm.workspace_bytes(size, s)
-    packings = {1: packing(p, s)} if p.b.constant else {}
+    packings = {1: packing(p)} if p.b.constant else {}
     return GpuCode(
         "matmul", tgemm.render(gemm, s, target), tuple(signature) + (("*i8",) if work else ()), tgemm.grid(size, s),
         s.num_warps, s.num_stages, work, maps, packings,
@@ -98,12 +98,8 @@ def texpr_rows(shape: tuple[int, ...]) -> list[str]:
     return tgemm.row_coordinates("rm[:, None]", shape)
 
 
-def padded_depth(depth: int, s: Schedule) -> int:
-    return -(-depth // s.block_k) * s.block_k
-
-
-def packing(p: Problem, s: Schedule) -> Packing:
-    depth = padded_depth(p.k, s)
+def packing(p: Problem) -> Packing:
+    depth = tgemm.padded(p.k)
     kept = _Axes.of(p).kept
 
     def apply(b: np.ndarray) -> np.ndarray:
@@ -120,7 +116,7 @@ def _loads(
 ) -> tuple[list[str], list[str], dict[int, TensorMap]]:
     """Statements before the loop, those that load tiles a and b, and the tensor maps."""
     dot = tgemm.multiply(p.acc, p.a.dtype, target)
-    depth = padded_depth(p.k, s)
+    depth = tgemm.padded(p.k)
     if s.copy_engine and stride is not None:
         maps = {
             0: TensorMap((prod(axes.rows(p)), p.k), (stride, 1), (s.block_m, s.block_k)),
