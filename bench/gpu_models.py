@@ -1,6 +1,6 @@
 """CUDA engines of the zoo's models on the GPU at hand: right (against ONNX Runtime in float32) and how fast.
 
-    python bench/gpu_models.py --out DIR resnet50:1 resnet50:128 bert_base:1 ... [--precision fp16] [--opt 3] [--peers] [--top 12]
+    python bench/gpu_models.py --out DIR resnet50:1 resnet50:128 bert_base:1 ... [--precision fp16] [--opt 3] [--peers]
 
 Times are medians of replays of one CUDA graph with inputs and outputs on the device, by CUDA events. Inputs are fresh random
 ones each time; arena and outputs are poisoned before each checked run. The models are the committed skeletons with their
@@ -128,10 +128,12 @@ def profile(engine, context, inputs, top: int, row: dict) -> None:
         each = total / count
         rates = f"{flops / each / 1e12:6.1f} TF {num_bytes / each / 1e9:6.0f} GB/s"
         print(f"  {1e6 * total:8.1f} us = {count:2} x {1e6 * each:7.1f}  {rates}  {key[0]} {key[1]} -> {key[2]} {key[3]}")
-    row["kernels"] = [
-        [k.family, [list(a.shape) for a in k.reads[:2]], list(k.writes[0].shape), k.schedule, round(1e6 * float(s), 2), k.flops, k.num_bytes]
-        for k, s in zip(kernels, seconds, strict=True)
-    ]  # fmt: skip
+    row["kernels"] = [_facts(kernel, float(each)) for kernel, each in zip(kernels, seconds, strict=True)]
+
+
+def _facts(k, seconds: float) -> list:
+    shapes = [list(a.shape) for a in k.reads[:2]], list(k.writes[0].shape)
+    return [k.family, *shapes, k.schedule, round(1e6 * seconds, 2), k.flops, k.num_bytes]
 
 
 def peer(name: str, batch: int, precision: str, compiled: bool) -> float:

@@ -180,18 +180,25 @@ class _CudaAssembler(Assembler):
             accesses = [self._place(view, choice, k)[1] for k, view in enumerate(step.reads + step.writes)]
             records.append(
                 KernelRecord(
-                    choice.code.symbol, step.family, step.nodes, 1, i > 0, tuple(accesses[: len(step.reads)]),
-                    tuple(accesses[len(step.reads) :]), step.problem.flops, num_bytes(step.problem), repr(choice.schedule),
-                    choice.seconds, step.reason,
-                )  # fmt: skip
+                    choice.code.symbol,
+                    step.family,
+                    step.nodes,
+                    1,
+                    i > 0,
+                    tuple(accesses[: len(step.reads)]),
+                    tuple(accesses[len(step.reads) :]),
+                    step.problem.flops,
+                    num_bytes(step.problem),
+                    repr(choice.schedule),
+                    choice.seconds,
+                    step.reason,
+                )
             )
         names = tuple(f"sm_{target.arch}" for target in targets)
         stamp = Stamp(f"cuda:{'+'.join(names)}", names, redline.__version__, f"triton {version}")
         inputs = tuple(IO(name, buffer.dtype.name, shape) for name, buffer, shape in self.program.inputs)
         outputs = tuple(IO(name, buffer.dtype.name, shape) for name, buffer, shape in self.program.outputs)
-        return Header(
-            stamp, inputs, outputs, tuple(self.tensors), tuple(records), self.memory.arena_bytes, 0, 1, report
-        )
+        return Header(stamp, inputs, outputs, tuple(self.tensors), tuple(records), self.memory.arena_bytes, 0, 1, report)
 
 
 def launches_of(choices: Sequence[GpuChoice], target: GpuTarget) -> tuple[launch.Launches, bytes]:
@@ -214,9 +221,13 @@ def launches_of(choices: Sequence[GpuChoice], target: GpuTarget) -> tuple[launch
         )
         records.append(
             launch.Launch(
-                places[cubin.code], choice.code.grid, 32 * choice.code.num_warps, cubin.shared_bytes,
-                choice.code.workspace_bytes > 0, maps,
-            )  # fmt: skip
+                places[cubin.code],
+                choice.code.grid,
+                32 * choice.code.num_warps,
+                cubin.shared_bytes,
+                choice.code.workspace_bytes > 0,
+                maps,
+            )
         )
     workspace = max((choice.code.workspace_bytes for choice in choices), default=0)
     return launch.Launches(target.arch, target.overlap, workspace, tuple(parts), tuple(records)), bytes(code)

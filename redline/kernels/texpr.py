@@ -65,22 +65,22 @@ def rl_div(a, b):
     """Integer division towards zero; by zero gives zero."""
     return tl.where(b == 0, 0, a // tl.where(b == 0, 1, b))
 ''',
-    "rl_max": '''@triton.jit
+    "rl_max": """@triton.jit
 def rl_max(a, b):
     return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
-''',
-    "rl_min": '''@triton.jit
+""",
+    "rl_min": """@triton.jit
 def rl_min(a, b):
     return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
-''',
-    "rl_mul": '''@triton.jit
+""",
+    "rl_mul": """@triton.jit
 def rl_mul(a, b):
     return a * b
-''',
-    "rl_add": '''@triton.jit
+""",
+    "rl_add": """@triton.jit
 def rl_add(a, b):
     return a + b
-''',
+""",
 }
 
 

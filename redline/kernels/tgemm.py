@@ -9,7 +9,7 @@ the tiles, the loop along k, sums split over several programs, and the epilogue.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from redline.base.dtypes import DType, float32
+from redline.base.dtypes import DType, bfloat16, float32
 from redline.kernels import texpr
 from redline.kernels.expr import Expr
 from redline.kernels.gpu import COUNTER_BYTES, GpuTarget, next_power
@@ -83,7 +83,7 @@ def candidates(size: Size, target: GpuTarget, copy_engine: bool = False) -> list
 
 
 def _all(size: Size, target: GpuTarget, copy_engine: bool) -> Iterator[Schedule]:
-    depths = (32, 64, 128) if size.element_bytes == 2 else (32, 64) if size.element_bytes == 4 else (64, 128)
+    depths: tuple[int, ...] = (32, 64, 128) if size.element_bytes == 2 else (32, 64) if size.element_bytes == 4 else (64, 128)
     depths = tuple(d for d in depths if d <= max(16, next_power(size.depth)) and _fits(d, size.depth_unit)) or (16,)
     for m, n, warps in TILES:
         if m > 2 * next_power(max(size.rows, 16)) or n > 2 * next_power(max(size.columns, 16)):
@@ -116,8 +116,10 @@ def cost(size: Size, s: Schedule, target: GpuTarget) -> float:
     on_one = -(-tiles // target.processors)  # tiles of the busiest processor
     together = min(resident, on_one)
     alone = steps * max(each, 700 / (s.num_stages - 1))
-    return begin + max(on_one * (steps * each) + -(-on_one // together) * 300, -(-on_one // together) * alone) + end * (
-        1 + 0.5 * (on_one - 1) / together
+    return (
+        begin
+        + max(on_one * (steps * each) + -(-on_one // together) * 300, -(-on_one // together) * alone)
+        + end * (1 + 0.5 * (on_one - 1) / together)
     )
 
 
@@ -204,6 +206,8 @@ def _loop(g: Gemm, s: Schedule) -> list[str]:
 
 def multiply(acc: DType, element: DType, target: GpuTarget) -> str:
     """The statement that adds the product of tiles ``a`` and ``b``."""
+    if target.plain and element == bfloat16:  # which Triton's interpreter cannot multiply
+        return "acc = tl.dot(a.to(tl.float32), b.to(tl.float32), acc)"
     precision = ""
     if element == float32:
         precision = ', input_precision="tf32"' if target.tf32 else ', input_precision="ieee"'

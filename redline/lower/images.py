@@ -34,8 +34,10 @@ class _Rewriting:
 
     def run(self) -> Program:
         for step in self.program.steps:
-            image = _image_of(step, self.program.steps) if fits(step.problem) else None
-            self.steps.append(self._convolution(step, image) if image is not None else step)
+            problem = step.problem
+            image = _image_of(step, self.program.steps) if isinstance(problem, Problem) and fits(problem) else None
+            done = self._convolution(step, problem, image) if isinstance(problem, Problem) and image is not None else step
+            self.steps.append(done)
         read = {view.buffer for step in self.steps for view in step.reads}
         kept = [s for s in self.steps if any(v.buffer.kind == "output" or v.buffer in read for v in s.writes)]
         used = {view.buffer for step in kept for view in step.reads + step.writes}
@@ -43,8 +45,7 @@ class _Rewriting:
         constants = {b.index: self.constants[b.index] for b in buffers if b.kind == "constant"}
         return replace(self.program, buffers=buffers, constants=constants, steps=tuple(kept))
 
-    def _convolution(self, step: Step, image: View) -> Step:
-        problem = step.problem
+    def _convolution(self, step: Step, problem: Problem, image: View) -> Step:
         key = (image, copied_shape(problem), problem.pads)
         dtype = step.reads[0].dtype
         if key not in self.copies:
@@ -74,9 +75,10 @@ def _image_of(step: Step, steps: Sequence[Step]) -> View | None:
     """The input that the convolution's x is a plain copy of, in the convolution's order of axes."""
     x = step.reads[0]
     writers = [s for s in steps if any(view.buffer == x.buffer for view in s.writes)]
-    if len(writers) != 1 or writers[0].family != "nest" or len(writers[0].reads) != 1:
+    problem = writers[0].problem if len(writers) == 1 else None
+    if not isinstance(problem, nest.Problem) or len(writers[0].reads) != 1:
         return None
-    source, target, problem = writers[0].reads[0], writers[0].writes[0], writers[0].problem
+    source, target = writers[0].reads[0], writers[0].writes[0]
     if source.buffer.kind != "input" or source.dtype != float32 or problem.reduction is not None or len(writers[0].writes) != 1:
         return None
     plain = Load(float32, 0, tuple(integer(0) if e == 1 else i for e, i in zip(source.shape, _axes(source), strict=True)))
@@ -98,7 +100,7 @@ def _axes(view: View) -> tuple[Expr, ...]:
     return coordinates(len(view.shape))
 
 
-def fits(problem: object) -> bool:
+def fits(problem: Problem) -> bool:
     """Whether ``problem`` is a plain 2-D convolution in 16 bits of an image with at most four channels."""
     return (
         type(problem) is conv.Problem

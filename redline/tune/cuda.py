@@ -118,7 +118,7 @@ def _measure(
     for number, ((job, option), cubin) in enumerate(zip(missing, cubins, strict=True)):
         seconds = 1e3 if isinstance(cubin, str) else timer.seconds(option.code, cubin, job.problem)
         if isinstance(cubin, str):
-            log.debug(2, f"{job.family} {option.schedule}: {cubin[:200]}")
+            log.debug(3, f"{job.family} {option.schedule}: {cubin[:200]}")
         log.debug(3, f"{job.family} {job.problem.writes[0].shape}: {option.schedule} {1e6 * seconds:.1f} us")
         cache.record(job.key, repr(option.schedule), seconds)
         progress("time", number + 1, len(missing))
@@ -151,7 +151,7 @@ class Timer:
         try:
             return self._seconds(code, cubin, problem)
         except RedlineError as error:
-            log.debug(2, f"{code.symbol}: {error}")
+            log.debug(3, f"{code.symbol}: {error}")
             return 1e3
 
     def _seconds(self, code: GpuCode, cubin: Cubin, problem: Problem) -> float:

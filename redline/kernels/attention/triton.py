@@ -1,6 +1,6 @@
 """Attention in Triton, one block of queries a program: keys and values pass by in blocks, the softmax is kept as it goes.
 
-    m' = max(m, max of s);  p = exp(s - m');  l = l * exp(m - m') + sum p;  out = out * exp(m - m') + p @ v;  at the end out / l
+m' = max(m, max of s);  p = exp(s - m');  l = l * exp(m - m') + sum p;  out = out * exp(m - m') + p @ v;  at the end out / l
 """
 
 import math
@@ -45,7 +45,7 @@ def schedules(problem: Problem, target: GpuTarget) -> list[Schedule]:
 
 def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
     p = problem
-    query, key, value = p.reads[:3]
+    query, _key, value = p.reads[:3]
     b, h, sq, sk = p.extents
     depth, width = query.shape[3], value.shape[3]
     d, v = max(16, next_power(depth)), max(16, next_power(width))
@@ -97,17 +97,18 @@ def _plain_scale(p: Problem) -> float | None:
 def _block(p: Problem, s: Schedule, d: int, v: int, target: GpuTarget) -> list[str]:
     """One block of keys and values."""
     _, key, value = p.reads[:3]
-    b, h, sq, sk = p.extents
+    _b, _h, sq, sk = p.extents
     depth, width = key.shape[3], value.shape[3]
     precision = ""
     if key.dtype == dtypes.float32:
         precision = ', input_precision="tf32"' if target.tf32 else ', input_precision="ieee"'
+    wide = ".to(tl.float32)" if target.plain and key.dtype == dtypes.bfloat16 else ""  # the interpreter multiplies no bfloat16
     k_mask = _mask([(sk % s.keys, f"(rn[None, :] < {sk})"), (depth % d, f"(rd[:, None] < {depth})")])
     v_mask = _mask([(sk % s.keys, f"(rn[:, None] < {sk})"), (width % v, f"(rv[None, :] < {width})")])
     lines = [
         f"rn = j * {s.keys} + tl.arange(0, {s.keys})",
         f"k = tl.load(arg1 + {texpr.offset(key, ['n', 'kv', 'rn[None, :]', 'rd[:, None]'])}{k_mask})",
-        f"dot = tl.dot(q, k{precision})",
+        f"dot = tl.dot(q{wide}, k{wide}{precision})",
     ]
     scale = _plain_scale(p)
     if scale is not None:  # powers of two: the scale joins the exponent
@@ -137,7 +138,8 @@ def _block(p: Problem, s: Schedule, d: int, v: int, target: GpuTarget) -> list[s
         f"base = {base}", f"power = tl.exp2((score - base[:, None]){unit})", f"shrink = tl.exp2((high - base){unit})",
         "total = total * shrink + tl.sum(power, 1)",
         f"v = tl.load(arg2 + {texpr.offset(value, ['n', 'kv', 'rn[:, None]', 'rv[None, :]'])}{v_mask})",
-        f"acc = tl.dot(power.to({texpr.TYPES[value.dtype.name]}), v, acc * shrink[:, None]{precision})", "high = peak",
+        f"acc = tl.dot(power.to({texpr.TYPES[value.dtype.name]}){wide}, v{wide}, acc * shrink[:, None]{precision})",
+        "high = peak",
     ]  # fmt: skip
     return lines
 

@@ -2,9 +2,9 @@
 
 out[n, o, m] = epilogue(sum over taps k, channels c of x[n, o * stride + k * dilation - pad, c] * w[m, c, k])
 
-Constant filters are packed as [group, filter, taps..., channel] with k padded to a multiple of 64. Where a step of k lies within
-the channels of one tap, the tap is a scalar of the loop; else every k finds its own tap. A 1x1 convolution without padding
-whose positions follow each other evenly may be loaded by the copy engine.
+Constant filters are packed as [group, filter, taps..., channel] with k padded to a multiple of 64. Where a step of k lies
+within the channels of one tap, the tap is a scalar of the loop; else every k finds its own tap. A 1x1 convolution without
+padding whose positions follow each other evenly may be loaded by the copy engine.
 """
 
 from math import prod

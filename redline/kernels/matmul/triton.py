@@ -75,7 +75,7 @@ def render(problem: Problem, schedule: Schedule, target: GpuTarget) -> GpuCode:
     rank = len(p.out.shape)
     row_texts = texpr_rows(axes.rows(p))
     products = tgemm.row_coordinates("batch", axes.products(p)) if axes.kept else []
-    at = {axis: text for axis, text in zip(axes.folded, row_texts, strict=False)}
+    at = dict(zip(axes.folded, row_texts, strict=False))
     at.update(zip(axes.kept, products, strict=True))
     coordinates = [at[axis] for axis in range(rank - 2)] + [row_texts[-1], "rn[None, :]"]
     before, step, maps = _loads(p, s, axes, coordinates, row_stride(p), target)

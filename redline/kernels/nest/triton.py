@@ -70,7 +70,7 @@ def _pointwise(p: Problem, s: Schedule) -> list[str]:
     guards = dict.fromkeys(range(len(p.shape)), f"(at < {count})") if count % s.block else {}
     exact = all(o.dtype.size > 2 for o in p.writes)
     renderer = texpr.Renderer(p.reads, names, p.shape, [], guards, exact=exact)
-    for i, (body, write) in enumerate(zip(p.bodies, p.writes, strict=True)):
+    for i, (body, _write) in enumerate(zip(p.bodies, p.writes, strict=True)):
         statements, value = renderer.render(body)
         lines += [*statements, _store(i, p, names, value, list(dict.fromkeys(guards.values())))]
     return lines
@@ -131,10 +131,10 @@ def _reduce(p: Problem, s: Schedule) -> list[str]:
             fold = f"tl.reduce(acc{i}, 1, {FOLD[kind]})"
             lines.append(f"total{i} = {fold}")
     lines += [f"{n} = {t}" for n, t in zip(flat, tgemm.row_coordinates("at", p.shape), strict=True)]
-    results = texpr.Renderer(
-        p.reads, flat, p.shape, [f"total{i}" for i in range(len(p.bodies))], dict.fromkeys(range(rank), outside) if outside else {},
-        prefix="u", exact=all(o.dtype.size > 2 for o in p.writes),
-    )  # fmt: skip
+    known = dict.fromkeys(range(rank), outside) if outside else {}
+    totals = [f"total{i}" for i in range(len(p.bodies))]
+    exact = all(o.dtype.size > 2 for o in p.writes)
+    results = texpr.Renderer(p.reads, flat, p.shape, totals, known, prefix="u", exact=exact)
     for i, expr in enumerate(p.results):
         statements, value = results.render(expr)
         lines += [*statements, _store(i, p, flat, value, [outside] if outside else [])]

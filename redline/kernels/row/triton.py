@@ -1,7 +1,7 @@
 """Softmax and the normalisations in Triton: a program holds whole rows in registers, in float32 whatever the operands are.
 
-    x[j] = prologue(i..., j)    y = softmax, log-softmax, (x - mean) / sqrt(var + epsilon), x / sqrt(mean x^2 + epsilon)
-    writes[0][i..., j] = epilogue(y[j], i..., j)        writes[1] = x, if there is a second write
+x[j] = prologue(i..., j)    y = softmax, log-softmax, (x - mean) / sqrt(var + epsilon), x / sqrt(mean x^2 + epsilon)
+writes[0][i..., j] = epilogue(y[j], i..., j)        writes[1] = x, if there is a second write
 """
 
 from dataclasses import dataclass

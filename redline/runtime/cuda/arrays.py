@@ -89,6 +89,7 @@ def _from_dlpack(value: Any, port: Port) -> DeviceArray:
     if not _contiguous(shape, strides):
         raise InputError(f"{port.name!r}", "the tensor is not contiguous", "", "make a contiguous copy")
     kind = DLPACK_KINDS.get(tensor.code, "?")
-    name = {"bf": "bfloat16", "b": "bool"}.get(kind) or f"{dict(i='int', u='uint', f='float').get(kind, '?')}{tensor.bits}"
+    names = {"i": f"int{tensor.bits}", "u": f"uint{tensor.bits}", "f": f"float{tensor.bits}", "bf": "bfloat16", "b": "bool"}
+    name = names.get(kind, kind)
     dtype = port.dtype if name == str(port.dtype) else np.dtype(name) if kind in "iuf" else np.dtype(object)
     return DeviceArray(int(tensor.data or 0) + tensor.offset, shape, dtype, capsule)

@@ -1,4 +1,4 @@
-"""A CUDA execution context: arena, workspace, stream, and a graph of all launches for each set of input and output addresses."""
+"""A CUDA execution context: arena, workspace, stream, and a graph of all launches for each set of arguments."""
 
 import ctypes
 import threading

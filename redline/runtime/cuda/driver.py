@@ -57,7 +57,9 @@ class Driver:
     def arch(self, device: int) -> int:
         kind = self.api.CUdevice_attribute
         major, minor = (
-            self._call("cuDeviceGetAttribute", getattr(kind, f"CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_{part}"), device, what="it")
+            self._call(
+                "cuDeviceGetAttribute", getattr(kind, f"CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_{part}"), device, what="it"
+            )
             for part in ("MAJOR", "MINOR")
         )
         return int(major) * 10 + int(minor)
@@ -190,7 +192,14 @@ class Driver:
         self._call("cuLaunchKernelEx", config, function, params, 0, what="a kernel")
 
     def tensor_map(
-        self, dtype: str, address: int, shape: Sequence[int], strides: Sequence[int], box: Sequence[int], swizzle: int, size: int
+        self,
+        dtype: str,
+        address: int,
+        shape: Sequence[int],
+        strides: Sequence[int],
+        box: Sequence[int],
+        swizzle: int,
+        size: int,
     ) -> Any:
         """A tensor map; extents, strides (elements of ``size`` bytes) and box outermost first."""
         api = self.api

@@ -54,7 +54,9 @@ class CudaLoaded:
         """The device's context is current in this thread. Raises EngineError in a forked process."""
         if os.getpid() != self.process:
             remedy = "load the engine after the fork, or start processes with spawn"
-            raise EngineError(self.path, "this process was forked from the one that loaded the engine", "CUDA forbids that", remedy)
+            raise EngineError(
+                self.path, "this process was forked from the one that loaded the engine", "CUDA forbids that", remedy
+            )
         self.driver.push(self.context)
         try:
             yield

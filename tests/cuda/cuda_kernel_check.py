@@ -1,39 +1,13 @@
 """Runs a family's Triton kernel in the interpreter on random operands and compares it with the problem's reference."""
 
-import atexit
-import pickle
-import subprocess
-import sys
-from pathlib import Path
-
 import ml_dtypes
 import numpy as np
+from cuda_interpreter import Tensor, run
 
 from redline.kernels import FAMILIES
 from redline.kernels.gpu import GpuTarget
 
 PLAIN = GpuTarget(plain=True, tf32=False)
-_WORKER = []
-
-
-def worker():
-    if not _WORKER:
-        script = Path(__file__).with_name("interpreted.py")
-        _WORKER.append(subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE))
-        atexit.register(_WORKER[0].kill)
-    return _WORKER[0]
-
-
-def interpret(code, arrays):
-    """What the kernel leaves in ``arrays``, one flat array a parameter."""
-    maps = {i: (m.shape, m.strides, m.box) for i, m in code.maps.items()}
-    process = worker()
-    pickle.dump((code.text, code.grid, arrays, maps), process.stdin)
-    process.stdin.flush()
-    result = pickle.load(process.stdout)
-    if isinstance(result, str):
-        raise AssertionError(f"{result}\n{code.text}")
-    return result
 
 
 def reach(operand):
@@ -58,15 +32,13 @@ def check(family, problem, schedule, gpu_family, target=PLAIN, tolerance=None, h
     flats = [filled(o, rng, highest) for o in problem.reads]
     arrays = [view(f, o) for f, o in zip(flats, problem.reads, strict=True)]
     expected = FAMILIES[family].reference(problem, arrays)
-    passed = [
-        code.packings[i].apply(arrays[i]).reshape(-1) if i in code.packings else flat for i, flat in enumerate(flats)
-    ]
+    passed = [code.packings[i].apply(arrays[i]).reshape(-1) if i in code.packings else flat for i, flat in enumerate(flats)]
     outs = [np.full(max(reach(o), 1), poison(o.dtype.numpy), o.dtype.numpy) for o in problem.writes]
     work = [np.zeros(code.workspace_bytes, np.int8)] if code.workspace_bytes else []
-    sent = [raw(a) for a in [*passed, *outs, *work]]
-    result = interpret(code, sent)
-    for flat, operand, wanted in zip(result[len(passed) :], problem.writes, expected, strict=False):
-        got = view(flat.view(operand.dtype.numpy), operand).astype(np.float64)
+    maps = {i: (m.shape, m.strides, m.box) for i, m in code.maps.items()}
+    run(code.text, code.grid, [Tensor.of(raw(a)) for a in [*passed, *outs, *work]], maps)
+    for flat, operand, wanted in zip(outs, problem.writes, expected, strict=True):
+        got = view(flat, operand).astype(np.float64)
         wanted = wanted.astype(np.float64)
         limit = tolerance or (2e-3 if operand.dtype.size == 2 else 1e-5)
         norm = np.linalg.norm(np.where(np.isfinite(wanted), wanted, 0)) or 1.0
@@ -79,10 +51,8 @@ def check(family, problem, schedule, gpu_family, target=PLAIN, tolerance=None, h
 
 
 def raw(array):
-    """bfloat16 and bool as the integers that the interpreter takes for them."""
-    if array.dtype == bool:
-        return array.view(np.int8).copy()
-    return array.view(np.uint16) if array.dtype == ml_dtypes.bfloat16 else np.ascontiguousarray(array)
+    """The same memory, as a type that the interpreter knows."""
+    return array.view(np.int8) if array.dtype == bool else array
 
 
 def poison(dtype):
