@@ -15,6 +15,7 @@ from redline.base import cpu, dtypes, env, log
 from redline.base.errors import BuildError, closest
 from redline.base.shapes import StaticShape
 from redline.builder.assemble import Assembler, Assembly
+from redline.builder.cuda import build_cuda
 from redline.codegen.c import isa, toolchain
 from redline.codegen.c.compile import compile_objects, source
 from redline.codegen.c.link import link_engine
@@ -52,8 +53,17 @@ def build(
     ``memory_limit``: the most bytes that weights and arena may take. ``num_threads``: what the engine is tuned for (0: all
     that the process may use). ``progress(stage, done, total)`` is called along the way.
 
+    ``target`` cuda or cuda:sm_90: see builder/cuda.py; where the GPU is not on this machine, call ``build_cuda`` instead, for
+    an engine cannot be loaded without it.
+
     Raises ModelError, UnsupportedError, BuildError or CompilerError, each saying what to do.
     """
+    if target.split(":")[0] == "cuda":
+        path = build_cuda(
+            model, output=output, shapes=shapes, freeze=freeze, precision=precision, opt_level=opt_level,
+            timing_cache=timing_cache, memory_limit=memory_limit, target=target, progress=progress,
+        )  # fmt: skip
+        return load(path)
     started = time.perf_counter()
     _check_options(precision, opt_level)
     report = progress or (lambda stage, done, total: None)
