@@ -94,11 +94,26 @@ def module(params: Sequence[str], body: Sequence[str]) -> str:
     return "\n\n".join([head, *used, f"@triton.jit\ndef KERNEL({', '.join(params)}):\n{text}\n"])
 
 
-def wait(target: GpuTarget) -> list[str]:
-    """Statements that stand before the first read of what an earlier kernel wrote."""
+def wait(target: GpuTarget, meanwhile: Sequence[str] = ()) -> list[str]:
+    """Statements that stand before the first read of what an earlier kernel wrote; ``meanwhile`` needs nothing of that.
+
+    The next kernel may start at once: it waits for all of this one, and this one for all before it.
+    """
     if not target.overlap or target.plain or target.arch < 90:
         return []
-    return ["tl.extra.cuda.gdc_wait()", "tl.extra.cuda.gdc_launch_dependents()"]
+    return ["tl.extra.cuda.gdc_launch_dependents()", *meanwhile, "tl.extra.cuda.gdc_wait()"]
+
+
+def prefetch(pointer: str, num_bytes: int, programs: int, program: str, num_warps: int) -> list[str]:
+    """Statements that bring ``num_bytes`` of constants into the L2 cache, a share of them by each of ``programs``."""
+    threads = 32 * num_warps
+    share = -(-num_bytes // (programs * threads * 128)) * 128
+    asm = f"{{ .reg .pred p; setp.ne.s32 p, $2, 0; @p cp.async.bulk.prefetch.L2.global [$1], {share}; mov.u32 $0, 0; }}"
+    return [
+        f"ahead = (({program}) * {threads} + tl.arange(0, {threads})).to(tl.int64) * {share}",
+        f'tl.inline_asm_elementwise("{asm}", "=r,l,r", [{pointer}.to(tl.int64) + ahead, '
+        f"(ahead <= {num_bytes - share}).to(tl.int32)], dtype=tl.int32, is_pure=False, pack=1)",
+    ]
 
 
 def from_storage(dtype: DType, text: str) -> str:

@@ -82,7 +82,11 @@ def render(problem: Problem, schedule: Schedule, target: GpuTarget) -> GpuCode:
     reads, writes = p.reads, p.writes
     names = [f"arg{i}" for i in range(len(reads))] + ["out0"]
     row_axes = [*axes.folded, rank - 2]
-    gemm = Gemm(size, before, step, reads, p.out, p.epilogue, coordinates, row_axes, [rank - 1], p.acc, names)
+    constant_bytes = size.batch * p.n * tgemm.padded(p.k) * p.b.dtype.size if p.b.constant else 0
+    gemm = Gemm(
+        size, before, step, reads, p.out, p.epilogue, coordinates, row_axes, [rank - 1], p.acc, names,
+        "arg1" if constant_bytes else "", constant_bytes,
+    )  # fmt: skip
     signature = [POINTER[o.dtype.name] for o in reads + writes]
     for i, m in maps.items():
         signature[i] = map_type(reads[i].dtype, m.box)
