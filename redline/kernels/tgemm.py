@@ -91,7 +91,8 @@ def candidates(size: Size, target: GpuTarget, copy_engine: bool = False) -> list
     ranks = {}
     for s in sorted(costs, key=lambda s: costs[s]):
         rank = costs[s]
-        for weight, key in ((1.05, (s.block_m, s.block_n)), (1.12, (s.block_m, s.block_n, s.split, s.tail, s.copy_engine))):
+        shape, way = (s.block_m, s.block_n), (s.split, s.tail, s.copy_engine)
+        for weight, key in ((1.03, shape), (1.05, (shape, way)), (1.15, (shape, way, s.block_k))):
             rank *= weight ** alike.get(key, 0)
             alike[key] = alike.get(key, 0) + 1
         ranks[s] = rank
@@ -136,7 +137,7 @@ def cost(size: Size, s: Schedule, target: GpuTarget) -> float:
     load = (s.block_m + s.block_n) * s.block_k * size.element_bytes / 44
     if not s.copy_engine:
         load *= 1.15
-    each = max(math, load) + 80
+    each = max(math, load) + 50
     alone_at_first = s.copy_engine and tiles * parts <= 4 * target.processors  # nothing is prefetched
     begin, end = 1400 + 600 * s.copy_engine + 900 * alone_at_first, s.block_m * s.block_n / 24
     if s.tail:
@@ -151,7 +152,8 @@ def cost(size: Size, s: Schedule, target: GpuTarget) -> float:
     together = min(resident, on_one)
     rounds = -(-on_one // together)
     alone = length / together * max(each, 700 / (s.num_stages - 1))
-    return begin + max(length * each + rounds * 300, alone) + end * (1 + 0.5 * (on_one - 1) / together)
+    work = begin + max(length * each + rounds * 300, alone) + end * (1 + 0.5 * (on_one - 1) / together)
+    return work * (1 + 0.01 * (5 - s.num_stages if rounds == 1 else s.num_stages - 3))
 
 
 def _resident(size: Size, s: Schedule, target: GpuTarget) -> int:
@@ -206,7 +208,13 @@ def workspace_bytes(size: Size, s: Schedule) -> int:
 def render(g: Gemm, s: Schedule, target: GpuTarget) -> str:
     """The text of KERNEL."""
     names = [*g.params, *(["work"] if s.split > 1 else [])]
-    body = [*_place(g.size, s), *texpr.wait(target, _prefetch(g, s, target)), *g.before, *_loop(g, s), *_end(g, s)]
+    body = [
+        *_place(g.size, s),
+        *texpr.wait(target, _prefetch(g, s, target), target.eager),
+        *g.before,
+        *_loop(g, s),
+        *_end(g, s),
+    ]
     return texpr.module(names, body)
 
 
