@@ -54,6 +54,11 @@ def rl_erf(x):
     p = p * u + 1.1283257007599
     return a * p
 ''',
+    "rl_tf32": '''@triton.jit
+def rl_tf32(x):
+    """To the nearest number of 10 bits of mantissa; tensor cores by themselves cut the bits off, which shrinks every sum."""
+    return tl.inline_asm_elementwise("cvt.rna.tf32.f32 $0, $1;", "=r,r", [x], dtype=tl.float32, is_pure=True, pack=1)
+''',
     "rl_tanh": '''@triton.jit
 def rl_tanh(x):
     """1 - 2 / (exp(2 x) + 1): within 1e-7 of tanh."""

@@ -9,6 +9,8 @@ the tiles, the loop along k, sums split over several programs, and the epilogue.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from redline.base.dtypes import DType, bfloat16, float32
 from redline.kernels import texpr
 from redline.kernels.expr import Expr
@@ -277,15 +279,28 @@ def _loop(g: Gemm, s: Schedule) -> list[str]:
     return lines + _indented(g.step)
 
 
-def multiply(acc: DType, element: DType, target: GpuTarget) -> str:
-    """The statement that adds the product of tiles ``a`` and ``b``."""
+def multiply(acc: DType, element: DType, target: GpuTarget, packed: bool) -> str:
+    """The statement that adds the product of tiles ``a`` and ``b``; ``packed``: b went through ``rounded`` already."""
     if target.plain and element == bfloat16:  # which Triton's interpreter cannot multiply
         return "acc = tl.dot(a.to(tl.float32), b.to(tl.float32), acc)"
-    precision = ""
+    precision, a, b = "", "a", "b"
     if element == float32:
         precision = ', input_precision="tf32"' if target.tf32 else ', input_precision="ieee"'
+    if rounds(element, target):
+        a, b = "rl_tf32(a)", "b" if packed else "rl_tf32(b)"
     out = "" if acc == float32 else f", out_dtype={texpr.TYPES[acc.name]}"
-    return f"acc = tl.dot(a, b, acc{precision}{out})"
+    return f"acc = tl.dot({a}, {b}, acc{precision}{out})"
+
+
+def rounds(element: DType, target: GpuTarget) -> bool:
+    """Whether factors are rounded to 10 bits of mantissa."""
+    return element == float32 and target.tf32 and not target.plain
+
+
+def rounded(array: np.ndarray) -> np.ndarray:
+    """float32 to the nearest of 10 bits of mantissa, halves away from zero."""
+    bits = (array.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
+    return np.where(np.isfinite(array), bits.view(np.float32), array)
 
 
 def _end(g: Gemm, s: Schedule) -> list[str]:

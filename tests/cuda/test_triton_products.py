@@ -1,9 +1,11 @@
 """Matrix products and convolutions in Triton's interpreter against their references, at shapes that straddle the tiles."""
 
+import numpy as np
 import pytest
 from cuda_kernel_check import PLAIN, check
 
 from redline.base.dtypes import DType, bfloat16, float16, float32
+from redline.kernels import tgemm
 from redline.kernels.conv import problem as conv
 from redline.kernels.expr import Acc, Expr, Load, call, cast, index, lit
 from redline.kernels.gpu import GpuTarget
@@ -110,6 +112,12 @@ def test_conv(x, w, strides, pads, groups, dilations, constant: bool, schedule: 
         dilations, pads, groups,
     )  # fmt: skip
     check("conv", problem, schedule, GPU_FAMILIES["conv"])
+
+
+def test_rounding_to_tf32() -> None:
+    values = np.array([1.0, 1 + 2**-11, -1 - 2**-11, 1 + 2**-12, np.inf, -np.inf, np.nan, 0.0, 3.1415927], np.float32)
+    expected = np.array([1.0, 1 + 2**-10, -1 - 2**-10, 1.0, np.inf, -np.inf, np.nan, 0.0, 3.140625], np.float32)
+    assert np.array_equal(tgemm.rounded(values), expected, equal_nan=True)
 
 
 @pytest.mark.parametrize("arch", [80, 89, 90])

@@ -58,15 +58,16 @@ def schedules(problem: Problem, target: GpuTarget) -> list[Schedule]:
     return [s for s in found if not s.copy_engine or not (p.x.shape[0] % s.block_m or p.w.shape[1] % s.block_k)]
 
 
-def packing(p: Problem) -> Packing:
-    size = size_of(p)
+def packing(p: Problem, target: GpuTarget) -> Packing:
+    size, rounds = size_of(p), tgemm.rounds(p.w.dtype, target)
     depth = tgemm.padded(size.depth)
 
     def apply(w: np.ndarray) -> np.ndarray:
         flat = np.moveaxis(w, 1, -1).reshape(w.shape[0], size.depth)
-        return np.ascontiguousarray(np.pad(flat, ((0, 0), (0, depth - size.depth))))
+        packed = np.ascontiguousarray(np.pad(flat, ((0, 0), (0, depth - size.depth))))
+        return tgemm.rounded(packed) if rounds else packed
 
-    return Packing(f"filters{depth}", apply)
+    return Packing(f"filters{depth}{'r' if rounds else ''}", apply)
 
 
 def render(problem: Problem, schedule: Schedule, target: GpuTarget) -> GpuCode:
@@ -95,7 +96,7 @@ def render(problem: Problem, schedule: Schedule, target: GpuTarget) -> GpuCode:
     work = tgemm.workspace_bytes(size, s)
     return GpuCode(
         "conv", tgemm.render(gemm, s, target), tuple(signature) + (("*i8",) if work else ()), tgemm.grid(size, s),
-        s.num_warps, s.num_stages, work, maps, {1: packing(p)} if p.w.constant else {},
+        s.num_warps, s.num_stages, work, maps, {1: packing(p, target)} if p.w.constant else {},
     )  # fmt: skip
 
 
@@ -110,7 +111,7 @@ def _copied(p: Problem, s: Schedule, size: Size, target: GpuTarget) -> tuple[lis
     step = [
         f"a = arg0.load([pm * {s.block_m}, s * {s.block_k}])",
         f"b = arg1.load([pn * {s.block_n}, s * {s.block_k}]).T",
-        tgemm.multiply(p.acc, p.x.dtype, target),
+        tgemm.multiply(p.acc, p.x.dtype, target, p.w.constant),
     ]
     return [], step, maps
 
@@ -139,7 +140,7 @@ def _stacked(p: Problem, s: Schedule, size: Size, target: GpuTarget) -> tuple[li
         f"a = arg0.load([{', '.join(at)}, images * {s.block_m}, s % {per_tap} * {s.block_k}])",
         f"a = a.reshape({s.block_m}, {s.block_k})",
         f"b = arg1.load([pn * {s.block_n}, s * {s.block_k}]).T",
-        tgemm.multiply(p.acc, p.x.dtype, target),
+        tgemm.multiply(p.acc, p.x.dtype, target, p.w.constant),
     ]
     return before, step, maps
 
@@ -173,7 +174,7 @@ def _gathered(p: Problem, s: Schedule, size: Size, target: GpuTarget) -> tuple[l
     mask = f", mask={' & '.join(masks)}, other={p.pad_value}" if masks else ""
     step.append(f"a = tl.load({' + '.join(where)}{mask})")
     step += _filters(p, s, size, is_vector, inside)
-    return before, [*step, tgemm.multiply(p.acc, p.x.dtype, target)]
+    return before, [*step, tgemm.multiply(p.acc, p.x.dtype, target, p.w.constant)]
 
 
 def _rows(p: Problem, s: Schedule, size: Size) -> list[str]:
