@@ -131,3 +131,18 @@ def test_schedules_fit_the_target(arch: int) -> None:
     assert len(found) > 16 and any(s.copy_engine for s in found) == (arch >= 90)
     assert all(s.num_stages * s.block_k * (s.block_m + s.block_n) * 2 <= target.shared_bytes for s in found)
     assert PLAIN.plain
+
+
+def test_what_happens_before_the_wait() -> None:
+    problem = matmul.Problem(
+        dense(float16, (128, 768)), dense(float16, (768, 768), True), dense(float16, (128, 768)), biased(2, float16),
+        (dense(float16, (768,)),),
+    )  # fmt: skip
+    render = GPU_FAMILIES["matmul"].render
+    order = ("prefetch", "gdc_wait", "gdc_launch_dependents", "tl.dot")
+    late = render(problem, Schedule(64, 32, 64), GpuTarget()).text
+    assert sorted(order, key=late.index) == list(order)
+    early = render(problem, Schedule(64, 32, 64), GpuTarget(eager=True)).text
+    assert early.index("gdc_launch_dependents") < early.index("prefetch") < early.index("gdc_wait")
+    assert "prefetch" not in render(problem, Schedule(64, 32, 64, copy_engine=True), GpuTarget()).text
+    assert "gdc" not in render(problem, Schedule(64, 32, 64), GpuTarget(80, overlap=False)).text
