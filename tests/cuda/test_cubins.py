@@ -7,11 +7,11 @@ from redline.base import dtypes
 from redline.codegen.triton.compile import Cubin, Request, compile_cubins
 from redline.kernels.conv import problem as conv
 from redline.kernels.expr import Acc
+from redline.kernels.gemm_schedule import Schedule
 from redline.kernels.gpu import GpuTarget
 from redline.kernels.gpu_families import GPU_FAMILIES
 from redline.kernels.matmul import problem as matmul
 from redline.kernels.problem import Operand
-from redline.kernels.tgemm import Schedule
 from redline.lower import images, lower
 
 BROKEN = "import triton\nimport triton.language as tl\n\n@triton.jit\ndef KERNEL(arg0, out0):\n    tl.store(out0, nothing)\n"

@@ -8,11 +8,11 @@ from redline.base.dtypes import DType, bfloat16, float16, float32
 from redline.kernels import tgemm
 from redline.kernels.conv import problem as conv
 from redline.kernels.expr import Acc, Expr, Load, call, cast, index, lit
+from redline.kernels.gemm_schedule import Schedule
 from redline.kernels.gpu import GpuTarget
 from redline.kernels.gpu_families import GPU_FAMILIES
 from redline.kernels.matmul import problem as matmul
 from redline.kernels.problem import Operand
-from redline.kernels.tgemm import Schedule
 
 dense = Operand.contiguous
 SMALL, SPLIT = Schedule(16, 16, 32), Schedule(32, 32, 16, 4, 3, 2)

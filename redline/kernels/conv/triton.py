@@ -15,10 +15,11 @@ import numpy as np
 from redline.kernels import texpr, tgemm
 from redline.kernels.conv.problem import Problem
 from redline.kernels.expr import loads
+from redline.kernels.gemm_schedule import Schedule, Size, candidates
 from redline.kernels.gpu import POINTER, GpuCode, GpuFamily, GpuTarget, TensorMap, map_type
 from redline.kernels.matmul.triton import merged_stride
 from redline.kernels.problem import Packing
-from redline.kernels.tgemm import Gemm, Schedule, Size
+from redline.kernels.tgemm import Gemm
 
 
 def size_of(p: Problem) -> Size:
@@ -52,7 +53,7 @@ def stacks(p: Problem) -> bool:
 
 def schedules(problem: Problem, target: GpuTarget) -> list[Schedule]:
     p, stacked = problem, stacks(problem)
-    found = tgemm.candidates(size_of(p), target, (stacked or row_stride(p) is not None) and target.has_copy_engine)
+    found = candidates(size_of(p), target, (stacked or row_stride(p) is not None) and target.has_copy_engine)
     if not stacked:
         return found
     return [s for s in found if not s.copy_engine or not (p.x.shape[0] % s.block_m or p.w.shape[1] % s.block_k)]

@@ -11,10 +11,11 @@ import numpy as np
 
 from redline.kernels import texpr, tgemm
 from redline.kernels.expr import loads
+from redline.kernels.gemm_schedule import Schedule, Size, candidates
 from redline.kernels.gpu import POINTER, GpuCode, GpuFamily, GpuTarget, TensorMap, map_type
 from redline.kernels.matmul.problem import Problem
 from redline.kernels.problem import Operand, Packing
-from redline.kernels.tgemm import Gemm, Schedule, Size
+from redline.kernels.tgemm import Gemm
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def size_of(p: Problem) -> Size:
 
 
 def schedules(problem: Problem, target: GpuTarget) -> list[Schedule]:
-    return tgemm.candidates(size_of(problem), target, row_stride(problem) is not None and target.has_copy_engine)
+    return candidates(size_of(problem), target, row_stride(problem) is not None and target.has_copy_engine)
 
 
 def row_stride(p: Problem) -> int | None:
