@@ -5,7 +5,7 @@ memory as in a model of many megabytes, its other operands warm in the cache. Th
 """
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,7 +63,8 @@ def choose(
     jobs: Sequence[GpuJob], target: GpuTarget, opt_level: int, cache: TimingCache, timer: "Timer | None", progress: Progress
 ) -> dict[GpuJob, GpuChoice]:
     """The choice for every job. Without a ``timer`` only the cache and the ranking decide."""
-    options = {job: _options(job, target, opt_level) for job in dict.fromkeys(jobs)}
+    known = cache.entries if opt_level else {}
+    options = {job: _options(job, target, opt_level, known.get(job.key, {})) for job in dict.fromkeys(jobs)}
     if timer is not None and opt_level:
         _measure(options, target, cache, timer, progress)
     chosen: dict[GpuJob, GpuChoice] = {}
@@ -85,12 +86,15 @@ def again(choices: Sequence[GpuChoice], target: GpuTarget) -> list[GpuChoice]:
     ]
 
 
-def _options(job: GpuJob, target: GpuTarget, opt_level: int) -> list[_Option]:
+def _options(job: GpuJob, target: GpuTarget, opt_level: int, known: Mapping[str, float]) -> list[_Option]:
+    """The first schedules of the family's ranking, and those whose time is ``known``."""
     if job.family not in GPU_FAMILIES:
         raise BuildError("--target", f"kernels of the family {job.family!r} have no GPU form yet", "", "build for the CPU")
     family = GPU_FAMILIES[job.family]
     distinct: dict[tuple[object, ...], _Option] = {}
-    for schedule in family.schedules(job.problem, target)[: CANDIDATES[opt_level]]:
+    for number, schedule in enumerate(family.schedules(job.problem, target)):
+        if number >= CANDIDATES[opt_level] and not (known and repr(schedule) in known):
+            continue
         code = family.render(job.problem, schedule, target)
         distinct.setdefault((code.text, code.num_warps, code.num_stages), _Option(schedule, code))
     return list(distinct.values())
