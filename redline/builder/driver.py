@@ -4,7 +4,8 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from redline import frontend, passes
 from redline.base import cpu, dtypes, env, log
 from redline.base.errors import BuildError, closest
 from redline.base.shapes import StaticShape
+from redline.builder.accuracy import worst_error
 from redline.builder.assemble import Assembler, Assembly
 from redline.builder.cuda import build_cuda
 from redline.codegen.c import isa, toolchain
@@ -82,8 +84,11 @@ def build(
     assembly = Assembler(program, memory, choices).run(cpu_target, compiler, summary)
     _check_memory(assembly, memory_limit)
     report("link", 0, 1)
-    objects = compile_objects([source(choice.code) for choice in choices], cpu_target, compiler)
-    code = link_engine(objects, assembly.plan, cpu_target, compiler)
+    code = _link(assembly, choices, cpu_target, compiler)
+    if STORAGE[precision] is not None:
+        report("compare", 0, 1)
+        summary["error"] = worst_error(_write(assembly, code, None), _untuned(graph, cpu_target, compiler))
+        assembly = replace(assembly, header=replace(assembly.header, report=summary))
     report("write", 0, 1)
     engine = _write(assembly, code, _destination(model, output))
     log.debug(1, f"built {graph.name}: {len(program.steps)} kernels in {time.perf_counter() - started:.1f} s")
@@ -110,6 +115,21 @@ def _tune(
     jobs = [Job(step.family, step.problem) for step in program.steps]
     chosen = choose(jobs, target, compiler, opt_level, cache, report)
     return [chosen[job] for job in jobs]
+
+
+def _link(assembly: Assembly, choices: Sequence[Choice], target: CpuTarget, compiler: Toolchain) -> bytes:
+    objects = compile_objects([source(choice.code) for choice in choices], target, compiler)
+    return link_engine(objects, assembly.plan, target, compiler)
+
+
+def _untuned(graph: Graph, target: CpuTarget, compiler: Toolchain) -> Engine:
+    """The graph in its own precision with first guesses for tactics: an engine to compare answers with."""
+    program = lower(graph)
+    jobs = [Job(step.family, step.problem) for step in program.steps]
+    chosen = choose(jobs, target, compiler, 0, TimingCache(""), lambda stage, done, total: None)
+    choices = [chosen[job] for job in jobs]
+    assembly = Assembler(program, plan(program.steps), choices).run(target, compiler, {})
+    return _write(assembly, _link(assembly, choices, target, compiler), None)
 
 
 def _default_cache(machine: str) -> Path:

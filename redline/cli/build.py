@@ -19,7 +19,7 @@ from redline.engine import Header, read_header
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="The engine to write; without it, beside the model.")
 ]
-Precision = Annotated[str, typer.Option(help="Precision of the arithmetic.")]
+Precision = Annotated[str, typer.Option(help="fp32; bf16 or fp16: weights and tensors between kernels in 16 bits.")]
 OptLevel = Annotated[int, typer.Option(min=0, max=5, help="How many tactics are timed for a kernel: 0 none, 5 all.")]
 TimingCache = Annotated[Path | None, typer.Option(metavar="FILE", help="Timings of tactics, read and added to.")]
 MemoryLimit = Annotated[str | None, typer.Option(metavar="SIZE", help="The most that weights and arena may take, as in 2GiB.")]
@@ -122,6 +122,11 @@ def print_summary(path: Path, header: Header, seconds: float) -> None:
         f"{header.report.get('nodes', '?')} nodes -> {len(header.kernels)} kernels; weights {console.num_bytes(weights)},"
         f" arena {console.num_bytes(header.arena_bytes)}, for {header.stamp.target} and {header.num_threads} threads"
     )
+    error = header.report.get("error")
+    if error:
+        out.print(
+            f"worst error against fp32 on random inputs: {error['relative_l2']:.1e} relative L2, output {error['output']!r}"
+        )
     rows = [
         (
             t.family,
