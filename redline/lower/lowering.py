@@ -28,16 +28,20 @@ Anchor = Callable[["Lowering", fusion.Chain], None]
 
 
 class Reads:
-    """The read operands of a kernel under construction, each view once."""
+    """The read operands of a kernel under construction: the family's own, then what its expressions load, each view once.
+
+    An expression that loads one of the family's own operands reads it as one more: those may be packed.
+    """
 
     def __init__(self, first: Sequence[View] = ()) -> None:
         self.views: list[View] = list(first)
+        self._first = len(self.views)
 
     def load(self, view: View, at: Sequence[Expr]) -> Expr:
-        if view not in self.views:
+        if view not in self.views[self._first :]:
             self.views.append(view)
         index = tuple(integer(0) if e == 1 else i for e, i in zip(view.shape, at, strict=True))
-        return Load(view.dtype, self.views.index(view), index)
+        return Load(view.dtype, self.views.index(view, self._first), index)
 
     @property
     def operands(self) -> tuple[Operand, ...]:

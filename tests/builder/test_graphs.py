@@ -139,6 +139,17 @@ def two_products_in_one_sum() -> tuple[Value, ...]:
 
 
 @case
+def kernels_whose_epilogues_read_their_operands() -> tuple[Value, ...]:
+    x, w, image, taps = arg(8, 8), weights(8, 8), arg(1, 4, 5, 5, name="image"), weights(4, 4, 1, 1)
+    pooled = make("MaxPool", image, kernel_shape=(3, 3), pads=(1, 1, 1, 1))
+    return (
+        make("Min", x, make("MatMul", x, x)), make("Add", make("MatMul", x, w), w), make("Sub", x, make("MatMul", x, w)),
+        make("Mul", image, make("Conv", image, taps, None)), make("Sub", pooled, image),
+        make("Add", make("Conv", arg(1, 4, 4, 1, name="square"), taps, None), make("Reshape", taps, ints(1, 4, 4, 1))),
+    )  # fmt: skip
+
+
+@case
 def projections_of_one_input() -> tuple[Value, ...]:
     x = arg(2, 7, 16)
     q, k, v = (make("Add", make("MatMul", x, weights(16, 16)), weights(16)) for _ in range(3))
