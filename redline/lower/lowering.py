@@ -226,23 +226,24 @@ class Lowering:
         for i, part in enumerate(node.inputs):
             assert part is not None, "the front end refuses a Concat with absent inputs"
             extent = op.shape(i)[axis]
-            self._ensure_at(part, views.narrow(whole, axis, start, extent), "is a part of a Concat")
+            self._ensure_at(part, views.narrow(whole, axis, start, extent), "is a part of a Concat", node)
             start += extent
         self.views[node.out] = whole
 
-    def _ensure_at(self, value: Value, view: View, reason: str) -> None:
-        """Copies or computes ``value`` into ``view`` unless it is there already."""
+    def _ensure_at(self, value: Value, view: View, reason: str, reader: Node | None = None) -> None:
+        """Copies or computes ``value`` into ``view``, for ``reader``, unless it is there already."""
         there = self.views.get(value)
         if (there is not None and there.is_place_of(view)) or size(view.shape) == 0:
             return
-        self._store(value, view, reason)
+        self._store(value, view, reason, reader)
 
-    def _store(self, value: Value, view: View, reason: str) -> None:
+    def _store(self, value: Value, view: View, reason: str, reader: Node | None = None) -> None:
         """One loop nest that computes every element of ``value`` into ``view``."""
         reads = Reads()
         body = cast(self.element(value, coordinates(len(view.shape)), reads), view.dtype)
         problem = nest.Problem(reads.operands, (view.operand,), (body,))
-        self._append("nest", problem, reads.views, [view], self._inlined(value), reason)
+        nodes = self._inlined(value) or ([reader] if reader else [])  # a leaf is copied on behalf of who reads it
+        self._append("nest", problem, reads.views, [view], nodes, reason)
         self.views.setdefault(value, view)
 
     def _inlined(self, value: Value) -> list[Node]:
