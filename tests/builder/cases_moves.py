@@ -7,6 +7,7 @@ from tests.builder.bundle import RNG, Case, Fixed, floats, ints, one
 PLACES = np.array([[0, 2, -1], [1, -3, 0]], np.int64)
 POINTS = np.array([[0, 1], [-1, 2], [2, 0]], np.int64)
 BLOCKS = np.array([[2], [0]], np.int64)
+UNPOOLED = np.array([[[[5, 7], [13, 15]]]])
 SIZES = np.array([1, 3, 11, 5], np.int64)
 
 
@@ -29,7 +30,10 @@ SCATTERS: list[Case] = [
     one("nd_added", "ScatterND", floats(3, 4), np.zeros((3, 2), np.int64), floats(3), reduction="add"),
     one("nd_multiplied", "ScatterND", floats(3, 4), np.zeros((3, 2), np.int64), floats(3), reduction="mul"),
     one("tensor", "TensorScatter", floats(2, 3, 8, 4), floats(2, 3, 2, 4), np.array([1, 5]), witness=False),
-    one("tensor_around", "TensorScatter", floats(2, 8, 4), floats(2, 3, 4), np.array([6, 0]), axis=1, mode="circular", witness=False),
+    one(
+        "tensor_around", "TensorScatter", floats(2, 8, 4), floats(2, 3, 4), np.array([6, 0]), axis=1, mode="circular",
+        witness=False,
+    ),
 ]  # fmt: skip
 
 RESIZES: list[Case] = [
@@ -77,6 +81,6 @@ MOVES: list[Case] = [
     one("one_hot", "OneHot", np.array([[0, 3], [-1, 2]]), Fixed(np.array(4)), Fixed(np.array([-1, 5], np.float32)), axis=1),
     one("eye", "EyeLike", floats(4, 6), k=1),
     one("compare_and_choose", "Where", floats(3, 4) > 0, floats(3, 4), floats(4)),
-    one("unpool", "MaxUnpool", floats(1, 1, 2, 2), Fixed(np.array([[[[5, 7], [13, 15]]]])), kernel_shape=[2, 2], strides=[2, 2]),
+    one("unpool", "MaxUnpool", floats(1, 1, 2, 2), Fixed(UNPOOLED), kernel_shape=[2, 2], strides=[2, 2]),
     one("grid", "GridSample", floats(1, 2, 5, 5), floats(1, 3, 4, 2) / 2),
 ]  # fmt: skip

@@ -36,7 +36,7 @@ TRANSPOSED: list[Case] = [
     one("transposed_strided", "ConvTranspose", floats(1, 4, 5, 6), weights(4, 3, 3, 3), strides=[2, 3]),
     one("transposed_gaps", "ConvTranspose", floats(1, 2, 3, 3), weights(2, 5, 2, 2), weights(5), strides=[3, 4]),
     one("transposed_dilated", "ConvTranspose", floats(1, 3, 5, 5), weights(3, 4, 3, 3), dilations=[2, 1]),
-    one("transposed_strided_dilated", "ConvTranspose", floats(1, 3, 4, 4), weights(3, 4, 3, 3), strides=[2, 3], dilations=[3, 2]),
+    one("transposed_both", "ConvTranspose", floats(1, 3, 4, 4), weights(3, 4, 3, 3), strides=[2, 3], dilations=[3, 2]),
     one("transposed_padded", "ConvTranspose", floats(1, 3, 6, 6), weights(3, 8, 4, 4), strides=[2, 2], pads=[1, 1, 1, 1]),
     one("transposed_padded_far", "ConvTranspose", floats(1, 2, 6, 6), weights(2, 3, 3, 3), pads=[2, 1, 3, 0]),
     one(

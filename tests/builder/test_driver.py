@@ -51,7 +51,9 @@ def test_the_same_timing_cache_gives_the_same_bytes(network: Path, tmp_path: Pat
 
 def test_opt_level_0_gives_the_same_bytes_without_a_cache(tmp_path: Path) -> None:
     for name, cache in (("a", tmp_path / "one"), ("b", tmp_path / "two")):
-        redline.build(skeletons.load("digits"), shapes={"image": (1, 1, 8, 8)}, output=tmp_path / name, opt_level=0, timing_cache=cache)
+        redline.build(
+            skeletons.load("digits"), shapes={"image": (1, 1, 8, 8)}, output=tmp_path / name, opt_level=0, timing_cache=cache
+        )
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -60,7 +62,9 @@ def test_a_timing_cache_of_another_machine_is_refused(network: Path, tmp_path: P
     redline.build(network, output=tmp_path / "a.engine", opt_level=1, timing_cache=cache)
     text = json.loads(cache.read_text())
     cache.write_text(json.dumps({**text, "machine": "Pentium avx2 2 threads, gcc 4"}))
-    with pytest.raises(BuildError, match=r"it was measured on Pentium avx2 2 threads, gcc 4; this machine is .* --timing-cache"):
+    with pytest.raises(
+        BuildError, match=r"it was measured on Pentium avx2 2 threads, gcc 4; this machine is .* --timing-cache"
+    ):
         redline.build(network, output=tmp_path / "b.engine", opt_level=1, timing_cache=cache)
     assert not (tmp_path / "b.engine").exists()
 
@@ -78,7 +82,9 @@ def test_memory_is_limited_to_the_byte(network: Path, tmp_path: Path) -> None:
     needed = open_engine(path).blob("weights").nbytes + header.arena_bytes + header.scratch_bytes * 2
     redline.build(network, output=path, opt_level=0, num_threads=2, memory_limit=needed)
     path.unlink()
-    with pytest.raises(BuildError, match=r"\[--memory-limit\] the engine needs .* MiB \(weights .*, arena .*\); allowed: .*; raise"):
+    with pytest.raises(
+        BuildError, match=r"\[--memory-limit\] the engine needs .* MiB \(weights .*, arena .*\); allowed: .*; raise"
+    ):
         redline.build(network, output=path, opt_level=0, num_threads=2, memory_limit=needed - 1)
     assert not path.exists()
 

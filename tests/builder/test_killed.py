@@ -1,9 +1,7 @@
 """A build that is killed at any moment: the engine that was there stays, and every cache can be read and used on."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +9,11 @@ import onnx
 import pytest
 
 import redline
-from redline.base import env
 from redline.tune import TimingCache
 from tests.builder import bundle
 from tests.builder.bundle import floats, one, weights
+from tests.builder.processes import environment, finish, start
 
-ROOT = Path(__file__).resolve().parents[2]
 NETWORK = bundle.model([one("a", "MatMul", floats(16, 64), weights(64, 48)), one("b", "Softmax", floats(16, 100))])
 FEEDS = {"a/x0": floats(16, 64), "b/x0": floats(16, 100)}
 
@@ -59,19 +56,12 @@ MOMENTS = [
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A fresh cache, but for the C library's stubs, which take seconds to make."""
     onnx.save(NETWORK, tmp_path / "network.onnx")
-    (tmp_path / "cache").mkdir()
-    stubs = env.cache_dir() / "zig"
-    stubs.mkdir(parents=True, exist_ok=True)
-    (tmp_path / "cache" / "zig").symlink_to(stubs)
     return tmp_path
 
 
-def start(folder: Path, moment: str, number: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", PROGRAM, "network.onnx", "out.engine", "timings.json", moment, str(number)]
-    environment = {**os.environ, "REDLINE_CACHE_DIR": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+def begin(folder: Path, moment: str, number: int) -> subprocess.Popen[str]:
+    return start(["-c", PROGRAM, "network.onnx", "out.engine", "timings.json", moment, str(number)], folder)
 
 
 def check_what_is_left(folder: Path, before: bytes) -> None:
@@ -87,17 +77,14 @@ def test_a_killed_build_leaves_everything_usable(folder: Path, monkeypatch: pyte
     redline.build(NETWORK, output=folder / "out.engine", opt_level=0)
     before = (folder / "out.engine").read_bytes()
     for moment, number in MOMENTS:
-        process = start(folder, moment, number)
-        output, _ = process.communicate(timeout=300)
-        assert (process.returncode, output) == (-9, ""), f"it was not killed at {moment} {number}"
+        assert finish(begin(folder, moment, number), seconds=300) == (-9, ""), f"it was not killed at {moment} {number}"
         check_what_is_left(folder, before)
-    process = start(folder, "never", 1)
-    assert process.communicate(timeout=300)[0] == "built\n"
+    assert finish(begin(folder, "never", 1), seconds=300) == (0, "built\n")
     found = redline.load(folder / "out.engine").run(FEEDS)
     np.testing.assert_allclose(found["b/y"].sum(1), 1, rtol=1e-5)
     times = (folder / "timings.json").read_bytes()
     written = (folder / "out.engine").read_bytes()
-    monkeypatch.setenv("REDLINE_CACHE_DIR", str(folder / "cache"))
+    monkeypatch.setenv("REDLINE_CACHE_DIR", environment(folder)["REDLINE_CACHE_DIR"])
     redline.build(NETWORK, output=folder / "again.engine", opt_level=1, timing_cache=folder / "timings.json")
     assert (folder / "timings.json").read_bytes() == times, "a time was lost"
     assert (folder / "again.engine").read_bytes() == written
@@ -108,7 +95,7 @@ def test_a_killed_build_leaves_everything_usable(folder: Path, monkeypatch: pyte
 def test_a_build_killed_after_some_time(folder: Path, milliseconds: int) -> None:
     redline.build(NETWORK, output=folder / "out.engine", opt_level=0)
     before = (folder / "out.engine").read_bytes()
-    process = start(folder, "never", 1)
+    process = begin(folder, "never", 1)
     try:
         process.communicate(timeout=milliseconds / 1000)
     except subprocess.TimeoutExpired:

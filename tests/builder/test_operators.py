@@ -3,6 +3,7 @@
 from functools import cache
 
 import pytest
+
 from tests.builder import bundle, cases_moves, cases_products, cases_rows, cases_windows
 from tests.builder.bundle import Arrays, Case
 

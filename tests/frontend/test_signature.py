@@ -15,7 +15,11 @@ NODE = helper.make_node
     ("node", "kinds", "message"),
     [
         (NODE("Conv", ["x", "y"], ["z"]), ("BOOL", "FLOAT"), r"input 0 of Conv is bool; allowed: .*float"),
-        (NODE("Add", ["x", "y"], ["z"]), ("INT32", "FLOAT"), r"inputs 0 and 1 of Add are int32 and float32; they must have one"),
+        (
+            NODE("Add", ["x", "y"], ["z"]),
+            ("INT32", "FLOAT"),
+            r"inputs 0 and 1 of Add are int32 and float32; they must have one",
+        ),
         (NODE("Concat", ["x", "x", "y"], ["z"], axis=0), ("FLOAT", "INT64"), r"inputs 0 and 2 of Concat are float32 and int64"),
         (NODE("Relu", ["x", "y"], ["z"]), ("FLOAT", "FLOAT"), r"Relu with 2 inputs; it takes at most 1"),
         (NODE("Where", ["x", "y", "y"], ["z"]), ("FLOAT", "FLOAT"), r"input 0 of Where is float32; allowed: bool"),

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from redline.builder.assemble import Assembler, Assembly
 from redline.codegen.c import isa
 from redline.codegen.c.toolchain import Toolchain
-from redline.builder.assemble import Assembler, Assembly
 from redline.engine import check_plan
 from redline.kernels import FAMILIES
 from redline.lower import MemoryPlan, Program, View, plan

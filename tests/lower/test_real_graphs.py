@@ -40,7 +40,9 @@ def test_the_arena_is_no_larger_than_two_of_its_largest_moments(name: str) -> No
     alive: dict[int, int] = {}
     temps = {view.buffer for step in program.steps for view in step.reads + step.writes if view.buffer.kind == "temp"}
     for buffer in temps:
-        used = [p for s, p in zip(program.steps, memory.phases, strict=True) if any(v.buffer == buffer for v in s.reads + s.writes)]
+        used = [
+            p for s, p in zip(program.steps, memory.phases, strict=True) if any(v.buffer == buffer for v in s.reads + s.writes)
+        ]
         for phase in range(min(used), max(used) + 1):
             alive[phase] = alive.get(phase, 0) + -(-buffer.num_bytes // 64) * 64
     assert max(alive.values(), default=0) <= memory.arena_bytes <= 2 * max(alive.values(), default=0)
