@@ -67,7 +67,8 @@ def build(
         )  # fmt: skip
         return load(path)
     started = time.perf_counter()
-    _check_options(precision, opt_level)
+    _check_options(precision, opt_level, num_threads)
+    destination = _destination(model, output)
     report = progress or (lambda stage, done, total: None)
     cpu_target = isa.target(target.removeprefix("cpu:"), num_threads)
     compiler = toolchain.find()
@@ -90,16 +91,18 @@ def build(
         summary["error"] = worst_error(_write(assembly, code, None), _untuned(graph, cpu_target, compiler))
         assembly = replace(assembly, header=replace(assembly.header, report=summary))
     report("write", 0, 1)
-    engine = _write(assembly, code, _destination(model, output))
+    engine = _write(assembly, code, destination)
     log.debug(1, f"built {graph.name}: {len(program.steps)} kernels in {time.perf_counter() - started:.1f} s")
     return engine
 
 
-def _check_options(precision: str, opt_level: int) -> None:
+def _check_options(precision: str, opt_level: int, num_threads: int) -> None:
     if precision not in STORAGE:
         raise BuildError("--precision", f"there is no precision {precision!r}", closest(precision, STORAGE))
     if opt_level not in range(6):
         raise BuildError("--opt-level", f"{opt_level} is out of range", "allowed: 0 to 5")
+    if num_threads < 0:
+        raise BuildError("--threads", f"{num_threads} is out of range", "allowed: 1 and more, or 0 for all that there are")
 
 
 def _tune(
@@ -154,9 +157,13 @@ def _mib(num_bytes: int) -> str:
 
 
 def _destination(model: Any, output: str | os.PathLike[str] | None) -> Path | None:
-    if output is not None:
-        return Path(output)
-    return Path(model).with_suffix(".engine") if isinstance(model, str | os.PathLike) else None
+    """Where the engine goes; a folder that is not there is found out before the work begins."""
+    if output is None:
+        return Path(model).with_suffix(".engine") if isinstance(model, str | os.PathLike) else None
+    path = Path(output)
+    if not path.parent.is_dir():
+        raise BuildError("--output", f"there is no folder {str(path.parent)!r}", "", "make it, or name another file")
+    return path
 
 
 def _write(assembly: Assembly, code: bytes, path: Path | None) -> Engine:
