@@ -18,7 +18,8 @@ MIN_CHUNK_FLOPS = 400_000  # about 4 us of one core
 SCATTER_CYCLES = 1.5  # to store one element when rows of out are not contiguous
 PACKING_READS = 16  # reads of an element that packing it is worth
 MAX_TILES = 6
-FAR_AHEAD = 4096  # bytes; for panels that come from memory
+LARGE_BYTES = 128 << 10  # of constant weights, from which on they come from memory rather than from a cache
+L1_WAYS = 8  # rows that may fall on one set
 PAGE_BYTES = 4096  # rows this far apart compete for the same set of the first-level cache
 
 
@@ -27,8 +28,9 @@ class Schedule:
     """A register tile of ``rows`` x ``vectors``, and the chunks into which a batch's rows and panels are cut.
 
     ``swapped`` computes the transposed product. ``staged`` first copies the rows of a chunk into scratch. ``prefetch``:
-    bytes of the panel that are asked for ahead of use. ``rows_outer`` takes all panels for one tile of rows, then the
-    next rows; otherwise all rows for one panel. ``dot`` names the instruction (kernels/dot.py), "" being the plain one.
+    the next panel of constant weights is fetched while this one is used. ``rows_outer`` takes all panels for one tile of
+    rows, then the next rows; otherwise all rows for one panel. ``dot`` names the instruction (kernels/dot.py), "" being
+    the plain one.
     """
 
     rows: int
@@ -38,7 +40,7 @@ class Schedule:
     swapped: bool = False
     staged: bool = False
     rows_outer: bool = False
-    prefetch: int = 0
+    prefetch: bool = False
     dot: str = ""
 
 
@@ -53,6 +55,7 @@ def is_legal(problem: Problem, schedule: Schedule, target: CpuTarget) -> bool:
         and 1 <= schedule.panel_chunks <= panels(g, schedule, problem, target).count
         and (schedule.staged or not must_stage(g, way(problem, schedule)))
         and (g.w_constant or not schedule.rows_outer or not needs_packing(g, schedule, problem, target))
+        and (not schedule.prefetch or (g.w_constant and not schedule.rows_outer))
     )
 
 
@@ -92,6 +95,7 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
     found: dict[Schedule, None] = {}
     for candidate in tiles:
         found[_cut(problem, candidate, target)] = None
+        found[_cut(problem, candidate, target, in_cache=False)] = None
     best = next(iter(found))
     for variant in _variants(problem, best, target):
         found[variant] = None
@@ -103,10 +107,11 @@ def _tiles(problem: Problem, target: CpuTarget) -> Iterator[Schedule]:
     lanes = tile.lanes(problem.acc, target)
     for swapped in (False, True):
         g, best = gemms.of(problem, swapped), dots(problem, swapped, target)[0]
-        staged = must_stage(g, best) or _aliases(g, problem)
+        must, aliases = must_stage(g, best), _aliases(g, problem)
         for vectors in range(1, min(MAX_VECTORS, -(-g.n // lanes)) + 1):
             most = tile.tallest(vectors, target)
             for rows in {Split.of_at_most(g.m, limit).size for limit in (most, min(most, 12), min(most, 8)) if limit}:
+                staged = must or (aliases and rows > L1_WAYS)
                 yield Schedule(rows, vectors, swapped=swapped, staged=staged, dot=best.name)
 
 
@@ -130,8 +135,8 @@ def _cost(problem: Problem, s: Schedule, target: CpuTarget) -> float:
     return total * g.num_batches
 
 
-def _cut(problem: Problem, s: Schedule, target: CpuTarget) -> Schedule:
-    """``s`` with the chunks that read the least while there are enough of them, and their rows stay in a cache."""
+def _cut(problem: Problem, s: Schedule, target: CpuTarget, in_cache: bool = True) -> Schedule:
+    """``s`` with the chunks that read the least while there are enough of them; ``in_cache``: rows of a chunk stay there."""
     g = gemms.of(problem, s.swapped)
     row_tiles, num_panels = Split.of_at_most(g.m, s.rows).count, panels(g, s, problem, target).count
     wanted = -(-_wanted_chunks(problem, target) // g.num_batches)
@@ -140,8 +145,9 @@ def _cut(problem: Problem, s: Schedule, target: CpuTarget) -> Schedule:
     packed = needs_packing(g, s, problem, target)  # by every chunk of rows anew
     again = PACKING_READS * g.n if packed else g.n
     row_chunks, panel_chunks = min(enough, key=lambda pair: (pair[1] - 1) * g.m + (pair[0] - 1) * again)
-    in_cache = 1 if packed else -(-2 * g.m * g.k * problem.acc.size // target.l2_bytes)
-    return replace(s, row_chunks=min(row_tiles, max(row_chunks, in_cache)), panel_chunks=panel_chunks)
+    least = 1 if packed or not in_cache else -(-2 * g.m * g.k * problem.acc.size // target.l2_bytes)
+    prefetch = g.w_constant and g.reads[g.w_arg].num_bytes > LARGE_BYTES
+    return replace(s, row_chunks=min(row_tiles, max(row_chunks, least)), panel_chunks=panel_chunks, prefetch=prefetch)
 
 
 def _wanted_chunks(problem: Problem, target: CpuTarget) -> int:
@@ -153,6 +159,5 @@ def _wanted_chunks(problem: Problem, target: CpuTarget) -> int:
 def _variants(problem: Problem, best: Schedule, target: CpuTarget) -> Iterator[Schedule]:
     """Other ways to do what ``best`` does: staging, loop order, prefetching."""
     yield replace(best, staged=not best.staged)
-    yield replace(best, rows_outer=True)
-    if problem.b.constant or problem.a.constant:
-        yield replace(best, prefetch=FAR_AHEAD)
+    yield replace(best, rows_outer=True, prefetch=False)
+    yield replace(best, prefetch=not best.prefetch)
