@@ -247,7 +247,7 @@ def _flag(parameters: Mapping[str, Any], key: str, where: str, default: bool) ->
 
 def respond(plan: Plan, response: InferResponse, head: Head, regions: Regions) -> Pieces:
     """The answer to a request; outputs in shared memory are written there."""
-    coding = responses.accepted(head.accept_encoding) if "," not in head.accept_encoding else ""
+    coding = responses.asked_for(head.accept_encoding)
     key = (response.version, *[t.array.shape for t in response.outputs])
     if head.keep_alive and not coding:
         template = plan.templates.get(key)

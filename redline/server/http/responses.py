@@ -1,7 +1,7 @@
 """Responses as bytes."""
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -51,9 +51,9 @@ def compress(pieces: Sequence[bytes | memoryview], coding: str) -> bytes:
     return b"".join([*map(packer.compress, pieces), packer.flush()])
 
 
-def accepted(accept_encoding: str) -> str:
-    """The coding that a client accepts: gzip before deflate; "" for neither."""
-    codings: Mapping[str, str] = {
-        name.strip(): weight.replace(" ", "") for name, _, weight in (part.partition(";") for part in accept_encoding.split(","))
-    }
-    return next((c for c in ("gzip", "deflate") if c in codings and codings[c] not in ("q=0", "q=0.0")), "")
+def asked_for(accept_encoding: str) -> str:
+    """The coding that a client asks for by naming it alone; "" for none.
+
+    A list is what HTTP libraries send by themselves: some clients cannot read what they then get, and tensors do not shrink.
+    """
+    return accept_encoding if accept_encoding in ("gzip", "deflate") else ""

@@ -190,7 +190,7 @@ class Routes:
 
 
 def _json(exchange: Exchange, value: Any) -> Pieces:
-    coding = responses.accepted(exchange.head.accept_encoding)
+    coding = responses.asked_for(exchange.head.accept_encoding)
     pieces = responses.json(value, exchange.head.keep_alive)
     if not coding or len(pieces[0]) < responses.COMPRESS_FROM:
         return pieces
