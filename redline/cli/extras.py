@@ -6,7 +6,7 @@ from types import ModuleType
 from redline.base.errors import RedlineError
 
 EXTRA_OF = {"onnx": "build", "ziglang": "build", "onnxruntime": "bench", "openvino": "bench"} | dict.fromkeys(
-    ("grpc", "google", "google.protobuf", "uvloop", "httptools", "orjson", "prometheus_client"), "serve"
+    ("hpack", "google", "google.protobuf", "uvloop", "httptools", "orjson", "prometheus_client"), "serve"
 )
 
 

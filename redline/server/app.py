@@ -16,7 +16,6 @@ from redline.base.log import logger
 from redline.server.backends import BUILTIN
 from redline.server.dataplane import DataPlane
 from redline.server.grpc.front import GrpcFront, GrpcOptions
-from redline.server.grpc.service import Service
 from redline.server.http.front import HttpFront, Limits
 from redline.server.logs import AccessLog, configure
 from redline.server.metrics import Metrics
@@ -81,25 +80,18 @@ class Server:
         log = self._access.http if self._access else None
         self._http = HttpFront(self.plane, options.limits, options.token, self.metrics.text, log)
         self._metrics_http = HttpFront(self.plane, options.limits, options.token, self.metrics.text)
-        self._grpc = GrpcFront(Service(self.plane), self.plane.ready, self._grpc_options())
+        self._grpc = GrpcFront(self.plane, GrpcOptions(options.limits.body_bytes, options.token, options.grpc_compression))
         self._poller: asyncio.Task[None] | None = None
         self.http_port = self.grpc_port = self.metrics_port = -1
-
-    def _grpc_options(self) -> GrpcOptions:
-        o = self.options
-        tls = None
-        if o.tls_certificate and o.tls_key:
-            tls = (o.tls_key.read_bytes(), o.tls_certificate.read_bytes())
-        return GrpcOptions(o.limits.body_bytes, o.token, o.grpc_compression, tls)
 
     async def start(self) -> list[str]:
         """Opens the ports, loads the models, and becomes ready; the reasons of models that did not load."""
         o = self.options
-        tls = _tls(o)
+        tls = _tls(o, ['http/1.1'])
         if o.http_port >= 0:
             self.http_port = await self._http.listen(o.host, o.http_port, tls)
         if o.grpc_port >= 0:
-            self.grpc_port = await self._grpc.listen(o.host, o.grpc_port)
+            self.grpc_port = await self._grpc.listen(o.host, o.grpc_port, _tls(o, ['h2']))
         if o.metrics_port >= 0:
             self.metrics_port = await self._metrics_http.listen(o.host, o.metrics_port, tls)
         failures = await self.repository.load_all(o.load if o.control == "explicit" else None)
@@ -123,11 +115,11 @@ class Server:
         self.plane.draining = True
         await self._http.stop_accepting()
         await self._metrics_http.stop_accepting()
-        grpc_closed = asyncio.ensure_future(self._grpc.close(self.options.grace_s))
+        await self._grpc.stop_accepting()
         try:
             async with asyncio.timeout(self.options.grace_s):
                 await self.plane.drain()
-                await grpc_closed
+                await self._grpc.close()
                 await self._http.close()
                 await self._metrics_http.close()
                 await self.repository.close()
@@ -140,7 +132,7 @@ class Server:
         return True
 
 
-def _tls(options: Options) -> ssl.SSLContext | None:
+def _tls(options: Options, protocols: list[str]) -> ssl.SSLContext | None:
     if not options.tls_certificate:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -148,6 +140,7 @@ def _tls(options: Options) -> ssl.SSLContext | None:
         context.load_cert_chain(options.tls_certificate, options.tls_key)
     except (OSError, ssl.SSLError) as error:
         raise RedlineError("tls", f"the certificate or key cannot be used: {error}") from error
+    context.set_alpn_protocols(protocols)
     return context
 
 

@@ -1,125 +1,181 @@
-"""The gRPC front end over grpcio's event-loop server."""
+"""The gRPC front end on our own HTTP/2: the calls of a connection go to the service, inference without a coroutine."""
 
+import asyncio
 import hmac
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
+from google.protobuf.message import DecodeError
 
 from redline.server import proto
+from redline.server.dataplane import DataPlane
 from redline.server.errors import Kind, kind_of
-from redline.server.grpc.service import Service, Unary
+from redline.server.grpc.connection import GrpcConnection
+from redline.server.grpc.fast import FastInfer
+from redline.server.grpc.service import Service
+from redline.server.grpc.stream import Stream
 from redline.server.http.responses import text_of
+from redline.server.types import Result
 
-STATUS = {code.value[0]: code for code in grpc.StatusCode}
 HEALTH = "/grpc.health.v1.Health/Check"
+INFER = f"/{proto.SERVICE}/ModelInfer"
+STREAM = f"/{proto.SERVICE}/ModelStreamInfer"
 SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"  # HealthCheckResponse with its one field set
-COMPRESSION = {"none": grpc.Compression.NoCompression, "deflate": grpc.Compression.Deflate, "gzip": grpc.Compression.Gzip}
+CODINGS = ("none", "deflate", "gzip")
 
 
 @dataclass(frozen=True)
 class GrpcOptions:
-    """``tls``: private key and certificate chain in PEM, None for plain text."""
+    """``compression``: of answers, for clients that accept it."""
 
     message_bytes: int = 256 << 20
     token: str = ""
     compression: str = "none"
-    tls: tuple[bytes, bytes] | None = None
     max_concurrent_streams: int = 1024
-
-
-class GrpcFront:
-    """Listens, and hands every RPC to the service."""
-
-    def __init__(self, service: Service, ready: Any, options: GrpcOptions) -> None:
-        self._service, self._ready, self._options = service, ready, options
-        self._token = f"Bearer {options.token}" if options.token else ""
-        self._server: Any = None
-
-    async def listen(self, host: str, port: int) -> int:
-        """Starts to accept RPCs; the port in use."""
-        limit = self._options.message_bytes
-        settings = [
-            ("grpc.max_receive_message_length", limit),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.max_concurrent_streams", self._options.max_concurrent_streams),
-            ("grpc.so_reuseport", 0),
-        ]
-        self._server = grpc.aio.server(options=settings, compression=COMPRESSION[self._options.compression])
-        self._server.add_generic_rpc_handlers((_Handlers(self),))
-        address = f"{host}:{port}"
-        if self._options.tls:
-            bound = self._server.add_secure_port(address, grpc.ssl_server_credentials([self._options.tls]))
-        else:
-            bound = self._server.add_insecure_port(address)
-        await self._server.start()
-        return int(bound)
-
-    async def close(self, grace_s: float) -> None:
-        """Ends once what is under way is answered."""
-        if self._server is not None:
-            await self._server.stop(grace_s)
-
-    def authorized(self, context: Any) -> bool:
-        if not self._token:
-            return True
-        given = next((value for key, value in context.invocation_metadata() if key == "authorization"), "")
-        return hmac.compare_digest(str(given).encode(), self._token.encode())
-
-    def unary(self, name: str, method: Unary) -> Any:
-        parse = getattr(proto, proto.METHODS[name].input_type.name).FromString
-
-        async def handle(data: bytes, context: Any) -> bytes:
-            if not self.authorized(context):
-                await context.abort(grpc.StatusCode.UNAUTHENTICATED, "[grpc] the bearer token is missing or wrong")
-            try:
-                return (await method(parse(data))).SerializeToString()  # type: ignore[no-any-return]
-            except Exception as error:
-                code, text = status_of(error)
-            await context.abort(STATUS[code], text)
-            raise AssertionError
-
-        return grpc.unary_unary_rpc_method_handler(handle)
-
-    def stream(self) -> Any:
-        parse = proto.ModelInferRequest.FromString
-
-        async def handle(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-            if not self.authorized(context):
-                await context.abort(grpc.StatusCode.UNAUTHENTICATED, "[grpc] the bearer token is missing or wrong")
-
-            async def parsed() -> AsyncIterator[Any]:
-                async for data in requests:
-                    yield parse(data)
-
-            async for answer in self._service.stream(parsed()):
-                yield answer.SerializeToString()
-
-        return grpc.stream_stream_rpc_method_handler(handle)
-
-    def health(self) -> Any:
-        async def handle(data: bytes, context: Any) -> bytes:
-            return SERVING if self._ready() else NOT_SERVING
-
-        return grpc.unary_unary_rpc_method_handler(handle)
+    connections: int = 4096
 
 
 def status_of(error: BaseException) -> tuple[int, str]:
     """The number of the gRPC status and the text for the caller."""
-    if type(error).__name__ == "DecodeError":
+    if isinstance(error, DecodeError):
         return Kind.INVALID.grpc, "[grpc] the message cannot be parsed"
     return kind_of(error).grpc, text_of(error)
 
 
-class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """The methods by their path; messages stay bytes until our own handlers parse them."""
+class GrpcFront:
+    """Listens, and hands every call to the service."""
 
-    def __init__(self, front: GrpcFront) -> None:
-        service = front._service
-        self._methods = {f"/{proto.SERVICE}/{name}": front.unary(name, method) for name, method in service.unary.items()}
-        self._methods[f"/{proto.SERVICE}/ModelStreamInfer"] = front.stream()
-        self._methods[HEALTH] = front.health()
+    def __init__(self, plane: DataPlane, options: GrpcOptions) -> None:
+        self._plane, self.options = plane, options
+        self._service = Service(plane)
+        self._fast = FastInfer(plane.regions)
+        self._unary = {
+            f"/{proto.SERVICE}/{name}": (getattr(proto, proto.METHODS[name].input_type.name).FromString, method)
+            for name, method in self._service.unary.items()
+        }
+        self._token = f"Bearer {options.token}".encode() if options.token else b""
+        self._connections: set[GrpcConnection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
 
-    def service(self, details: Any) -> Any:
-        return self._methods.get(details.method)
+    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
+        """Starts to accept connections; the port in use."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: GrpcConnection(self), host, port, ssl=tls, backlog=1024)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    def opened(self, connection: GrpcConnection) -> None:
+        self._connections.add(connection)
+        if len(self._connections) > self.options.connections:
+            connection.abort()
+
+    def closed(self, connection: GrpcConnection) -> None:
+        self._connections.discard(connection)
+
+    # -- calls
+
+    def begin(self, stream: Stream) -> None:
+        """The head of a call is there."""
+        path = stream.headers.get(":path", "")
+        if self._token and path != HEALTH:
+            given = stream.headers.get("authorization", "").encode()
+            if not hmac.compare_digest(given, self._token):
+                stream.finish(Kind.UNAUTHENTICATED.grpc, "[grpc] the bearer token is missing or wrong")
+                return
+        if self.options.compression != "none" and self.options.compression in stream.headers.get("grpc-accept-encoding", ""):
+            stream.coding = self.options.compression
+        if path == STREAM:
+            stream.incoming = asyncio.Queue()
+            self._run(stream, self._converse(stream))
+        elif path not in self._unary and path != HEALTH:
+            stream.finish(Kind.UNSUPPORTED.grpc, f"[grpc] there is no method {path[:200]!r}")
+
+    def message(self, stream: Stream, message: memoryview) -> None:
+        """A message of a call is there."""
+        if stream.incoming is not None:
+            stream.incoming.put_nowait(message)
+        elif stream.cancel is not None:
+            stream.finish(Kind.INVALID.grpc, "[grpc] a second message in a unary call")
+        elif stream.headers[":path"] == INFER:
+            self._infer(stream, message)
+        else:
+            self._run(stream, self._answer(stream, message))
+
+    def caller_done(self, stream: Stream) -> None:
+        """The caller of a unary call has sent everything; the answer may be under way."""
+        if stream.cancel is None:
+            stream.finish(Kind.INVALID.grpc, "[grpc] the call has no message")
+
+    def _infer(self, stream: Stream, message: memoryview) -> None:
+        try:
+            request, plan = self._fast.decode(message)
+        except Exception as error:
+            stream.finish(*status_of(error))
+            return
+
+        def deliver(result: Result) -> None:
+            stream.cancel = None
+            if isinstance(result, BaseException):
+                stream.finish(*status_of(result))
+                return
+            try:
+                pieces = self._fast.encode(result, request.outputs, plan)
+            except Exception as error:
+                stream.finish(*status_of(error))
+                return
+            stream.reply(pieces)
+
+        cancel = self._plane.start_infer(request, deliver, plan.signature if plan is not None else None)
+        if stream.open:
+            stream.cancel = cancel
+
+    def _run(self, stream: Stream, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        stream.cancel = task.cancel
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, stream: Stream, message: memoryview) -> None:
+        try:
+            if stream.headers[":path"] == HEALTH:
+                stream.reply([SERVING if self._plane.ready() else NOT_SERVING])
+                return
+            parse, method = self._unary[stream.headers[":path"]]
+            stream.reply([(await method(parse(bytes(message)))).SerializeToString()])
+        except Exception as error:
+            stream.finish(*status_of(error))
+
+    async def _converse(self, stream: Stream) -> None:
+        parse = proto.ModelInferRequest.FromString
+
+        async def requests() -> AsyncIterator[Any]:
+            async for message in stream.requests():
+                yield parse(bytes(message))
+
+        try:
+            async for answer in self._service.stream(requests()):
+                stream.send([answer.SerializeToString()])
+                await stream.sendable()
+            stream.finish(0, "")
+        except Exception as error:
+            stream.finish(*status_of(error))
+
+    # -- the end
+
+    async def stop_accepting(self) -> None:
+        """New connections and new calls are refused from here on."""
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.go_away()
+
+    async def close(self) -> None:
+        """Ends every connection once its answers are written."""
+        for _ in range(100):
+            if not self._connections:
+                return
+            await asyncio.sleep(0.02)
+        for connection in list(self._connections):
+            connection.abort()
