@@ -14,7 +14,7 @@ from redline.ir import CONSTANT, INPUT, Graph, Node, Value
 from redline.lower import elementwise, indexing
 
 MAX_INLINE_NODES = 24
-INLINE_READERS = frozenset({"Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization", "ArgMax", "ArgMin"})
+INLINE_READERS = frozenset({"AveragePool", "Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization", "ArgMax", "ArgMin"})
 NO_EPILOGUE = frozenset(
     {"Attention", "TopK", "CumSum", "CumProd", "ScatterElements", "ScatterND", "TensorScatter"}
 )  # their kernels write the result as it is

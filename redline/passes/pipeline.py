@@ -12,9 +12,13 @@ from redline.passes import (
     eliminate_common_subexpressions,
     fold_constants,
     fold_padding,
+    fold_requantization,
     fold_scale_shift,
+    integer_products,
     merge_projections,
+    propagate_quantization,
     push_transposes,
+    quantized,
     reassociate,
     recognise_activations,
     recognise_attention,
@@ -35,6 +39,8 @@ def optimize(graph: Graph, observer: Observer | None = None, keep: Set[str] = NO
     All shapes must be static.
     """
     walk = _Walk(graph, observer)
+    is_quantized = quantized.holds_quantization(graph)
+    keep = keep | quantized.WHOLE if is_quantized else keep
 
     def simplify() -> None:
         walk(fold_constants.run)
@@ -67,6 +73,14 @@ def optimize(graph: Graph, observer: Observer | None = None, keep: Set[str] = NO
     walk(shape_rows.run)
     walk(lambda g: decompose.run(g, decompose.KERNELS | keep), "decompose")
     simplify()
+
+    # Integers
+    if is_quantized:
+        walk(propagate_quantization.run)
+        walk(integer_products.run)
+        walk(fold_requantization.run)
+        walk(lambda g: decompose.run(g, decompose.KERNELS | (keep - quantized.WHOLE) | quantized.KERNELS), "decompose")
+        simplify()
     return walk.graph
 
 
