@@ -174,8 +174,9 @@ def _selu(op: Op, x: Expr) -> Expr:
 
 
 def _quantize(op: Op, x: Expr, scale: Expr, zero: Expr | None = None) -> Expr:
-    """round(x) + zero within the type, for a scale of 1: the cut comes first, where it keeps the rounding in range."""
-    assert isinstance(scale, Lit) and scale.value == 1 and isinstance(zero, Lit | None), "scales join what is before"
+    """round(x / scale) + zero within the type, for constants: the cut comes first, where it keeps the rounding in range."""
+    assert isinstance(scale, Lit) and isinstance(zero, Lit | None), "other parameters have become arithmetic"
+    x = x if scale.value == 1 else call("div", x, scale)
     zero_point = 0 if zero is None else int(zero.value)
     low, high = bounds(op.type(2).dtype if op.has(2) else dtypes.uint8)
     held = call("max", x, lit(float(low - zero_point), dtypes.float32))

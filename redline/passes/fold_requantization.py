@@ -2,17 +2,19 @@
 
     Q(a * c, s, z) -> Q(a * (c / s), 1, z),  and so through additions, Relu, Clip and DequantizeLinear
 
-A QuantizeLinear of scale 1 with one constant zero point is what lowering knows; all others become arithmetic.
+What lowering knows is a QuantizeLinear of one constant scale and zero point, a scale of 1 where it is not a division of
+the model's own input; all others become arithmetic.
 """
 
 import numpy as np
 
 from redline.base import dtypes
-from redline.ir import Graph, Node, Rewriter, Rule, Value, constant, rewrite
+from redline.ir import INPUT, Graph, Node, Rewriter, Rule, TensorType, Value, constant, rewrite
 from redline.ops import make
 from redline.ops.registry import lookup, view
+from redline.ops.rules import cast
 from redline.passes.algebra import operands
-from redline.passes.quantized import dequantized, quantized
+from redline.passes.quantized import Quantized, dequantized, quantized
 
 MAX_DEPTH = 6
 
@@ -31,8 +33,28 @@ def _unit_scale(node: Node, rewriter: Rewriter) -> Value | None:
     if found.scale == 1 and len(node.inputs) > 2:
         return None
     scale = np.float32(found.scale)
-    divided = _divided(found.x, scale, rewriter, 0) or make("Div", found.x, constant(scale))
+    total = _sum(found, scale)
+    if total is not None:
+        return make("QuantizeLinear", total, constant(np.float32(1)), constant(np.zeros((), node.out.dtype.numpy)))
+    if found.x.op == INPUT and len(node.inputs) > 2:
+        return None
+    divided = _divided(found.x, scale, rewriter, 0) or make("Mul", found.x, constant(np.float32(1) / scale))
     return make("QuantizeLinear", divided, constant(np.float32(1)), constant(found.zero.astype(node.out.dtype.numpy)))
+
+
+def _sum(found: Quantized, scale: np.float32) -> Value | None:
+    """Q(DQ(a) + DQ(b), s, z) -> Q(a sa/s + (b sb/s + rest), 1, 0): two multiply-adds, in the order of ONNX Runtime's kernel"""
+    a, b = map(dequantized, operands(found.x)) if found.x.op == "Add" else (None, None)
+    if a is None or b is None or not a.is_per_tensor or not b.is_per_tensor or found.x.type not in (_wide(a), _wide(b)):
+        return None
+    ra, rb = (np.float32(np.float32(side.scale) / scale) for side in (a, b))
+    rest = np.float32(found.zero) - (ra * np.float32(a.zero) + rb * np.float32(b.zero))
+    right = make("Add", make("Mul", cast(b.x, dtypes.float32), constant(rb)), constant(rest))
+    return make("Add", make("Mul", cast(a.x, dtypes.float32), constant(ra)), right)
+
+
+def _wide(side: Quantized) -> TensorType:
+    return TensorType(dtypes.float32, side.x.shape)
 
 
 def _divided(value: Value, scale: np.float32, rewriter: Rewriter, depth: int) -> Value | None:
