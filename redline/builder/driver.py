@@ -1,33 +1,26 @@
 """The build, read top to bottom: ONNX -> graph -> passes -> kernel problems -> tuned code -> engine file."""
 
-import hashlib
 import os
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from redline import frontend, passes
-from redline.base import cpu, dtypes, env, log
+from redline.base import dtypes, log
 from redline.base.errors import BuildError, closest
 from redline.base.shapes import StaticShape
-from redline.builder.assemble import Assembler, Assembly
+from redline.builder import quantization
+from redline.builder.assemble import Assembly
+from redline.builder.quantization import Metric
+from redline.builder.workshop import Progress, Workshop
 from redline.codegen.c import isa, toolchain
-from redline.codegen.c.compile import compile_objects, source
-from redline.codegen.c.link import link_engine
-from redline.codegen.c.toolchain import Toolchain
-from redline.engine import write_engine
 from redline.ir import Graph
-from redline.kernels.problem import CpuTarget
-from redline.lower import Program, lower, plan
-from redline.runtime import Engine, load
-from redline.tune import Choice, Job, TimingCache, choose
+from redline.runtime import Engine
 
 STORAGE = {"fp32": None, "bf16": dtypes.bfloat16, "fp16": dtypes.float16}  # of float32 values, by precision
-Progress = Callable[[str, int, int], None]
 
 
 def build(
@@ -42,6 +35,12 @@ def build(
     memory_limit: int | None = None,
     target: str = "cpu",
     num_threads: int = 0,
+    calibrate: Any = None,
+    calibration_cache: str | os.PathLike[str] | None = None,
+    calibrator: str = "mse",
+    max_drop: float | None = None,
+    min_cosine: float | None = None,
+    metric: Metric | None = None,
     progress: Progress | None = None,
 ) -> Engine:
     """Builds an engine from an ONNX model (a path, bytes or a ModelProto), writes it and loads it.
@@ -49,6 +48,9 @@ def build(
     ``output``: where the engine goes; without it, beside a model given as a path, and nowhere for other models.
     ``shapes`` fixes the inputs' open dimensions, ``freeze`` makes inputs constants. ``opt_level`` 0 to 5: how many tactics
     are timed for a kernel. ``timing_cache``: a file of tactic timings (default: one for this machine in the cache folder).
+    ``calibrate``: samples for the precisions int8 and best (an .npz, a folder of .npy, an iterable of input dicts), or a
+    ``calibration_cache`` file, which is written where it does not exist. ``max_drop``, ``min_cosine`` and ``metric`` are the
+    gate of the precision best (builder/gate.py).
     ``memory_limit``: the most bytes that weights and arena may take. ``num_threads``: what the engine is tuned for (0: all
     that the process may use). ``progress(stage, done, total)`` is called along the way.
 
@@ -56,6 +58,10 @@ def build(
     """
     started = time.perf_counter()
     _check_options(precision, opt_level)
+    wish = quantization.Wish(
+        precision, calibrate, calibration_cache, calibrator, max_drop, min_cosine, metric
+    )  # fmt: skip
+    wish.check()
     report = progress or (lambda stage, done, total: None)
     cpu_target = isa.target(target.removeprefix("cpu:"), num_threads)
     compiler = toolchain.find()
@@ -65,45 +71,25 @@ def build(
     num_nodes = sum(1 for _ in graph.operations)
     report("optimise", 0, 1)
     graph = passes.optimize(graph)
-    program = lower(graph, STORAGE[precision])
-    memory = plan(program.steps)
-    choices = _tune(program, cpu_target, compiler, opt_level, timing_cache, report)
+    shop = Workshop(cpu_target, compiler, opt_level, timing_cache, report)
     summary = _summary(graph, num_nodes, precision, opt_level)
-    assembly = Assembler(program, memory, choices).run(cpu_target, compiler, summary)
-    _check_memory(assembly, memory_limit)
-    report("link", 0, 1)
-    objects = compile_objects([source(choice.code) for choice in choices], cpu_target, compiler)
-    code = link_engine(objects, assembly.plan, cpu_target, compiler)
+    if precision in quantization.PRECISIONS:
+        made = quantization.make(model, graph, summary, shop, wish)
+    else:
+        made = shop.make(graph, STORAGE[precision], summary)
+    _check_memory(made.assembly, memory_limit)
     report("write", 0, 1)
-    engine = _write(assembly, code, _destination(model, output))
-    log.debug(1, f"built {graph.name}: {len(program.steps)} kernels in {time.perf_counter() - started:.1f} s")
+    engine = made.write(_destination(model, output))
+    log.debug(1, f"built {graph.name}: {made.steps} kernels in {time.perf_counter() - started:.1f} s")
     return engine
 
 
 def _check_options(precision: str, opt_level: int) -> None:
-    if precision not in STORAGE:
-        raise BuildError("--precision", f"there is no precision {precision!r}", closest(precision, STORAGE))
+    known = (*STORAGE, *quantization.PRECISIONS)
+    if precision not in known:
+        raise BuildError("--precision", f"there is no precision {precision!r}", closest(precision, known))
     if opt_level not in range(6):
         raise BuildError("--opt-level", f"{opt_level} is out of range", "allowed: 0 to 5")
-
-
-def _tune(
-    program: Program,
-    target: CpuTarget,
-    compiler: Toolchain,
-    opt_level: int,
-    path: str | os.PathLike[str] | None,
-    report: Progress,
-) -> list[Choice]:
-    machine = f"{cpu.model_name()} {isa.text(target)} {target.num_threads} threads, {compiler.identity}"
-    cache = TimingCache.open(Path(path) if path else _default_cache(machine), machine)
-    jobs = [Job(step.family, step.problem) for step in program.steps]
-    chosen = choose(jobs, target, compiler, opt_level, cache, report)
-    return [chosen[job] for job in jobs]
-
-
-def _default_cache(machine: str) -> Path:
-    return env.cache_dir() / "timings" / f"{hashlib.sha256(machine.encode()).hexdigest()[:16]}.json"
 
 
 def _summary(graph: Graph, num_nodes: int, precision: str, opt_level: int) -> dict[str, Any]:
@@ -127,14 +113,3 @@ def _destination(model: Any, output: str | os.PathLike[str] | None) -> Path | No
     if output is not None:
         return Path(output)
     return Path(model).with_suffix(".engine") if isinstance(model, str | os.PathLike) else None
-
-
-def _write(assembly: Assembly, code: bytes, path: Path | None) -> Engine:
-    """Writes the file and loads it; a file without a place lives as long as it is mapped."""
-    blobs: dict[str, Iterable[bytes | memoryview]] = {"code": [code], "weights": assembly.weights.pieces()}
-    if path is not None:
-        write_engine(path, assembly.header, blobs)
-        return load(path)
-    with tempfile.TemporaryDirectory(prefix="redline-") as folder:
-        write_engine(Path(folder) / "model.engine", assembly.header, blobs)
-        return load(Path(folder) / "model.engine")

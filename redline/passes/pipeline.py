@@ -44,12 +44,7 @@ def optimize(graph: Graph, observer: Observer | None = None, keep: Set[str] = NO
     keep = keep | quantized.WHOLE if is_quantized else keep
 
     def simplify() -> None:
-        walk(fold_constants.run)
-        walk(simplify_movement.run)
-        walk(simplify_arithmetic.run)
-        walk(reassociate.run)
-        walk(fold_constants.run)
-        walk(eliminate_common_subexpressions.run)
+        _simplify(walk)
 
     # Exporters' spellings -> one operator each
     walk(lambda g: decompose.run(g, decompose.WHOLE | decompose.UNTIL_RECOGNISED | keep), "decompose")
@@ -76,14 +71,27 @@ def optimize(graph: Graph, observer: Observer | None = None, keep: Set[str] = NO
     walk(lambda g: decompose.run(g, decompose.KERNELS | keep), "decompose")
     simplify()
 
-    # Integers
-    if is_quantized:
-        walk(propagate_quantization.run)
-        walk(integer_products.run)
-        walk(fold_requantization.run)
-        walk(lambda g: decompose.run(g, decompose.KERNELS | (keep - quantized.WHOLE) | quantized.KERNELS), "decompose")
-        simplify()
+    return use_integers(walk.graph, observer, keep) if is_quantized else walk.graph
+
+
+def use_integers(graph: Graph, observer: Observer | None = None, keep: Set[str] = NOTHING) -> Graph:
+    """An optimized graph whose QuantizeLinear and DequantizeLinear have become arithmetic of integers."""
+    walk = _Walk(graph, observer)
+    walk(propagate_quantization.run)
+    walk(integer_products.run)
+    walk(fold_requantization.run)
+    walk(lambda g: decompose.run(g, decompose.KERNELS | (keep - quantized.WHOLE) | quantized.KERNELS), "decompose")
+    _simplify(walk)
     return walk.graph
+
+
+def _simplify(walk: "_Walk") -> None:
+    walk(fold_constants.run)
+    walk(simplify_movement.run)
+    walk(simplify_arithmetic.run)
+    walk(reassociate.run)
+    walk(fold_constants.run)
+    walk(eliminate_common_subexpressions.run)
 
 
 class _Walk:
