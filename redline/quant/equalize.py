@@ -11,7 +11,7 @@ from redline.ir import Value
 from redline.quant.recipe import Recipe
 from redline.quant.statistics import Statistics
 
-SHARE = 0.5  # of the difficulty that moves to the weights
+SHARE = 0.8  # of the difficulty that moves to the weights: measured best on a trained sentence encoder (0.5: 8 times the error)
 LEAST = 1e-5
 
 

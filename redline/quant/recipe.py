@@ -88,8 +88,21 @@ def recipe_of(graph: Graph, without: Collection[str] = ()) -> Recipe:
     names = names_of(graph)
     layers = tuple(layer for layer in layers_of(graph, names) if layer.name not in without)
     shared = _closure({layer.x for layer in layers if layer.node.op == "Conv"})
+    shared |= dict.fromkeys(_shortcuts(graph, shared))
     values = dict.fromkeys((*shared, *(layer.x for layer in layers)))
     return Recipe(layers, {value: _name(value, names) for value in values}, _groups(shared))
+
+
+def _shortcuts(graph: Graph, shared: Collection[Value]) -> Iterator[Value]:
+    """Of a sum of two float results that is stored in 8 bits, the one computed first: it waits in memory for the other."""
+    order = {node: i for i, node in enumerate(graph.nodes)}
+    for value in shared:
+        total = value
+        while total.op in ("Relu", "Clip") and total.node.inputs[0] is not None:
+            total = total.node.inputs[0]
+        parts = [v for v in total.node.inputs if v is not None and v.op != CONSTANT]
+        if total.op == "Add" and len(parts) == 2 and not any(v in shared for v in parts) and parts[0].type == parts[1].type:
+            yield min(parts, key=lambda v: order[v.node])
 
 
 def _name(value: Value, names: Mapping[Node, str]) -> str:
