@@ -1,36 +1,28 @@
 """The build, read top to bottom: ONNX -> graph -> passes -> kernel problems -> tuned code -> engine file."""
 
-import hashlib
 import os
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from redline import frontend, passes
-from redline.base import cpu, dtypes, env, log
+from redline.base import dtypes, log
 from redline.base.errors import BuildError, closest
 from redline.base.shapes import StaticShape
+from redline.builder import quantization
 from redline.builder.accuracy import worst_error
-from redline.builder.assemble import Assembler, Assembly
+from redline.builder.assemble import Assembly
 from redline.builder.cuda import build_cuda
+from redline.builder.quantization import Metric
+from redline.builder.workshop import Progress, Workshop
 from redline.codegen.c import isa, toolchain
-from redline.codegen.c.compile import compile_objects, source
-from redline.codegen.c.link import link_engine
-from redline.codegen.c.toolchain import Toolchain
-from redline.engine import write_engine
 from redline.ir import Graph
-from redline.kernels.problem import CpuTarget
-from redline.lower import Program, lower, plan
 from redline.runtime import Engine, load
-from redline.tune import Choice, Job, TimingCache, choose
 
 STORAGE = {"fp32": None, "bf16": dtypes.bfloat16, "fp16": dtypes.float16}  # of float32 values, by precision
-Progress = Callable[[str, int, int], None]
 
 
 def build(
@@ -45,6 +37,12 @@ def build(
     memory_limit: int | None = None,
     target: str = "cpu",
     num_threads: int = 0,
+    calibrate: Any = None,
+    calibration_cache: str | os.PathLike[str] | None = None,
+    calibrator: str = "mse",
+    max_drop: float | None = None,
+    min_cosine: float | None = None,
+    metric: Metric | None = None,
     progress: Progress | None = None,
 ) -> Engine:
     """Builds an engine from an ONNX model (a path, bytes or a ModelProto), writes it and loads it.
@@ -52,6 +50,9 @@ def build(
     ``output``: where the engine goes; without it, beside a model given as a path, and nowhere for other models.
     ``shapes`` fixes the inputs' open dimensions, ``freeze`` makes inputs constants. ``opt_level`` 0 to 5: how many tactics
     are timed for a kernel. ``timing_cache``: a file of tactic timings (default: one for this machine in the cache folder).
+    ``calibrate``: samples for the precisions int8 and best (an .npz, a folder of .npy, an iterable of input dicts), or a
+    ``calibration_cache`` file, which is written where it does not exist. ``max_drop``, ``min_cosine`` and ``metric`` are the
+    gate of the precision best (builder/gate.py).
     ``memory_limit``: the most bytes that weights and arena may take. ``num_threads``: what the engine is tuned for (0: all
     that the process may use). ``progress(stage, done, total)`` is called along the way.
 
@@ -69,6 +70,8 @@ def build(
     started = time.perf_counter()
     _check_options(precision, opt_level, num_threads)
     destination = _destination(model, output)
+    wish = quantization.Wish(precision, calibrate, calibration_cache, calibrator, max_drop, min_cosine, metric)
+    wish.check()
     report = progress or (lambda stage, done, total: None)
     cpu_target = isa.target(target.removeprefix("cpu:"), num_threads)
     compiler = toolchain.find()
@@ -78,65 +81,31 @@ def build(
     num_nodes = sum(1 for _ in graph.operations)
     report("optimise", 0, 1)
     graph = passes.optimize(graph)
-    program = lower(graph, STORAGE[precision])
-    memory = plan(program.steps)
-    choices = _tune(program, cpu_target, compiler, opt_level, timing_cache, report)
+    shop = Workshop(cpu_target, compiler, opt_level, timing_cache, report)
     summary = _summary(graph, num_nodes, precision, opt_level)
-    assembly = Assembler(program, memory, choices).run(cpu_target, compiler, summary)
-    _check_memory(assembly, memory_limit)
-    report("link", 0, 1)
-    code = _link(assembly, choices, cpu_target, compiler)
-    if STORAGE[precision] is not None:
+    if precision in quantization.PRECISIONS:
+        made = quantization.make(model, graph, summary, shop, wish)
+    else:
+        made = shop.make(graph, STORAGE[precision], summary)
+    if STORAGE.get(precision) is not None:
         report("compare", 0, 1)
-        summary["error"] = worst_error(_write(assembly, code, None), _untuned(graph, cpu_target, compiler))
-        assembly = replace(assembly, header=replace(assembly.header, report=summary))
+        reference = shop.make(graph, None, {}, opt_level=0)
+        made = made.reporting({**summary, "error": worst_error(made.write(None), reference.write(None))})
+    _check_memory(made.assembly, memory_limit)
     report("write", 0, 1)
-    engine = _write(assembly, code, destination)
-    log.debug(1, f"built {graph.name}: {len(program.steps)} kernels in {time.perf_counter() - started:.1f} s")
+    engine = made.write(destination)
+    log.debug(1, f"built {graph.name}: {made.steps} kernels in {time.perf_counter() - started:.1f} s")
     return engine
 
 
 def _check_options(precision: str, opt_level: int, num_threads: int) -> None:
-    if precision not in STORAGE:
-        raise BuildError("--precision", f"there is no precision {precision!r}", closest(precision, STORAGE))
+    known = (*STORAGE, *quantization.PRECISIONS)
+    if precision not in known:
+        raise BuildError("--precision", f"there is no precision {precision!r}", closest(precision, known))
     if opt_level not in range(6):
         raise BuildError("--opt-level", f"{opt_level} is out of range", "allowed: 0 to 5")
     if num_threads < 0:
         raise BuildError("--threads", f"{num_threads} is out of range", "allowed: 1 and more, or 0 for all that there are")
-
-
-def _tune(
-    program: Program,
-    target: CpuTarget,
-    compiler: Toolchain,
-    opt_level: int,
-    path: str | os.PathLike[str] | None,
-    report: Progress,
-) -> list[Choice]:
-    machine = f"{cpu.model_name()} {isa.text(target)} {target.num_threads} threads, {compiler.identity}"
-    cache = TimingCache.open(Path(path) if path else _default_cache(machine), machine)
-    jobs = [Job(step.family, step.problem) for step in program.steps]
-    chosen = choose(jobs, target, compiler, opt_level, cache, report)
-    return [chosen[job] for job in jobs]
-
-
-def _link(assembly: Assembly, choices: Sequence[Choice], target: CpuTarget, compiler: Toolchain) -> bytes:
-    objects = compile_objects([source(choice.code) for choice in choices], target, compiler)
-    return link_engine(objects, assembly.plan, target, compiler)
-
-
-def _untuned(graph: Graph, target: CpuTarget, compiler: Toolchain) -> Engine:
-    """The graph in its own precision with first guesses for tactics: an engine to compare answers with."""
-    program = lower(graph)
-    jobs = [Job(step.family, step.problem) for step in program.steps]
-    chosen = choose(jobs, target, compiler, 0, TimingCache(""), lambda stage, done, total: None)
-    choices = [chosen[job] for job in jobs]
-    assembly = Assembler(program, plan(program.steps), choices).run(target, compiler, {})
-    return _write(assembly, _link(assembly, choices, target, compiler), None)
-
-
-def _default_cache(machine: str) -> Path:
-    return env.cache_dir() / "timings" / f"{hashlib.sha256(machine.encode()).hexdigest()[:16]}.json"
 
 
 def _summary(graph: Graph, num_nodes: int, precision: str, opt_level: int) -> dict[str, Any]:
@@ -164,14 +133,3 @@ def _destination(model: Any, output: str | os.PathLike[str] | None) -> Path | No
     if not path.parent.is_dir():
         raise BuildError("--output", f"there is no folder {str(path.parent)!r}", "", "make it, or name another file")
     return path
-
-
-def _write(assembly: Assembly, code: bytes, path: Path | None) -> Engine:
-    """Writes the file and loads it; a file without a place lives as long as it is mapped."""
-    blobs: dict[str, Iterable[bytes | memoryview]] = {"code": [code], "weights": assembly.weights.pieces()}
-    if path is not None:
-        write_engine(path, assembly.header, blobs)
-        return load(path)
-    with tempfile.TemporaryDirectory(prefix="redline-") as folder:
-        write_engine(Path(folder) / "model.engine", assembly.header, blobs)
-        return load(Path(folder) / "model.engine")

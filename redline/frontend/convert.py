@@ -24,7 +24,11 @@ from redline.ir import Value, constant
 
 MAX_DEPTH = 32
 MAX_NODES = 250_000
-_SAME_AS_STANDARD = frozenset({("com.microsoft", op) for op in ("Gelu", "QuantizeLinear", "DequantizeLinear")})
+_KNOWN_OF_MICROSOFT = (
+    "Gelu", "QuantizeLinear", "DequantizeLinear", "QLinearAdd", "QLinearMul", "QLinearLeakyRelu", "QLinearSigmoid",
+    "QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearSoftmax", "QLinearConcat", "QGemm",
+)  # fmt: skip
+_SAME_AS_STANDARD = frozenset({("com.microsoft", op) for op in _KNOWN_OF_MICROSOFT})
 
 
 @dataclass(frozen=True)
