@@ -1,6 +1,7 @@
 """Whether a call fits the standard's signature of its operator: how many inputs, of which types, which of them alike.
 
-Only what the rules behind it rely on is held; a type that a newer version of the operator allows is allowed here.
+Only what the rules behind it rely on is held: any float may come where one is allowed, any integer likewise, and what a
+newer version of the operator allows is allowed in every version.
 """
 
 from collections.abc import Sequence
@@ -39,11 +40,9 @@ def _check_types(op: str, inputs: Sequence[Value | None], schemas: Sequence[onnx
         if value is None:
             continue
         formals = [schema.inputs[min(i, len(schema.inputs) - 1)] for schema in schemas if schema.inputs]
-        kind = _tensor_type(value)
-        allowed = set().union(*(formal.types for formal in formals))
-        if allowed and kind not in allowed:
-            names = ", ".join(sorted(name[7:-1] for name in allowed if name.startswith("tensor(")))
-            raise ModelError(label, f"input {i} of {op} is {value.dtype}", f"allowed: {names}")
+        allowed = {name[7:-1] for formal in formals for name in formal.types if name.startswith("tensor(")}
+        if allowed and not any(_kind(name) == value.dtype.kind.replace("u", "i") for name in allowed):
+            raise ModelError(label, f"input {i} of {op} is {value.dtype}", f"allowed: {', '.join(sorted(allowed))}")
         formal = formals[0]
         if formal.is_homogeneous and "(" not in formal.type_str:
             j, other = first.setdefault(formal.type_str, (i, value))
@@ -52,7 +51,8 @@ def _check_types(op: str, inputs: Sequence[Value | None], schemas: Sequence[onnx
                 raise ModelError(label, seen, "they must have one type", "put a Cast before one of them")
 
 
-def _tensor_type(value: Value) -> str:
-    """The standard's name of a value's type: float32 is called float there."""
-    name = {"float32": "float", "float64": "double"}.get(value.dtype.name, value.dtype.name)
-    return f"tensor({name})"
+def _kind(name: str) -> str:
+    """The kind of the standard's type of that name: floating, integer, truth value or another."""
+    if "float" in name or name == "double":
+        return "f"
+    return "i" if "int" in name else name[0]

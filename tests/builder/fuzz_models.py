@@ -100,10 +100,10 @@ def _constant(graph: onnx.GraphProto, rng: random.Random) -> None:
     if not integers:
         return
     tensor = rng.choice(integers)
-    values = onnx.numpy_helper.to_array(tensor).copy()
+    values = np.frombuffer(tensor.raw_data, np.int64).copy()  # its dims may have been changed before
     if values.size:
-        values.reshape(-1)[rng.randrange(values.size)] = rng.choice(INTERESTING)
-    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+        values[rng.randrange(values.size)] = rng.choice(INTERESTING)
+    tensor.raw_data = values.tobytes()
 
 
 def _wiring(graph: onnx.GraphProto, rng: random.Random) -> None:

@@ -8,7 +8,7 @@ Functions with jumps only see integers, or a rounding error would decide the ans
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from hypothesis import strategies as st
@@ -56,6 +56,11 @@ def dims(value: Value) -> tuple[int, ...]:
 
 def ints(*numbers: int) -> Value:
     return constant(np.array(numbers, np.int64))
+
+
+def single(op: str, *inputs: Value | None, **attrs: Any) -> Value:
+    """A node of one output, where ``ops.make`` gives it every output that its operator may have."""
+    return ops.make_node(op, inputs, attrs, num_outputs=1).out
 
 
 def is_float(value: Value) -> bool:
@@ -216,7 +221,7 @@ def along_rows(g: Growing) -> Value | None:
     if op == "CumSum":
         return ops.make(op, x, constant(np.array(axis, np.int64)), reverse=g.integer(0, 1), exclusive=g.integer(0, 1))
     if op == "LayerNormalization":
-        return ops.make(op, x, filled(g, dims(x)[axis:], x.dtype), axis=axis, stash_type=x.dtype.onnx)
+        return single(op, x, filled(g, dims(x)[axis:], x.dtype), axis=axis, stash_type=x.dtype.onnx)
     return ops.make(op, x, axis=axis)
 
 
@@ -242,7 +247,7 @@ def image(g: Growing) -> Value | None:
     channels, spatial = dims(x)[1], len(x.shape) - 2
     if g.integer(0, 1):
         op = g.choice(("MaxPool", "AveragePool"))
-        return ops.make(op, x, kernel_shape=(2,) * spatial, strides=(g.choice((1, 2)),) * spatial)
+        return single(op, x, kernel_shape=(2,) * spatial, strides=(g.choice((1, 2)),) * spatial)
     taps = (g.choice((1, 2)),) * spatial
     depthwise = g.integer(0, 1) == 0
     shape = (channels, 1, *taps) if depthwise else (g.choice((1, 3, 8, 16)), channels, *taps)

@@ -14,7 +14,7 @@ from redline.lower import fusion, lower
 from tests.builder import bundle
 from tests.builder.bundle import Arrays, Case
 from tests.builder.export import case_of
-from tests.builder.random_graphs import feeds_of
+from tests.builder.random_graphs import feeds_of, single
 from tests.lower import machine
 
 make = ops.make
@@ -141,7 +141,7 @@ def two_products_in_one_sum() -> tuple[Value, ...]:
 @case
 def kernels_whose_epilogues_read_their_operands() -> tuple[Value, ...]:
     x, w, image, taps = arg(8, 8), weights(8, 8), arg(1, 4, 5, 5, name="image"), weights(4, 4, 1, 1)
-    pooled = make("MaxPool", image, kernel_shape=(3, 3), pads=(1, 1, 1, 1))
+    pooled = single("MaxPool", image, kernel_shape=(3, 3), pads=(1, 1, 1, 1))
     return (
         make("Min", x, make("MatMul", x, x)), make("Add", make("MatMul", x, w), w), make("Sub", x, make("MatMul", x, w)),
         make("Mul", image, make("Conv", image, taps, None)), make("Sub", pooled, image),
@@ -186,9 +186,9 @@ def reductions_of_expressions() -> tuple[Value, ...]:
 @case
 def rows_in_the_middle() -> tuple[Value, ...]:
     x = arg(2, 6, 16)
-    y = make("LayerNormalization", make("Add", x, weights(2, 6, 16)), weights(16), weights(16))
+    y = single("LayerNormalization", make("Add", x, weights(2, 6, 16)), weights(16), weights(16))
     z = make("MatMul", y, weights(16, 16))
-    return make("LayerNormalization", make("Add", make("Gelu", z), y), weights(16), weights(16)), make("Softmax", z, axis=1)
+    return single("LayerNormalization", make("Add", make("Gelu", z), y), weights(16), weights(16)), make("Softmax", z, axis=1)
 
 
 @case
@@ -209,10 +209,10 @@ def a_product_over_nothing() -> tuple[Value, ...]:
 def dimensions_of_one() -> tuple[Value, ...]:
     x = arg(1, 1, 1, 1)
     y = make("Conv", x, weights(1, 1, 1, 1), weights(1))
-    z = make("MaxPool", y, kernel_shape=(1, 1))
+    z = single("MaxPool", y, kernel_shape=(1, 1))
     scalar = make("Reshape", z, ints())
     return (
-        y, scalar, make("Softmax", z), make("MatMul", z, z), make("LayerNormalization", z, weights(1)),
+        y, scalar, make("Softmax", z), make("MatMul", z, z), single("LayerNormalization", z, weights(1)),
         make("Concat", z, z, axis=3), make("ReduceSum", z, ints(0, 1, 2, 3), keepdims=0), make("Add", scalar, weights(1)),
     )  # fmt: skip
 
