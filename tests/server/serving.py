@@ -65,7 +65,8 @@ def add_identity(root: Path, name: str, datatype: str, config: str = "") -> Path
 
 
 def add_network(
-    root: Path, name: str = "network", batches: Sequence[int] = (1, 4, 8), config: str = "", version: int = 1, shift: float = 0.0
+    root: Path, name: str = "network", batches: Sequence[int] = (1, 4, 8), config: str = "", version: int = 1,
+    shift: float = 0.0,
 ) -> Path:  # fmt: skip
     folder = root / name / str(version)
     folder.mkdir(parents=True)

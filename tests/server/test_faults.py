@@ -159,7 +159,7 @@ def test_limits_of_body_and_concurrency(tmp_path):
     from redline.server.http.front import Limits
 
     gate = threading.Event()
-    script, context = scripted(tmp_path, lambda batch: gate.wait(20), max_in_flight=2, limits=Limits(body_bytes=4096))
+    _, context = scripted(tmp_path, lambda batch: gate.wait(20), max_in_flight=2, limits=Limits(body_bytes=4096))
     with context as server, concurrent.futures.ThreadPoolExecutor(8) as pool:
         x = np.ones((1, 4), np.float32)
         busy = [pool.submit(raw, server, "scripted", x) for _ in range(2)]
