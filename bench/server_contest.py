@@ -76,7 +76,9 @@ class Peer:
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 with socket.create_connection(("127.0.0.1", self.http), 1) as connection:
-                    connection.sendall(f"GET /v2/models/{model}/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+                    connection.sendall(
+                        f"GET /v2/models/{model}/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+                    )
                     if b" 200 " in connection.recv(100):
                         return
             except OSError:
@@ -134,7 +136,9 @@ def mlserver(folder, python):
     (root / "settings.json").write_text(json.dumps(settings))
     script = folder / "mlserver.lua"
     body = {"inputs": [{"name": "INPUT0", "shape": [1, 16], "datatype": "FP32", "data": [1.0] * 16}]}
-    script.write_text(f'wrk.method = "POST"\nwrk.body = [[{json.dumps(body)}]]\nwrk.headers["Content-Type"] = "application/json"\n')
+    script.write_text(
+        f'wrk.method = "POST"\nwrk.body = [[{json.dumps(body)}]]\nwrk.headers["Content-Type"] = "application/json"\n'
+    )
     command = [str(Path(python).parent / "mlserver"), "start", str(root)]
     env = {**os.environ, "PATH": f"{Path(python).parent}:{os.environ['PATH']}", "PYTHONPATH": str(root)}
     return Peer("MLServer", command, http, grpc, script=script, env=env, cwd=root)
