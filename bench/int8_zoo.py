@@ -29,7 +29,11 @@ def samples(name: str, count: int = SAMPLES) -> Iterator[Inputs]:
         with np.load(zoo.SENTENCES) as stored:
             ids, mask = stored["input_ids"], stored["attention_mask"]
         for i in range(len(ids) // 2, min(len(ids), len(ids) // 2 + count)):
-            yield {"input_ids": ids[i : i + 1], "attention_mask": mask[i : i + 1], "token_type_ids": np.zeros_like(ids[i : i + 1])}
+            yield {
+                "input_ids": ids[i : i + 1],
+                "attention_mask": mask[i : i + 1],
+                "token_type_ids": np.zeros_like(ids[i : i + 1]),
+            }
         return
     for seed in range(count):
         yield zoo.inputs(name, seed=10_000 + seed)
