@@ -2,7 +2,8 @@
 
 1. A probe engine runs every layer in float and, from the same float inputs, in integers: the noise that each layer adds.
 2. A float and an all-integer engine are timed kernel by kernel: the time that each layer gains.
-3. Layers that gain nothing stay in float, unless that makes the whole slower, as an island in float does; of the others the noisiest, as few as the gate asks for (found by bisection).
+3. Layers that gain nothing stay in float, unless that makes the whole slower, as an island in float does; of the others
+   the noisiest, as few as the gate asks for (found by bisection).
 4. The plan that comes out is timed against the float plan. The slower of the two is never returned.
 
 The drop is that of a metric: the caller's, or the accuracy where the samples have labels, or the share of samples that
