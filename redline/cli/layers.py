@@ -16,7 +16,9 @@ from redline.engine.header import KernelRecord
 from redline.runtime import Engine
 from redline.runtime.trace import trace
 
-FLOAT_LIMIT_DB, BYTES_LIMIT_DB = 40.0, 10.0
+FLOAT_LIMIT_DB = 40.0
+FALL_DB, SUSPECT_DB, LOST_DB = 8.0, 20.0, 3.0
+BYTES = ("int8", "uint8")
 MIN_ROWS = 8  # fewer values a channel fit any line
 MOST_DB = 200.0
 
@@ -31,10 +33,6 @@ class LayerVerdict:
     snr_db: float
     cosine: float
     worst: float
-
-    @property
-    def passed(self) -> bool:
-        return self.snr_db >= (BYTES_LIMIT_DB if self.dtype in ("int8", "uint8") else FLOAT_LIMIT_DB)
 
 
 def compare_layers(model: Path, engine: Engine, feed: Mapping[str, np.ndarray]) -> list[LayerVerdict]:
@@ -54,10 +52,18 @@ def compare_layers(model: Path, engine: Engine, feed: Mapping[str, np.ndarray]) 
 
 
 def first_wrong(verdicts: Sequence[LayerVerdict]) -> LayerVerdict | None:
-    """The first layer below the limit of its type; in an engine of bytes floats are held to the limit of bytes, too."""
-    has_bytes = any(verdict.dtype in ("int8", "uint8") for verdict in verdicts)
-    limit = BYTES_LIMIT_DB if has_bytes else FLOAT_LIMIT_DB
-    return next((verdict for verdict in verdicts if verdict.snr_db < limit), None)
+    """The first layer with much more noise than all before it.
+
+    A float engine keeps 40 dB throughout. In 8 bits noise grows slowly, so there it is a fall by 8 dB below 20 dB, or 3 dB.
+    """
+    has_bytes = any(verdict.dtype in BYTES for verdict in verdicts)
+    lowest = MOST_DB
+    for verdict in verdicts:
+        falls = verdict.snr_db < min(lowest - FALL_DB, SUSPECT_DB) or verdict.snr_db < LOST_DB
+        if falls if has_bytes else verdict.snr_db < FLOAT_LIMIT_DB:
+            return verdict
+        lowest = min(lowest, verdict.snr_db)
+    return None
 
 
 def _expected(model: bytes, names: Sequence[str], feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
