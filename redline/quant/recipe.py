@@ -65,12 +65,13 @@ def is_layer(node: Node) -> bool:
 
 
 def names_of(graph: Graph) -> dict[Node, str]:
-    """A name for every node: its own or that of the first ONNX node it stands for, numbered where several have it."""
+    """A name for every node: its own or that of the first ONNX node it stands for, numbered where several have it.
+
+    Layers come first: what the passes have put around one has its name, too.
+    """
     seen: dict[str, int] = {}
     names = {}
-    for node in graph.nodes:
-        if node.op == CONSTANT:
-            continue
+    for node in sorted((node for node in graph.nodes if node.op != CONSTANT), key=lambda node: not is_layer(node)):
         name = node.name or next(iter(node.origin), "") or node.op
         seen[name] = seen.get(name, 0) + 1
         names[node] = name if seen[name] == 1 else f"{name}#{seen[name]}"
