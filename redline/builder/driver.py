@@ -13,12 +13,14 @@ from redline.base import dtypes, log
 from redline.base.errors import BuildError, closest
 from redline.base.shapes import StaticShape
 from redline.builder import quantization
+from redline.builder.accuracy import worst_error
 from redline.builder.assemble import Assembly
+from redline.builder.cuda import build_cuda
 from redline.builder.quantization import Metric
 from redline.builder.workshop import Progress, Workshop
 from redline.codegen.c import isa, toolchain
 from redline.ir import Graph
-from redline.runtime import Engine
+from redline.runtime import Engine, load
 
 STORAGE = {"fp32": None, "bf16": dtypes.bfloat16, "fp16": dtypes.float16}  # of float32 values, by precision
 
@@ -54,13 +56,21 @@ def build(
     ``memory_limit``: the most bytes that weights and arena may take. ``num_threads``: what the engine is tuned for (0: all
     that the process may use). ``progress(stage, done, total)`` is called along the way.
 
+    ``target`` cuda or cuda:sm_90: see builder/cuda.py; where the GPU is not on this machine, call ``build_cuda`` instead, for
+    an engine cannot be loaded without it.
+
     Raises ModelError, UnsupportedError, BuildError or CompilerError, each saying what to do.
     """
+    if target.split(":")[0] == "cuda":
+        path = build_cuda(
+            model, output=output, shapes=shapes, freeze=freeze, precision=precision, opt_level=opt_level,
+            timing_cache=timing_cache, memory_limit=memory_limit, target=target, progress=progress,
+        )  # fmt: skip
+        return load(path)
     started = time.perf_counter()
-    _check_options(precision, opt_level)
-    wish = quantization.Wish(
-        precision, calibrate, calibration_cache, calibrator, max_drop, min_cosine, metric
-    )  # fmt: skip
+    _check_options(precision, opt_level, num_threads)
+    destination = _destination(model, output)
+    wish = quantization.Wish(precision, calibrate, calibration_cache, calibrator, max_drop, min_cosine, metric)
     wish.check()
     report = progress or (lambda stage, done, total: None)
     cpu_target = isa.target(target.removeprefix("cpu:"), num_threads)
@@ -77,19 +87,25 @@ def build(
         made = quantization.make(model, graph, summary, shop, wish)
     else:
         made = shop.make(graph, STORAGE[precision], summary)
+    if STORAGE.get(precision) is not None:
+        report("compare", 0, 1)
+        reference = shop.make(graph, None, {}, opt_level=0)
+        made = made.reporting({**summary, "error": worst_error(made.write(None), reference.write(None))})
     _check_memory(made.assembly, memory_limit)
     report("write", 0, 1)
-    engine = made.write(_destination(model, output))
+    engine = made.write(destination)
     log.debug(1, f"built {graph.name}: {made.steps} kernels in {time.perf_counter() - started:.1f} s")
     return engine
 
 
-def _check_options(precision: str, opt_level: int) -> None:
+def _check_options(precision: str, opt_level: int, num_threads: int) -> None:
     known = (*STORAGE, *quantization.PRECISIONS)
     if precision not in known:
         raise BuildError("--precision", f"there is no precision {precision!r}", closest(precision, known))
     if opt_level not in range(6):
         raise BuildError("--opt-level", f"{opt_level} is out of range", "allowed: 0 to 5")
+    if num_threads < 0:
+        raise BuildError("--threads", f"{num_threads} is out of range", "allowed: 1 and more, or 0 for all that there are")
 
 
 def _summary(graph: Graph, num_nodes: int, precision: str, opt_level: int) -> dict[str, Any]:
@@ -110,6 +126,10 @@ def _mib(num_bytes: int) -> str:
 
 
 def _destination(model: Any, output: str | os.PathLike[str] | None) -> Path | None:
-    if output is not None:
-        return Path(output)
-    return Path(model).with_suffix(".engine") if isinstance(model, str | os.PathLike) else None
+    """Where the engine goes; a folder that is not there is found out before the work begins."""
+    if output is None:
+        return Path(model).with_suffix(".engine") if isinstance(model, str | os.PathLike) else None
+    path = Path(output)
+    if not path.parent.is_dir():
+        raise BuildError("--output", f"there is no folder {str(path.parent)!r}", "", "make it, or name another file")
+    return path

@@ -4,7 +4,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,11 @@ class Made:
     assembly: Assembly
     code: bytes
     steps: int
+
+    def reporting(self, report: Mapping[str, Any]) -> "Made":
+        """The same with another report in its header."""
+        header = replace(self.assembly.header, report=report)
+        return replace(self, assembly=replace(self.assembly, header=header))
 
     def write(self, path: Path | None) -> Engine:
         """Writes the file and loads it; a file without a place lives as long as it is mapped."""

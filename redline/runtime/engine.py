@@ -2,13 +2,15 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from redline.base import cpu
 from redline.base.errors import EngineError
+from redline.engine import read_header
 from redline.runtime.context import Arrays, Context
+from redline.runtime.cuda.engine import load as load_cuda
 from redline.runtime.loaded import Loaded
 from redline.runtime.ports import Port
 
@@ -88,8 +90,10 @@ class Engine:
             self.close()
 
 
-def load(path: str | os.PathLike[str], num_threads: int = 0, verify: str = "full") -> Engine:
+def load(path: str | os.PathLike[str], num_threads: int = 0, verify: str = "full", device: int = 0) -> Engine:
     """Loads an engine. ``num_threads`` 0: REDLINE_NUM_THREADS, else every core that this process may use.
+
+    ``device``: which GPU, for a CUDA engine.
 
     ``verify="lazy"`` skips the check of the weights. An engine holds native code: load only what you would run.
 
@@ -97,4 +101,6 @@ def load(path: str | os.PathLike[str], num_threads: int = 0, verify: str = "full
     """
     if num_threads < 0:
         raise EngineError("num_threads", f"{num_threads} is out of range", "allowed: 0 or more")
+    if read_header(path).stamp.target.startswith("cuda"):
+        return cast(Engine, load_cuda(path, device, verify))  # which has the same calls
     return Engine(Loaded(path, verify), num_threads or cpu.num_threads())
