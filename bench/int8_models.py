@@ -36,8 +36,8 @@ Written by `{command}` on {day}; run it to measure your own machine.
 - Versions: {versions}
 - Two threads, batch 1, the same inputs; the contestants take turns in blocks of {seconds:g} s, {blocks} each. Medians in ms.
 - ONNX Runtime runs its quantizer's QDQ model, OpenVINO nncf's. All were calibrated on the same {samples} samples.
-- The ratio is the faster peer's time over Redline's INT8: above 1, Redline is faster. Cosine is with the float model's answer,
-  the mean over all outputs of {tests} inputs.
+- The ratio is the faster peer's time over Redline's INT8: above 1, Redline is faster. Cosines (Redline, ONNX Runtime,
+  OpenVINO) are with the float model's answers, the mean over all outputs of {tests} inputs.
 """
 
 
@@ -104,8 +104,8 @@ def timed(calls: dict[str, Callable[[Arrays], Arrays]], feed: Arrays, options: a
 def own_table(options: argparse.Namespace) -> list[str]:
     """Redline's INT8 and BF16 builds against the peers' INT8."""
     keys = ("redline int8", "redline bf16", "onnxruntime", "openvino")
-    lines = ["| model | Redline INT8 | Redline BF16 | ONNX Runtime INT8 | OpenVINO INT8 | ratio | cosine (Redline, ONNX Runtime, OpenVINO) |",
-             "|---|---:|---:|---:|---:|---:|---|"]  # fmt: skip
+    heading = ("model", "Redline INT8", "Redline BF16", "ONNX Runtime INT8", "OpenVINO INT8", "ratio", "cosine of each INT8")
+    lines = [f"| {' | '.join(heading)} |", "|---|---:|---:|---:|---:|---:|---|"]
     for name in options.models:
         calls, feeds = (
             calls_of(name, ("int8", "bf16"), options.opt_level),
