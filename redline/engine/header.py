@@ -8,7 +8,7 @@ from typing import Any
 from redline.base.errors import EngineError
 from redline.engine.convert import from_json, to_json
 
-FORMAT = 1
+FORMAT = 2
 ALIGNMENT = 64
 
 
@@ -79,12 +79,16 @@ class KernelRecord:
 
 @dataclass(frozen=True)
 class Blob:
-    """A part of the file, ``offset`` bytes from the first one, with a SHA-256 in hexadecimal for each 4 MiB block."""
+    """A part of the file, ``offset`` bytes from the first one.
+
+    For each 4 MiB block a SHA-256 and a quick checksum (checksum.py), both in hexadecimal.
+    """
 
     name: str
     offset: int
     num_bytes: int
     sha256: tuple[str, ...]
+    checksums: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Runs engines: loading, execution contexts, the thread pool. Imports neither onnx nor a compiler."""
 
 from redline.runtime.context import Context
-from redline.runtime.engine import Engine, load
+from redline.runtime.engine import Engine, load, load_async
 
-__all__ = ["Context", "Engine", "load"]
+__all__ = ["Context", "Engine", "load", "load_async"]

@@ -25,7 +25,7 @@ class Context:
         self._in, self._out = pointers([0] * len(loaded.inputs)), pointers([0] * len(loaded.outputs))
         self._call = Call(
             self._arena.address,
-            loaded.weights,
+            loaded.weights.address,
             self._in,
             self._out,
             None,
@@ -51,11 +51,27 @@ class Context:
         try:
             arrays = self._bind_inputs(loaded, inputs)
             results = self._bind_outputs(loaded, arrays, out)
-            if loaded.library.run(loaded.pool, self._address):
-                raise EngineError(loaded.path, "its code does not fit this process's thread pool", "", "build the engine again")
+            if loaded.weights.is_checked:
+                self._run_steps(loaded, 0, loaded.library.num_steps)
+            else:
+                self._run_behind_check(loaded)
             return results
         finally:
             self._busy.release()
+
+    def _run_steps(self, loaded: Loaded, first: int, end: int) -> None:
+        self._call.first_step, self._call.end_step = first, end
+        if loaded.library.run(loaded.pool, self._address):
+            raise EngineError(loaded.path, "its code does not fit this process's thread pool", "", "build the engine again")
+
+    def _run_behind_check(self, loaded: Loaded) -> None:
+        """Runs while the weights are being checked: no step before the blocks that it reads."""
+        step, weights = 0, loaded.weights
+        while step < loaded.library.num_steps:
+            weights.check(weights.needs[step])
+            end = weights.reach(step)
+            self._run_steps(loaded, step, end)
+            step = end
 
     def profile(self, inputs: Mapping[str, Any], repeats: int = 10) -> np.ndarray:
         """The seconds of each step, shape [repeats, steps]. Steps do not overlap here, so their sum exceeds a run's time."""

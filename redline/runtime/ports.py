@@ -1,5 +1,6 @@
 """The inputs and outputs of an engine as numpy sees them, and the check of the arrays that a caller brings."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,23 +33,46 @@ class Port:
         )
 
     def accept(self, value: Any) -> np.ndarray:
-        """``value`` as an array that ``takes`` is true for, copied if need be; raises InputError for another type or shape."""
+        """``value`` as an array that ``takes`` is true for, copied if need be; raises InputError for another type or shape.
+
+        Arrays of other libraries (DLPack, the buffer protocol) are read where they are; ``bytes`` and the like hold the
+        elements in row-major order.
+        """
         try:
-            array = np.asarray(value)
-        except (ValueError, TypeError) as error:
+            array = self._as_array(value)
+        except (ValueError, TypeError, RuntimeError, BufferError) as error:
             raise InputError(f"input {self.name!r}", f"it is no array: {error}", f"expected {self._kind()}") from error
         self._check(array, "input")
         return np.require(array, requirements=("C", "A"))
 
-    def accept_output(self, array: np.ndarray) -> np.ndarray:
-        """``array`` itself; raises InputError unless the engine can write its output straight into it."""
+    def accept_output(self, value: Any) -> np.ndarray:
+        """An array over the memory of ``value``; raises InputError unless the engine can write its output straight into it."""
         where, expected = f"output {self.name!r}", f"expected {self._kind()}"
-        if not isinstance(array, np.ndarray):
-            raise InputError(where, f"{type(array).__name__} was given", f"{expected} in a numpy array")
+        try:
+            array = self._as_array(value) if isinstance(value, np.ndarray) or _lends_memory(value) else None
+        except (ValueError, TypeError, RuntimeError, BufferError):
+            array = None
+        if array is None:
+            raise InputError(where, f"{type(value).__name__} was given", f"{expected} in a numpy array or a writable buffer")
         self._check(array, "output")
         if not (array.flags.c_contiguous and array.flags.aligned and array.flags.writeable):
             raise InputError(where, "the array is not contiguous, aligned and writable", expected, "make it with numpy.empty")
         return array
+
+    def _as_array(self, value: Any) -> np.ndarray:
+        if isinstance(value, np.ndarray):
+            return value
+        if _is_flat_bytes(value) and self.dtype != np.uint8:
+            return self._from_bytes(memoryview(value))
+        if hasattr(value, "__array_interface__") or not hasattr(value, "__dlpack__"):
+            return np.asarray(value)
+        array = np.from_dlpack(value)
+        return array if array.flags.writeable or not hasattr(value, "__array__") else np.asarray(value)
+
+    def _from_bytes(self, value: memoryview) -> np.ndarray:
+        if value.nbytes != math.prod(self.shape) * self.dtype.itemsize:
+            raise ValueError(f"{value.nbytes} bytes were given")
+        return np.frombuffer(value, self.dtype).reshape(self.shape)
 
     def _check(self, array: np.ndarray, kind: str) -> None:
         if array.dtype != self.dtype or array.shape != self.shape:
@@ -58,6 +82,22 @@ class Port:
 
     def _kind(self) -> str:
         return f"{self.dtype} {shapes.text(self.shape)}"
+
+
+def _is_flat_bytes(value: Any) -> bool:
+    """Whether ``value`` is a row of bytes, as it comes from a socket or a file."""
+    return isinstance(value, bytes | bytearray) or (isinstance(value, memoryview) and value.format == "B" and value.ndim == 1)
+
+
+def _lends_memory(value: Any) -> bool:
+    return hasattr(value, "__dlpack__") or hasattr(value, "__array_interface__") or _has_buffer(value)
+
+
+def _has_buffer(value: Any) -> bool:
+    try:
+        return not memoryview(value).readonly
+    except TypeError:
+        return False
 
 
 def check_names(given: Mapping[str, Any], ports: tuple[Port, ...], kind: str) -> None:

@@ -125,7 +125,7 @@ def test_arrays_of_the_caller_for_outputs(engine):
             "[output 'y'] float64 6x33 was given; expected float32 6x33; convert it with .astype('float32')",
         ),
         ({"y": np.empty((33, 6), np.float32)}, "[output 'y'] float32 33x6 was given; expected float32 6x33"),
-        ({"y": [1]}, "[output 'y'] list was given; expected float32 6x33 in a numpy array"),
+        ({"y": [1]}, "[output 'y'] list was given; expected float32 6x33 in a numpy array or a writable buffer"),
         (
             {"y": np.empty((33, 6), np.float32).T},
             "[output 'y'] the array is not contiguous, aligned and writable; expected float32 6x33; make it with numpy.empty",

@@ -15,6 +15,7 @@ typedef struct {
 
 typedef struct {
     const rl_call *call;
+    const rl_pool *pool;
     state *state;
     char *counters, *scratch;
     int32_t num_threads;
@@ -54,6 +55,11 @@ static void *address(const rl_call *call, const rl_ref *ref) {
     }
 }
 
+/* Whether a helper should leave, because a caller waits for a core. */
+static int must_leave(const job *j, int32_t thread) {
+    return thread && atomic_load_explicit(&j->pool->waiting, memory_order_relaxed);
+}
+
 /* Runs the chunks of a step that this thread can get; gives their number. */
 static uint32_t run_step(const job *j, int32_t index, const rl_step *step, int32_t thread) {
     void *args[rl_plan_table.max_refs + 1];
@@ -68,7 +74,7 @@ static uint32_t run_step(const job *j, int32_t index, const rl_step *step, int32
         int64_t line = (int64_t)index * j->call->capacity + (int64_t)owner;
         _Atomic uint64_t *counter = (_Atomic uint64_t *)(j->counters + line * RL_LINE);
         int64_t chunk;
-        while ((chunk = take_chunk(counter, j->state->run, (uint32_t)(end - first))) >= 0) {
+        while (!must_leave(j, thread) && (chunk = take_chunk(counter, j->state->run, (uint32_t)(end - first))) >= 0) {
             step->kernel(args, scratch, (int64_t)first + chunk);
             done++;
         }
@@ -76,8 +82,12 @@ static uint32_t run_step(const job *j, int32_t index, const rl_step *step, int32
     return done;
 }
 
-static void wait_for(state *s, uint32_t chunks) {
-    for (rl_wait wait = {0}; atomic_load_explicit(&s->finished, memory_order_acquire) < chunks;) rl_wait_turn(&wait);
+/* Waits until that many chunks are finished; gives 0 when the thread should leave instead. */
+static int wait_for(const job *j, uint32_t chunks, int32_t thread) {
+    for (rl_wait wait = {0}; atomic_load_explicit(&j->state->finished, memory_order_acquire) < chunks; rl_wait_turn(&wait)) {
+        if (must_leave(j, thread)) return 0;
+    }
+    return 1;
 }
 
 static double now_seconds(void) {
@@ -86,7 +96,7 @@ static double now_seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static void walk(void *data, int32_t thread) {
+static int32_t walk(void *data, int32_t thread) {
     const job *j = data;
     const rl_call *call = j->call;
     double started = call->step_seconds ? now_seconds() : 0;
@@ -94,24 +104,27 @@ static void walk(void *data, int32_t thread) {
         const rl_step *step = &rl_plan_table.steps[i];
         uint32_t end = step->first_chunk + step->num_chunks;
         if (!call->step_seconds && atomic_load_explicit(&j->state->finished, memory_order_acquire) >= end) continue;
-        if (step->barrier || call->step_seconds) wait_for(j->state, step->first_chunk);
+        if ((step->barrier || call->step_seconds) && !wait_for(j, step->first_chunk, thread)) return 1;
         uint32_t done = run_step(j, i, step, thread);
         if (done) atomic_fetch_add(&j->state->finished, done);
+        if (must_leave(j, thread)) return 1;
         if (call->step_seconds && thread == 0) {
-            wait_for(j->state, end);
+            wait_for(j, end, 0);
             double ended = now_seconds();
             call->step_seconds[i] = ended - started;
             started = ended;
         }
     }
+    return 0;
 }
 
 /* Every thread computes with the default rounding and denormals, whatever its owner has set. */
-static void walk_in_default_float_mode(void *data, int32_t thread) {
+static int32_t walk_in_default_float_mode(void *data, int32_t thread) {
     unsigned mode = __builtin_ia32_stmxcsr();
     __builtin_ia32_ldmxcsr(0x1f80);
-    walk(data, thread);
+    int32_t more = walk(data, thread);
     __builtin_ia32_ldmxcsr(mode);
+    return more;
 }
 
 /* The threads that can help: no more than asked for, in the pool, of use to the plan, and allowed by the affinity mask. */
@@ -131,7 +144,7 @@ int32_t rl_run(rl_pool *pool, const rl_call *call) {
     char *counters = (char *)(s + 1);
     if (++s->run == 0) s->run = 1;
     atomic_store(&s->finished, rl_plan_table.steps[call->first_step].first_chunk);
-    job j = {call, s, counters, counters + counter_bytes(call->capacity), useful_threads(pool, call)};
+    job j = {call, pool, s, counters, counters + counter_bytes(call->capacity), useful_threads(pool, call)};
     pool->run(pool, j.num_threads, walk_in_default_float_mode, &j);
     return 0;
 }
