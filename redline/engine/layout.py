@@ -58,7 +58,7 @@ class BlockHashes:
 
     def _close(self) -> None:
         self.sha256.append(block_hash(memoryview(self._open)))
-        self.checksums.append(checksum_text(checksum(self._open)))
+        self.checksums.append(checksum_text(checksum(memoryview(self._open))))
         self._open = bytearray()
 
 

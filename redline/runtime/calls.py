@@ -37,12 +37,15 @@ class Calls:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._renew()
+        self._pid = os.getpid()
+        self._queue: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        self._idle = threading.Semaphore(0)  # threads that wait for work and are not promised any yet
+        self._threads: list[threading.Thread] = []
 
     def submit(self, work: Callable[[], T]) -> Pending[T]:
         """The future of ``work()``."""
         if self._pid != os.getpid():
-            self._renew()  # in the child of a fork: the threads are the parent's
+            self.__init__(self.limit)  # type: ignore[misc]  # in the child of a fork: the threads are the parent's
         pending: Pending[T] = Pending()
         self._queue.put((pending, work))
         if self._idle.acquire(blocking=False):
@@ -64,12 +67,6 @@ class Calls:
         for _ in self._threads:
             self._queue.put(None)
         self._threads = []
-
-    def _renew(self) -> None:
-        self._pid = os.getpid()
-        self._queue: queue.SimpleQueue[Item] = queue.SimpleQueue()
-        self._idle = threading.Semaphore(0)  # threads that wait for work and are not promised any yet
-        self._threads: list[threading.Thread] = []
 
 
 def _serve(calls: "queue.SimpleQueue[Item]", idle: threading.Semaphore) -> None:
