@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from redline import frontend, passes
-from redline.base import cpu, env, log
+from redline.base import cpu, dtypes, env, log
 from redline.base.errors import BuildError, closest
 from redline.base.shapes import StaticShape
 from redline.builder.assemble import Assembler, Assembly
@@ -26,7 +26,7 @@ from redline.lower import Program, lower, plan
 from redline.runtime import Engine, load
 from redline.tune import Choice, Job, TimingCache, choose
 
-PRECISIONS = ("fp32",)
+STORAGE = {"fp32": None, "bf16": dtypes.bfloat16, "fp16": dtypes.float16}  # of float32 values, by precision
 Progress = Callable[[str, int, int], None]
 
 
@@ -65,7 +65,7 @@ def build(
     num_nodes = sum(1 for _ in graph.operations)
     report("optimise", 0, 1)
     graph = passes.optimize(graph)
-    program = lower(graph)
+    program = lower(graph, STORAGE[precision])
     memory = plan(program.steps)
     choices = _tune(program, cpu_target, compiler, opt_level, timing_cache, report)
     summary = _summary(graph, num_nodes, precision, opt_level)
@@ -81,8 +81,8 @@ def build(
 
 
 def _check_options(precision: str, opt_level: int) -> None:
-    if precision not in PRECISIONS:
-        raise BuildError("--precision", f"there is no precision {precision!r}", closest(precision, PRECISIONS))
+    if precision not in STORAGE:
+        raise BuildError("--precision", f"there is no precision {precision!r}", closest(precision, STORAGE))
     if opt_level not in range(6):
         raise BuildError("--opt-level", f"{opt_level} is out of range", "allowed: 0 to 5")
 

@@ -20,6 +20,7 @@ from redline.kernels.dot import accumulator as accumulator
 from redline.kernels.problem import CpuTarget
 
 MAX_ROWS = 14  # taller tiles gain nothing
+CACHE_LINE = 64
 LATENCY = 4  # cycles of a multiply-add: fewer sums than this leave a unit idle
 
 
@@ -132,16 +133,57 @@ class Loop:
     w_step: int
 
 
-def inner_product(offsets: Sequence[int], vectors: int, loops: Sequence[Loop], dot: Dot, prefetch: int = 0) -> list[str]:
+@dataclass(frozen=True)
+class Ahead:
+    """The next panel is asked for while this one is used: each of ``tiles`` that share a panel asks for a part of it.
+
+    A panel that comes from memory would otherwise hold up its first tile. ``steps`` of the inner product read
+    ``step_bytes`` each; ``panel_bytes`` is the distance of the next panel. Reaching past the last panel is harmless: the
+    next kernel's weights lie there.
+    """
+
+    steps: int
+    step_bytes: int
+    panel_bytes: int
+    tiles: int
+
+    @property
+    def lines(self) -> int:
+        """Cache lines that one step asks for."""
+        return -(-self.step_bytes // (CACHE_LINE * self.tiles))
+
+    @property
+    def begin(self) -> list[str]:
+        """C: ``ahead``, what the first tile of ``panel`` asks for."""
+        return [
+            f"const char *ahead = (const char *)panel + {self.panel_bytes};",
+            f"const char *const ahead_end = ahead + {self.panel_bytes};",
+        ]
+
+    @property
+    def advance(self) -> str:
+        """C: to what the next tile asks for: when the whole panel is on its way, lines that are near already."""
+        part = self.steps * self.lines * CACHE_LINE
+        return f"ahead = ahead_end - ahead > {part} ? ahead + {part} : (const char *)panel;"
+
+    @property
+    def ask(self) -> list[str]:
+        """C: one step's share, into the second-level cache."""
+        asked = [f"__builtin_prefetch(ahead + {i * CACHE_LINE}, 0, 2);" for i in range(self.lines)]
+        return [*asked, f"ahead += {self.lines * CACHE_LINE};"]
+
+
+def inner_product(
+    offsets: Sequence[int], vectors: int, loops: Sequence[Loop], dot: Dot, ahead: Ahead | None = None
+) -> list[str]:
     """C: ``vec acc[rows][vectors]`` from the pointers ``x`` and ``panel``; row i of ``x`` is ``offsets[i]`` elements on.
 
-    ``prefetch``: bytes ahead of ``w`` that are asked for, for panels that come from memory rather than from a cache.
+    ``ahead``: what every step asks for, from the pointer ``ahead`` on.
     """
     inner = [loop for loop in loops if loop.extent != 1]
     x, w = ("".join(f" + k{i} * {step}" for i, step in enumerate(s)) for s in (_steps(inner, 0), _steps(inner, 1)))
     body = [f"const {dot.x.c} *xk = x{x};", f"const wvec *wk = (const wvec *)(panel{w});"]
-    if prefetch:
-        body += [f"__builtin_prefetch((const char *)(wk + {v}) + {prefetch});" for v in range(vectors)]
+    body += ahead.ask if ahead else []
     body.append("const wvec " + ", ".join(f"w{v} = wk[{v}]" for v in range(vectors)) + ";")
     for i, offset in enumerate(offsets):
         sums = " ".join(dot.multiply(f"acc[{i}][{v}]", f"s{i}", f"w{v}") for v in range(vectors))

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from redline.base.shapes import size, static
 from redline.ir import CONSTANT, INPUT, Graph, Node, Value
 from redline.lower import elementwise, indexing
+from redline.ops.attention_form import MASK
 
 MAX_INLINE_NODES = 24
 INLINE_READERS = frozenset({"Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization", "ArgMax", "ArgMin"})
 NO_EPILOGUE = frozenset(
     {"Attention", "TopK", "CumSum", "CumProd", "ScatterElements", "ScatterND", "TensorScatter"}
 )  # their kernels write the result as it is
+PRODUCTS = frozenset({"MatMul", "Conv", "ConvTranspose", "Attention"})
+SMALL_ELEMENTS = 1 << 12
 CHEAP = frozenset({"Cast", "Identity", "Reshape", "Transpose", "Slice", "Expand", "Neg", "Not"})
 
 
@@ -126,6 +129,17 @@ class Policy:
 
 def _elements(node: Node) -> int:
     return size(static(node.types[0].shape, node.name))
+
+
+def may_be_narrow(value: Value, consumers: Consumers) -> bool:
+    """Whether a float32 value may be stored in 16 bits: not where its kernel computes in the type of its result, nor
+    masks, whose -3.4e38 would become infinite, nor what is small and multiplied by nothing."""
+    readers = consumers.of(value)
+    is_mask = any(reader.op == "Attention" and value in reader.inputs[MASK:] for reader in readers)
+    if is_mask or value.op in NO_EPILOGUE - {"Attention"}:
+        return False
+    is_multiplied = any(reader.op in PRODUCTS for reader in readers)
+    return is_multiplied or size(static(value.shape, value.node.name)) > SMALL_ELEMENTS
 
 
 def is_leaf(node: Node) -> bool:

@@ -1,5 +1,6 @@
 """Lowering a graph: the entry point."""
 
+from redline.base.dtypes import DType
 from redline.base.errors import UnsupportedError
 from redline.ir import Graph, Node
 from redline.lower import fusion
@@ -13,12 +14,15 @@ def unsupported(graph: Graph) -> list[Node]:
     return [node for node in graph.operations if node.op not in ANCHORS and not fusion.is_expression(node)]
 
 
-def lower(graph: Graph) -> Program:
-    """The program of ``graph``; raises UnsupportedError naming every node that has no kernel."""
+def lower(graph: Graph, storage: DType | None = None) -> Program:
+    """The program of ``graph``; raises UnsupportedError naming every node that has no kernel.
+
+    ``storage``: the 16-bit type that float32 values between kernels, and weights, are held in; None: as the graph says.
+    """
     missing = unsupported(graph)
     if missing:
         listed = ", ".join(f"{node.op} {node.name!r}" for node in missing)
         raise UnsupportedError(
             graph.name, f"{len(missing)} nodes have no kernel: {listed}", "", "redline check lists what would build"
         )
-    return Lowering(graph, ANCHORS).run()
+    return Lowering(graph, ANCHORS, storage).run()

@@ -1,5 +1,8 @@
 """The walk that turns a graph into a program: every value becomes a view of memory or an expression.
 
+With a ``storage`` type (bfloat16, float16) float32 values are held and multiplied in it and computed with in float32: what
+stays float32 is the inside of every kernel, the engine's inputs and outputs, and small tensors.
+
 In: a graph of static shapes in the vocabulary of anchors and expressions. Out: a Program. What belongs together is
 decided in fusion.py, where results are written in placement.py; the anchors' problems are made in anchors/.
 """
@@ -44,19 +47,20 @@ class Reads:
 class Lowering:
     """The state of one walk. Anchors use ``memory``, ``element``, ``epilogue``, ``result`` and ``emit``."""
 
-    def __init__(self, graph: Graph, anchors: Mapping[str, Anchor]) -> None:
-        self.graph, self.anchors = graph, anchors
+    def __init__(self, graph: Graph, anchors: Mapping[str, Anchor], storage: DType | None = None) -> None:
+        self.graph, self.anchors, self.storage = graph, anchors, storage
         self.consumers = fusion.Consumers(graph)
         self.policy = fusion.Policy(self.consumers)
         self.chains = fusion.chains(graph, self.consumers, anchors)
         self.buffers: list[Buffer] = []
         self.constants: dict[int, np.ndarray] = {}
         self.views: dict[Value, View] = {}  # where the values that are in memory lie
+        self.narrowed: dict[Value, View] = {}  # where values lie once more, in the type of the storage
         self.steps: list[Step] = []
         self.inputs = tuple((n.name, self._leaf(n), static(n.types[0].shape, n.name)) for n in graph.inputs)
         outputs = {name: self._output(name, value) for name, value in graph.outputs}
         self.outputs = tuple((name, view.buffer, view.shape) for name, view in outputs.items())
-        self.homes = Placement(graph, self.consumers, self.allocate).assign(outputs)
+        self.homes = Placement(graph, self.consumers, self.allocate_for).assign(outputs)
 
     def run(self) -> Program:
         for node in self.graph.operations:
@@ -82,6 +86,11 @@ class Lowering:
         """A new temporary, contiguous."""
         return View.whole(self._buffer("temp", dtype, size(shape)), shape)
 
+    def allocate_for(self, value: Value) -> View:
+        """A new temporary that can hold ``value``, in the type of the storage where that is narrower."""
+        narrow = self.storage is not None and value.dtype == dtypes.float32 and fusion.may_be_narrow(value, self.consumers)
+        return self.allocate(self.storage if narrow and self.storage else value.dtype, static(value.shape, value.node.name))
+
     def constant(self, array: np.ndarray) -> View:
         """A view of a constant of the program."""
         array = np.ascontiguousarray(array)
@@ -102,8 +111,7 @@ class Lowering:
     def result(self, value: Value) -> View:
         """Where the kernel that computes ``value`` writes it."""
         if value not in self.views:
-            shape = static(value.shape, value.node.name)
-            self.views[value] = self.homes.get(value) or self.allocate(value.dtype, shape)
+            self.views[value] = self.result_view(value)
         return self.views[value]
 
     def memory(self, value: Value) -> View:
@@ -111,10 +119,21 @@ class Lowering:
         if value not in self.views and value.op == CONSTANT:
             self.views[value] = self.constant(value.node.attrs["value"])
         if value not in self.views:
-            self._store(
-                value, self.homes.get(value) or self.allocate(value.dtype, static(value.shape)), "its reader reads memory"
-            )
+            self._store(value, self.result_view(value), "its reader reads memory")
         return self.views[value]
+
+    def operand(self, value: Value) -> View:
+        """``memory`` for an operand of a product, in the type of the storage where there is one."""
+        wanted = self.storage if self.storage is not None and value.dtype == dtypes.float32 else None
+        if wanted is None or (value.array is None and self.memory(value).dtype == wanted):
+            return self.memory(value)
+        if value not in self.narrowed:
+            if value.array is not None:
+                self.narrowed[value] = self.constant(value.array.astype(wanted.numpy))
+            else:
+                self.narrowed[value] = self.allocate(wanted, static(value.shape, value.node.name))
+                self._store(value, self.narrowed[value], "products are computed in another type")
+        return self.narrowed[value]
 
     # -- expressions
 
@@ -124,7 +143,7 @@ class Lowering:
         if array is not None and array.size == 1:
             return lit(array.reshape(-1)[0].item(), value.dtype)
         if value in self.views or value.node.op in (CONSTANT, INPUT):
-            return reads.load(self.memory(value), at)
+            return cast(reads.load(self.memory(value), at), value.dtype)
         return self._apply(value.node, tuple(at), reads)
 
     def broadcast_element(self, value: Value, at: Sequence[Expr], reads: Reads) -> Expr:
@@ -156,7 +175,7 @@ class Lowering:
         for node in chain.epilogue:
             inner = self._apply(node, at, reads, inner, value)
             value = node.out
-        return inner
+        return cast(inner, self.result(value).dtype)
 
     # -- steps
 
@@ -185,7 +204,7 @@ class Lowering:
             self._store(value, self.result_view(value), reason)
 
     def result_view(self, value: Value) -> View:
-        return self.homes.get(value) or self.allocate(value.dtype, static(value.shape, value.node.name))
+        return self.homes.get(value) or self.allocate_for(value)
 
     def _as_view(self, node: Node) -> View | None:
         """The result as a window on its operand's memory, for operators that only move data."""
@@ -217,7 +236,7 @@ class Lowering:
     def _store(self, value: Value, view: View, reason: str) -> None:
         """One loop nest that computes every element of ``value`` into ``view``."""
         reads = Reads()
-        body = self.element(value, coordinates(len(view.shape)), reads)
+        body = cast(self.element(value, coordinates(len(view.shape)), reads), view.dtype)
         problem = nest.Problem(reads.operands, (view.operand,), (body,))
         self._append("nest", problem, reads.views, [view], self._inlined(value), reason)
         self.views.setdefault(value, view)

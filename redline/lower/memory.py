@@ -4,10 +4,12 @@ Steps between two barriers form a phase: none of them reads what another of the 
 any order. Life times are counted in phases, so memory is never handed on inside one.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from redline.lower.program import Buffer, Step
+from redline.base.shapes import size
+from redline.lower.program import Buffer, Step, View
 
 ALIGNMENT = 64
 
@@ -32,16 +34,54 @@ class _Block:
 
 
 def assign_phases(steps: Sequence[Step]) -> tuple[int, ...]:
-    """The phase of each step: a new one begins at the step that reads a buffer written in the current one."""
+    """The phase of each step: a new one begins at the step that reads or writes what the current one writes, or writes
+    what the current one reads."""
     phases, phase = [], 0
-    written: set[int] = set()
+    reads: list[View] = []
+    writes: list[View] = []
     for step in steps:
-        if any(view.buffer.index in written for view in step.reads):
+        if _meet(step.reads, writes) or _meet(step.writes, writes) or _meet(step.writes, reads):
             phase += 1
-            written = set()
-        written |= {view.buffer.index for view in step.writes}
+            reads, writes = [], []
+        reads += step.reads
+        writes += step.writes
         phases.append(phase)
     return tuple(phases)
+
+
+def _meet(ours: Sequence[View], theirs: Sequence[View]) -> bool:
+    """Whether an element of ``ours`` may lie where one of ``theirs`` does."""
+    return any(a.buffer == b.buffer and not _are_apart(a, b) for a in ours for b in theirs)
+
+
+def _are_apart(a: View, b: View) -> bool:
+    """Whether two views of one buffer lie one after the other, or in different columns of equally long rows."""
+    (a_first, a_end), (b_first, b_end) = _span(a), _span(b)
+    if a_end <= b_first or b_end <= a_first or size(a.shape) == 0 or size(b.shape) == 0:
+        return True
+    (a_width, a_rows), (b_width, b_rows) = _columns(a), _columns(b)
+    row = math.gcd(a_rows, b_rows)
+    if row == 0:
+        return False
+    distance = (b_first - a_first) % row
+    return distance >= a_width and row - distance >= b_width
+
+
+def _span(view: View) -> tuple[int, int]:
+    """The first element and the end of what a view reaches over."""
+    reach = [stride * (extent - 1) for extent, stride in zip(view.shape, view.strides, strict=True)]
+    return view.offset + sum(min(r, 0) for r in reach), view.offset + sum(max(r, 0) for r in reach) + 1
+
+
+def _columns(view: View) -> tuple[int, int]:
+    """The length of the runs that a view consists of, and the greatest common divisor of the distances between them."""
+    width, rows = 1, 0
+    for stride, extent in sorted((abs(s), e) for e, s in zip(view.shape, view.strides, strict=True) if e > 1):
+        if stride == width and rows == 0:
+            width *= extent
+        else:
+            rows = math.gcd(rows, stride)
+    return width, rows
 
 
 def plan(steps: Sequence[Step]) -> MemoryPlan:

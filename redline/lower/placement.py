@@ -7,20 +7,19 @@ strides allow it.
 
 from collections.abc import Callable, Mapping
 
-from redline.base.dtypes import DType
-from redline.base.shapes import size, static
+from redline.base.shapes import size
 from redline.ir import Graph, Node, Value
 from redline.lower import fusion, views
 from redline.lower.program import View
 from redline.ops import registry
 from redline.ops.move import permutation
 
-Allocate = Callable[[DType, tuple[int, ...]], View]
+Allocate = Callable[[Value], View]
 SMALL_ELEMENTS = 1 << 12
 
 
 class Placement:
-    """Assigns homes; ``allocate`` gives a new temporary as a contiguous view."""
+    """Assigns homes; ``allocate`` gives a new temporary for a value as a contiguous view."""
 
     def __init__(self, graph: Graph, consumers: fusion.Consumers, allocate: Allocate) -> None:
         self.graph, self.consumers, self.allocate = graph, consumers, allocate
@@ -33,11 +32,8 @@ class Placement:
             if node.out in self.homes:
                 continue
             if node.op == "Concat" or self._is_sole_transpose(node):
-                self._place(node.out, self._new(node.out))
+                self._place(node.out, self.allocate(node.out))
         return self.homes
-
-    def _new(self, value: Value) -> View:
-        return self.allocate(value.dtype, static(value.shape, value.node.name))
 
     def _is_sole_transpose(self, node: Node) -> bool:
         """A Transpose that keeps the last axis and is the only reader of what a kernel writes."""

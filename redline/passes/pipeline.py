@@ -22,6 +22,7 @@ from redline.passes import (
     shape_rows,
     simplify_arithmetic,
     simplify_movement,
+    sink_reshapes,
 )
 
 Observer = Callable[[str, Graph], None]
@@ -61,6 +62,7 @@ def optimize(graph: Graph, observer: Observer | None = None, keep: Set[str] = NO
 
     # Layout
     walk(push_transposes.run)
+    walk(sink_reshapes.run)
     simplify()
     walk(fold_scale_shift.run)
     walk(recognise_normalization.take_scale_and_bias)

@@ -21,7 +21,7 @@ from redline.kernels.conv.staging import Stage
 from redline.kernels.ctext import block, clipped, loop, offset, share, vector_loop
 from redline.kernels.dot import Dot
 from redline.kernels.problem import CpuTarget, KernelCode, Packing
-from redline.kernels.tile import Panels, Split
+from redline.kernels.tile import Ahead, Panels, Split
 
 
 def render(problem: Problem, schedule: Direct, target: CpuTarget) -> KernelCode:
@@ -124,6 +124,15 @@ class _Kernel:
                     lines += self.tile(rows, columns, width, valid)
         return "\n".join([*lines, *self.main(), ""])
 
+    def ahead(self, width: int) -> Ahead | None:
+        """How the next panel is fetched, where the schedule wants that."""
+        if not self.schedule.prefetch:
+            return None
+        column_bytes = self.dot.group * self.dot.w.size
+        tiles = self.rows.count // self.schedule.bands * self.columns.count
+        steps = self.dot.steps(self.g.channels) * size(self.g.taps)
+        return Ahead(steps, width * column_bytes, self.depth * width * self.dot.w.size, tiles)
+
     def tile(self, rows: int, columns: int, width: int, valid: int) -> list[str]:
         """The function that computes a tile and stores it through the epilogue."""
         _, height_step, width_step, _ = self.x_strides
@@ -131,7 +140,7 @@ class _Kernel:
         offsets = [i * down + j * right for i in range(rows) for j in range(columns)]
         vectors = width // self.panels.lanes
         loops = geometry.loops(self.terms, width * self.dot.group)
-        body = tile.inner_product(offsets, vectors, loops, self.dot, self.schedule.prefetch)
+        body = tile.inner_product(offsets, vectors, loops, self.dot, self.ahead(width))
         body += tile.spill(rows * columns, vectors, width, self.problem.acc)
         reads = self.problem.reads
         body += cexpr.pointers(reads[2:], [f"arg{i}" for i in range(2, len(reads))], first=2)
@@ -139,7 +148,9 @@ class _Kernel:
         position = [f"const int64_t h = h0 + i / {columns}, w = w0 + i % {columns};"]
         body += loop("i", 0, rows * columns, position + vector_loop(valid, self.panels.lanes, self.epilogue()))
         head = f"static __attribute__((noinline)) void {_tile_name(rows, columns, valid)}(void *const *args, "
-        types = f"const {self.dot.x.c} *x, const {self.dot.w.c} *panel, "
+        types = (
+            f"const {self.dot.x.c} *x, const {self.dot.w.c} *panel, {'const char *ahead, ' if self.schedule.prefetch else ''}"
+        )
         return block(f"{head}{types}int64_t n, int64_t d, int64_t h0, int64_t w0, int64_t m0)", body)
 
     def epilogue(self) -> list[str]:
@@ -160,7 +171,10 @@ class _Kernel:
         body.append(f"const int64_t h_begin = {self.rows.begin('t0')}, h_end = {self.rows.begin('t1')};" if self.stage else "")
         body += self.stage.copy() if self.stage else []
         for first, count, width, valid in self.panel_kinds():
-            body += clipped("p", first, first + count, "p0", "p1", [*self.panel(width, valid), *self.walk(valid)])
+            ahead = self.ahead(width)
+            begin = ahead.begin if ahead else []
+            walk = self.walk(valid, ahead)
+            body += clipped("p", first, first + count, "p0", "p1", [*self.panel(width, valid), *begin, *walk])
         return block("void KERNEL(void *const *args, void *scratch, int64_t chunk)", [line for line in body if line])
 
     def _x_begin(self) -> str:
@@ -212,7 +226,7 @@ class _Kernel:
             f"const {dot.w.c} *panel = packed;",
         ]
 
-    def walk(self, valid: int) -> list[str]:
+    def walk(self, valid: int, ahead: Ahead | None) -> list[str]:
         """C: the tiles of the band for one panel."""
         lines, before = [], 0
         _, height_step, width_step, _ = self.x_strides
@@ -223,8 +237,9 @@ class _Kernel:
                 base = "staged" if self.stage else "x"
                 row = "(h0 - h_begin)" if self.stage else "h0"
                 where = offset([row, "w0"], [height_step * self.g.step[1], width_step * self.g.step[2]])
-                call = f"{_tile_name(rows, columns, valid)}(args, {base} + {where}, panel, n, d, h0, w0, m0);"
-                inner += loop("v", left, end, [f"const int64_t w0 = {self.columns.begin('v')};", call])
+                name, pointer = _tile_name(rows, columns, valid), "panel, ahead" if ahead else "panel"
+                call = [f"{name}(args, {base} + {where}, {pointer}, n, d, h0, w0, m0);", *([ahead.advance] if ahead else [])]
+                inner += loop("v", left, end, [f"const int64_t w0 = {self.columns.begin('v')};", *call])
                 left = num
             head = [f"const int64_t h0 = {self.rows.begin('t')};"]
             lines += clipped("t", before, before + num_rows, "t0", "t1", [*head, *inner])

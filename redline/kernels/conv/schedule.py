@@ -15,7 +15,7 @@ from redline.kernels.tile import Split
 
 MAX_VECTORS = 8
 MAX_TILES = 6
-FAR_AHEAD = 4096  # bytes; for panels that come from memory
+LARGE_BYTES = 128 << 10  # of constant weights, from which on they come from memory rather than from a cache
 MIN_WINOGRAD_CHANNELS = 16  # with fewer the transforms cost more than they save
 DIRECT_BESIDE_WINOGRAD = 2  # direct candidates where there are others
 CHUNKS_PER_THREAD = 4
@@ -33,8 +33,8 @@ class Direct(Schedule):
     """A register tile of ``height`` x ``width`` outputs and ``vectors`` vectors of filters, straight from the definition.
 
     The rows of tiles are cut into ``bands`` chunks, the panels of filters into ``panel_chunks``. ``staged`` first copies the
-    rows that a chunk reads into scratch, with their padding. ``prefetch``: bytes of the panel asked for ahead of use. ``dot``
-    names the instruction (kernels/dot.py), "" being the plain one.
+    rows that a chunk reads into scratch, with their padding. ``prefetch``: the next panel of constant weights is fetched while
+    this one is used. ``dot`` names the instruction (kernels/dot.py), "" being the plain one.
     """
 
     height: int
@@ -43,7 +43,7 @@ class Direct(Schedule):
     bands: int = 1
     panel_chunks: int = 1
     staged: bool = True
-    prefetch: int = 0
+    prefetch: bool = False
     dot: str = ""
 
 
@@ -67,7 +67,7 @@ class Winograd(Schedule):
     vectors: int
     tile_chunks: int = 1
     panel_chunks: int = 1
-    prefetch: int = 0
+    prefetch: bool = False
 
 
 def is_legal(problem: Problem, schedule: Schedule, target: CpuTarget) -> bool:
@@ -89,6 +89,7 @@ def is_legal(problem: Problem, schedule: Schedule, target: CpuTarget) -> bool:
         and 1 <= schedule.bands <= Split.of_at_most(g.out_size[1], schedule.height).count
         and 1 <= schedule.panel_chunks <= g.panels(schedule.vectors, problem, target).count
         and schedule.dot in [dot.name for dot in dots(problem, target)]
+        and (problem.w.constant or not schedule.prefetch)
         and (schedule.staged or not must_stage(g, problem, dot.of(schedule.dot, problem.x.dtype, problem.w.dtype)))
     )
 
@@ -138,7 +139,7 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
         found[_cut(g, problem, candidate, target)] = None
     best = next(iter(found))
     assert isinstance(best, Direct)
-    for variant in (replace(best, staged=not best.staged), replace(best, prefetch=FAR_AHEAD)):
+    for variant in (replace(best, staged=not best.staged), replace(best, prefetch=not best.prefetch)):
         found[variant] = None
     return [schedule for schedule in (*minimal, *found) if is_legal(problem, schedule, target)]
 
@@ -156,7 +157,7 @@ def _winograds(g: Geometry, problem: Problem, target: CpuTarget) -> Iterator[Win
             if parts > 1 and chunks > 1:
                 continue
             rows = Split.of_at_most(-(-_num_blocks(g, outputs) // chunks), tile.tallest(vectors, target)).size
-            yield Winograd(outputs, rows, vectors, chunks, parts)
+            yield Winograd(outputs, rows, vectors, chunks, parts, weight_bytes > LARGE_BYTES)
 
 
 def _block_chunks(g: Geometry, problem: Problem, target: CpuTarget, outputs: int, sharing: int) -> int:
@@ -207,4 +208,5 @@ def _cut(g: Geometry, problem: Problem, s: Direct, target: CpuTarget) -> Direct:
     while bands * panels < wanted and bands < rows:
         bands += 1
     panel_chunks = min(panels, -(-wanted // bands))
-    return replace(s, bands=bands, panel_chunks=panel_chunks)
+    prefetch = problem.w.constant and problem.w.num_bytes > LARGE_BYTES
+    return replace(s, bands=bands, panel_chunks=panel_chunks, prefetch=prefetch)

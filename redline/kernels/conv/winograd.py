@@ -22,7 +22,7 @@ from redline.kernels.conv.schedule import Winograd
 from redline.kernels.ctext import block, clipped, loop, offset, share, vector_loop
 from redline.kernels.dot import Dot
 from redline.kernels.problem import CpuTarget, KernelCode, Packing
-from redline.kernels.tile import Loop, Panels, Split
+from redline.kernels.tile import Ahead, Loop, Panels, Split
 
 FILTER_TRANSFORM = {
     2: np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]]),
@@ -214,11 +214,19 @@ class _Kernel:
         """C: some tiles of one plane times one panel."""
         offsets = [i * self.row for i in range(rows)]
         vectors = width // self.lanes
-        body = tile.inner_product(offsets, vectors, [Loop(self.g.channels, 1, width)], self.dot, self.schedule.prefetch)
+        body = tile.inner_product(offsets, vectors, [Loop(self.g.channels, 1, width)], self.dot, self.ahead(width))
         store = f"*(vec *)(product + i * {width} + v * {self.lanes}) = acc[i][v];"
         body += loop("i", 0, rows, loop("v", 0, vectors, [store]))
         head = f"static __attribute__((noinline)) void multiply_{rows}x{valid}({self.type} *restrict product"
-        return block(f"{head}, const {self.type} *x, const {self.type} *panel)", body)
+        ahead = ", const char *ahead" if self.schedule.prefetch else ""
+        return block(f"{head}, const {self.type} *x, const {self.type} *panel{ahead})", body)
+
+    def ahead(self, width: int) -> Ahead | None:
+        """How the next plane's panel is fetched, where the schedule wants that."""
+        if not self.schedule.prefetch:
+            return None
+        step_bytes = width * self.problem.acc.size
+        return Ahead(self.g.channels, step_bytes, self.g.channels * step_bytes, self.rows.count)
 
     def patch_out(self, width: int, valid: int) -> list[str]:
         """C: the outputs of one tile and panel, through the epilogue."""
@@ -312,13 +320,14 @@ class _Kernel:
 
     def panel(self, width: int, valid: int) -> list[str]:
         """C: the products of panel p for every plane, then the outputs of every tile."""
-        terms = self.num_planes * self.g.channels
-        products = []
+        terms, ahead = self.num_planes * self.g.channels, self.ahead(width)
+        products = ahead.begin if ahead else []
         before = 0
         for rows, count in self.rows.kinds():
             where = self.rows.begin("r")
-            call = f"multiply_{rows}x{valid}(to + ({where}) * {width}, x + ({where}) * {self.row}, panel);"
-            products += loop("r", before, before + count, [call])
+            pointers = "panel, ahead" if ahead else "panel"
+            call = f"multiply_{rows}x{valid}(to + ({where}) * {width}, x + ({where}) * {self.row}, {pointers});"
+            products += loop("r", before, before + count, [call, *([ahead.advance] if ahead else [])])
             before += count
         each = [
             f"const {self.type} *x = planes + e * {self.plane};",

@@ -20,9 +20,7 @@ from redline.kernels.matmul.gemm import Gemm
 from redline.kernels.matmul.problem import Problem
 from redline.kernels.matmul.schedule import Schedule, is_legal, panels, way
 from redline.kernels.problem import CpuTarget, KernelCode, Packing
-from redline.kernels.tile import Loop, Panels, Split
-
-CACHE_LINE = 64
+from redline.kernels.tile import CACHE_LINE, Ahead, Loop, Panels, Split
 
 
 def render(problem: Problem, schedule: Schedule, target: CpuTarget) -> KernelCode:
@@ -109,6 +107,14 @@ class _Kernel:
                 lines += self.tile(rows, width, valid)
         return "\n".join([*lines, *self.main(), ""])
 
+    def ahead(self, width: int) -> Ahead | None:
+        """How the next panel is fetched, where the schedule wants that."""
+        if not self.schedule.prefetch:
+            return None
+        step_bytes = width * self.dot.group * self.dot.w.size
+        tiles = self.rows.count // self.schedule.row_chunks
+        return Ahead(self.dot.steps(self.g.k), step_bytes, self.depth * width * self.dot.w.size, tiles)
+
     def tile(self, rows: int, width: int, valid: int) -> list[str]:
         """The function that computes a tile and stores it through the epilogue."""
         g, dot, s = self.g, self.dot, self.schedule
@@ -116,7 +122,7 @@ class _Kernel:
         w_step = width * dot.group if g.w_constant or not self.is_direct(width, valid) else g.w[-2]
         vectors = width // self.panels.lanes
         offsets, steps = [i * stride for i in range(rows)], Loop(dot.steps(g.k), step * dot.group, w_step)
-        body = tile.inner_product(offsets, vectors, [steps], dot, s.prefetch)
+        body = tile.inner_product(offsets, vectors, [steps], dot, self.ahead(width))
         body += tile.spill(rows, vectors, width, dot.acc)
         reads = self.problem.reads
         names = [f"arg{i}" for i in range(len(reads))]
@@ -124,7 +130,7 @@ class _Kernel:
         body += cexpr.pointers(self.problem.writes, ["out"], first=len(reads), const=False)
         body += loop("i", 0, rows, ["const int64_t m = m0 + i;", *vector_loop(valid, self.panels.lanes, self.epilogue())])
         head = f"static __attribute__((noinline)) void {_tile_name(rows, valid)}(void *const *args, "
-        operands = f"const {dot.x.c} *x, const {dot.w.c} *panel"
+        operands = f"const {dot.x.c} *x, const {dot.w.c} *panel{', const char *ahead' if s.prefetch else ''}"
         return block(f"{head}{operands}, int64_t z, int64_t m0, int64_t n0)", body)
 
     def epilogue(self) -> list[str]:
@@ -177,7 +183,8 @@ class _Kernel:
         lines, before = [], 0
         for width, valid in self.panels.kinds():
             count = self.panels.num_full if width == valid and self.panels.num_full and not before else 1
-            tiles = self.pack(width, valid) + self.tiles(width, valid)
+            ahead = self.ahead(width)
+            tiles = self.pack(width, valid) + (ahead.begin if ahead else []) + self.tiles(width, valid)
             lines += clipped("p", before, before + count, "p0", "p1", tiles)
             before += count
         return lines
@@ -224,14 +231,17 @@ class _Kernel:
     def tiles(self, width: int, valid: int) -> list[str]:
         lines, before = [], 0
         for rows, count in self.row_kinds():
-            lines += clipped("t", before, before + count, "t0", "t1", [self.call(rows, valid)])
+            ahead = self.ahead(width)
+            calls = [self.call(rows, valid), *([ahead.advance] if ahead else [])]
+            lines += clipped("t", before, before + count, "t0", "t1", calls)
             before += count
         return lines
 
     def call(self, rows: int, valid: int) -> str:
         m0 = self.rows.begin("t")
         x = f"staged + ({m0} - m_begin) * {self.staged_stride}" if self.schedule.staged else f"a + ({m0}) * {self.g.x[-2]}"
-        return f"{_tile_name(rows, valid)}(args, {x}, panel, z, {m0}, p * {self.panels.width});"
+        ahead = ", ahead" if self.schedule.prefetch else ""
+        return f"{_tile_name(rows, valid)}(args, {x}, panel{ahead}, z, {m0}, p * {self.panels.width});"
 
 
 def _tile_name(rows: int, valid: int) -> str:

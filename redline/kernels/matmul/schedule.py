@@ -18,7 +18,7 @@ MIN_CHUNK_FLOPS = 400_000  # about 4 us of one core
 SCATTER_CYCLES = 1.5  # to store one element when rows of out are not contiguous
 PACKING_READS = 16  # reads of an element that packing it is worth
 MAX_TILES = 6
-FAR_AHEAD = 4096  # bytes; for panels that come from memory
+LARGE_BYTES = 128 << 10  # of constant weights, from which on they come from memory rather than from a cache
 PAGE_BYTES = 4096  # rows this far apart compete for the same set of the first-level cache
 
 
@@ -27,8 +27,9 @@ class Schedule:
     """A register tile of ``rows`` x ``vectors``, and the chunks into which a batch's rows and panels are cut.
 
     ``swapped`` computes the transposed product. ``staged`` first copies the rows of a chunk into scratch. ``prefetch``:
-    bytes of the panel that are asked for ahead of use. ``rows_outer`` takes all panels for one tile of rows, then the
-    next rows; otherwise all rows for one panel. ``dot`` names the instruction (kernels/dot.py), "" being the plain one.
+    the next panel of constant weights is fetched while this one is used. ``rows_outer`` takes all panels for one tile of
+    rows, then the next rows; otherwise all rows for one panel. ``dot`` names the instruction (kernels/dot.py), "" being
+    the plain one.
     """
 
     rows: int
@@ -38,7 +39,7 @@ class Schedule:
     swapped: bool = False
     staged: bool = False
     rows_outer: bool = False
-    prefetch: int = 0
+    prefetch: bool = False
     dot: str = ""
 
 
@@ -53,6 +54,7 @@ def is_legal(problem: Problem, schedule: Schedule, target: CpuTarget) -> bool:
         and 1 <= schedule.panel_chunks <= panels(g, schedule, problem, target).count
         and (schedule.staged or not must_stage(g, way(problem, schedule)))
         and (g.w_constant or not schedule.rows_outer or not needs_packing(g, schedule, problem, target))
+        and (not schedule.prefetch or (g.w_constant and not schedule.rows_outer))
     )
 
 
@@ -141,7 +143,8 @@ def _cut(problem: Problem, s: Schedule, target: CpuTarget) -> Schedule:
     again = PACKING_READS * g.n if packed else g.n
     row_chunks, panel_chunks = min(enough, key=lambda pair: (pair[1] - 1) * g.m + (pair[0] - 1) * again)
     in_cache = 1 if packed else -(-2 * g.m * g.k * problem.acc.size // target.l2_bytes)
-    return replace(s, row_chunks=min(row_tiles, max(row_chunks, in_cache)), panel_chunks=panel_chunks)
+    prefetch = g.w_constant and g.reads[g.w_arg].num_bytes > LARGE_BYTES
+    return replace(s, row_chunks=min(row_tiles, max(row_chunks, in_cache)), panel_chunks=panel_chunks, prefetch=prefetch)
 
 
 def _wanted_chunks(problem: Problem, target: CpuTarget) -> int:
@@ -153,6 +156,5 @@ def _wanted_chunks(problem: Problem, target: CpuTarget) -> int:
 def _variants(problem: Problem, best: Schedule, target: CpuTarget) -> Iterator[Schedule]:
     """Other ways to do what ``best`` does: staging, loop order, prefetching."""
     yield replace(best, staged=not best.staged)
-    yield replace(best, rows_outer=True)
-    if problem.b.constant or problem.a.constant:
-        yield replace(best, prefetch=FAR_AHEAD)
+    yield replace(best, rows_outer=True, prefetch=False)
+    yield replace(best, prefetch=not best.prefetch)

@@ -15,7 +15,7 @@ def attention(lowering: Lowering, chain: Chain) -> None:
     """Query, key and value [B, H, S, D], and an optional mask that broadcasts to [B, H, Sq, Sk]."""
     op = registry.view(chain.anchor)
     form = Form(op)
-    reads = Reads([lowering.memory(op.value(i)) for i in range(3)])
+    reads = Reads([lowering.operand(op.value(i)) for i in range(3)])
     out = lowering.result(chain.last.out)
     score = _score(lowering, op, form.scale, reads)
     problem = Problem(reads.operands, out.operand, score, 0 if form.is_causal else None)
@@ -24,7 +24,7 @@ def attention(lowering: Lowering, chain: Chain) -> None:
 
 def _score(lowering: Lowering, op: registry.Op, scale: float, reads: Reads) -> Expr:
     """scale * dot + mask, or where(mask, scale * dot, -inf) of a boolean one."""
-    acc = accumulator(op.type(0).dtype)
+    acc = accumulator(reads.views[0].dtype)
     score = call("mul", Acc(acc), lit(scale, acc))
     if not op.has(MASK):
         return score

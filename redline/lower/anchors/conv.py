@@ -14,7 +14,7 @@ from redline.ops.window import explicit_window
 def conv(lowering: Lowering, chain: Chain) -> None:
     """X, W and an optional bias B, which joins the epilogue."""
     op = registry.view(chain.anchor)
-    x, w = channels_last(op, lowering.memory(op.value(0))), lowering.memory(op.value(1))
+    x, w = channels_last(op, lowering.operand(op.value(0))), lowering.operand(op.value(1))
     rank, groups = len(x.shape), int(op.attr("group", 1))
     reads = Reads([x, w])
     acc = Acc(accumulator(x.dtype))

@@ -9,8 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
+from redline.base.dtypes import DType
 from redline.base.errors import UnsupportedError
 from redline.kernels import nest
 from redline.kernels.conv.problem import Problem
@@ -59,27 +58,29 @@ def phases(extent: int, window: Window, axis: int) -> list[Phase]:
 
 def conv_transpose(lowering: Lowering, chain: Chain) -> None:
     op = registry.view(chain.anchor)
-    x = channels_last(op, lowering.memory(op.value(0)))
-    weights = op.value(1).array
-    if weights is None:
-        raise UnsupportedError(op.label, "ConvTranspose of weights computed at run time", "the weights must be constant")
-    groups, window = int(op.attr("group", 1)), explicit_window(op)
-    filters = _as_filters(weights, groups)
+    x = channels_last(op, lowering.operand(op.value(0)))
+    window, filters = explicit_window(op), _filters(lowering, op, x.dtype)
     out = channels_last(op, lowering.result(chain.last.out))
     axes = [phases(extent, window, axis) for axis, extent in enumerate(x.shape[1:-1])]
     for parts in itertools.product(*axes):
         _phase(lowering, chain, op, (x, out), filters, window, parts)
 
 
-def _as_filters(weights: np.ndarray, groups: int) -> np.ndarray:
-    """[C, M/g, taps...] -> [M, C/g, taps...]"""
-    c, m, *taps = weights.shape
-    split = weights.reshape(groups, c // groups, m, *taps).swapaxes(1, 2)
-    return split.reshape(groups * m, c // groups, *taps)
+def _filters(lowering: Lowering, op: registry.Op, dtype: DType) -> View:
+    """The weights [C, M/g, taps...] as [M, C/g, taps...]."""
+    groups, value = int(op.attr("group", 1)), op.value(1)
+    c, m, *taps = op.shape(1)
+    if groups == 1:
+        return views.transpose(lowering.operand(value), (1, 0, *range(2, 2 + len(taps))))
+    if value.array is None:
+        seen = f"ConvTranspose in {groups} groups with weights computed at run time"
+        raise UnsupportedError(op.label, seen, "the weights must be constant, or the groups one")
+    split = value.array.reshape(groups, c // groups, m, *taps).swapaxes(1, 2)
+    return lowering.constant(split.reshape(groups * m, c // groups, *taps).astype(dtype.numpy))
 
 
 def _phase(
-    lowering: Lowering, chain: Chain, op: registry.Op, operands: tuple[View, View], filters: np.ndarray, window: Window,
+    lowering: Lowering, chain: Chain, op: registry.Op, operands: tuple[View, View], filters: View, window: Window,
     parts: Sequence[Phase],
 ) -> None:  # fmt: skip
     x, out = operands
@@ -92,9 +93,9 @@ def _phase(
         return
     for axis, part in enumerate(parts, start=1):
         x = _cropped(x, axis, part)
+        filters = _taken(filters, axis + 1, part.taps)
     pads = [tuple(max(0, part.pads[side]) for part in parts) for side in (0, 1)]
-    taken = filters[np.ix_(*map(range, filters.shape[:2]), *(part.taps for part in parts))]
-    reads = Reads([x, lowering.constant(taken)])
+    reads = Reads([x, filters])
     acc: Expr = Acc(accumulator(x.dtype))
     epilogue = lowering.epilogue(chain, _biased(lowering, op, acc, rank, reads), reads, at)
     dilations = tuple(part.dilation for part in parts)
@@ -109,6 +110,12 @@ def _cropped(x: View, axis: int, part: Phase) -> View:
     """``x`` without the elements that no output of the phase sees: negative padding."""
     begin, end = (max(0, -pad) for pad in part.pads)
     return views.narrow(x, axis, begin, x.shape[axis] - begin - end)
+
+
+def _taken(filters: View, axis: int, taps: Sequence[int]) -> View:
+    """The taps of a phase, which are evenly spaced and fall."""
+    step = taps[1] - taps[0] if len(taps) > 1 else 1
+    return views.narrow(filters, axis, taps[0], len(taps), step)
 
 
 def _coordinates(op: registry.Op, rank: int, window: Window, parts: Sequence[Phase]) -> tuple[Expr, ...]:

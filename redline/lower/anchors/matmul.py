@@ -11,7 +11,7 @@ from redline.lower.lowering import Lowering, Reads
 
 def matmul(lowering: Lowering, chain: Chain) -> None:
     """[..., M, K] @ [..., K, N]; vectors have become matrices before."""
-    a, b = (lowering.memory(value) for value in chain.anchor.inputs[:2] if value is not None)
+    a, b = (lowering.operand(value) for value in chain.anchor.inputs[:2] if value is not None)
     batch = static(broadcast(a.shape[:-2], b.shape[:-2]))
     a, b = (views.expand(view, (*batch, *view.shape[-2:])) for view in (a, b))
     reads = Reads([a, b])
