@@ -14,6 +14,9 @@ from math import prod
 from typing import Any
 
 
+MAX_DIMS = 8  # RL_MAX_DIMS of executor.h
+
+
 class Undecided(Exception):
     """The answer differs between shapes of the profile."""
 
@@ -135,6 +138,26 @@ class Extent:
 def dimension(index: int, low: int, high: int, nominal: int) -> Extent:
     """Number ``index`` of the profile's dimensions."""
     return Extent([((Atom(f"dims[{index}]", low, high, nominal),), 1)])
+
+
+def at_nominal(value: Any) -> Any:
+    """``value``, a tree of tuples and dataclasses, with the tuned number in place of every open extent."""
+    if isinstance(value, Extent):
+        return value.nominal
+    if isinstance(value, tuple):
+        return tuple(map(at_nominal, value))
+    return value
+
+
+def nominal_dims(value: Any) -> list[int]:
+    """The tuned values of ``dims[0]``, ``dims[1]``, ... as far as the open extents within ``value`` name them; else 1."""
+    found = [1] * MAX_DIMS
+    for extent in extents_in(value):
+        for monomial, _ in extent.terms:
+            for atom in monomial:
+                if atom.text.startswith("dims["):
+                    found[int(atom.text[5:-1])] = atom.nominal
+    return found
 
 
 def is_open(value: Any) -> bool:

@@ -11,7 +11,7 @@ from ctypes import POINTER, c_double, c_int32, c_int64, c_uint64, c_void_p
 
 from redline.base.errors import EngineError
 
-ABI = 2  # RL_ABI of executor.h
+ABI = 3  # RL_ABI of executor.h
 
 
 class Call(ctypes.Structure):
@@ -27,6 +27,7 @@ class Call(ctypes.Structure):
         ("capacity", c_int32),
         ("first_step", c_int32),
         ("end_step", c_int32),
+        ("dims", POINTER(c_int64)),
     )
 
 

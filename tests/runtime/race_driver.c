@@ -22,7 +22,7 @@ static void *call_often(void *argument) {
     double seconds[2];
     for (int i = 0; i < CALLS; i++) {
         for (int k = 0; k < LENGTH; k++) x[k] = (float)(number + i + k), y[k] = -1;
-        rl_call call = {arena, NULL, (void *const *)inputs, outputs, i % 50 == 7 ? seconds : NULL, capacity, capacity, 0, 2};
+        rl_call call = {arena, NULL, (void *const *)inputs, outputs, i % 50 == 7 ? seconds : NULL, capacity, capacity, 0, 2, NULL};
         if (rl_run(pool, &call)) wrong++;
         for (int k = 0; k < LENGTH; k++) wrong += y[k] != 2 * (x[k] + 1);
     }
