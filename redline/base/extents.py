@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-
 MAX_DIMS = 8  # RL_MAX_DIMS of executor.h
 
 

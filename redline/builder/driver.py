@@ -5,6 +5,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,14 @@ import numpy as np
 from redline import frontend, passes
 from redline.base import cpu, dtypes, env, log
 from redline.base.errors import BuildError, closest
-from redline.base.shapes import StaticShape
+from redline.base.shapes import ShapeRange, StaticShape
 from redline.builder.assemble import Assembler, Assembly
+from redline.builder.shapes import profile
 from redline.codegen.c import isa, toolchain
 from redline.codegen.c.compile import compile_objects, source
 from redline.codegen.c.link import link_engine
 from redline.codegen.c.toolchain import Toolchain
 from redline.engine import write_engine
-from redline.ir import Graph
 from redline.kernels.problem import CpuTarget
 from redline.lower import Program, lower, plan
 from redline.runtime import Engine, load
@@ -34,7 +35,7 @@ def build(
     model: Any,
     *,
     output: str | os.PathLike[str] | None = None,
-    shapes: Mapping[str, StaticShape] | None = None,
+    shapes: Mapping[str, StaticShape | ShapeRange] | None = None,
     freeze: Mapping[str, np.ndarray] | None = None,
     precision: str = "fp32",
     opt_level: int = 3,
@@ -47,8 +48,9 @@ def build(
     """Builds an engine from an ONNX model (a path, bytes or a ModelProto), writes it and loads it.
 
     ``output``: where the engine goes; without it, beside a model given as a path, and nowhere for other models.
-    ``shapes`` fixes the inputs' open dimensions, ``freeze`` makes inputs constants. ``opt_level`` 0 to 5: how many tactics
-    are timed for a kernel. ``timing_cache``: a file of tactic timings (default: one for this machine in the cache folder).
+    ``shapes`` fixes the inputs' open dimensions, or leaves them open in a range (docs/shapes.md); ``freeze`` makes inputs
+    constants. ``opt_level`` 0 to 5: how many tactics are timed for a kernel. ``timing_cache``: a file of tactic timings
+    (default: one for this machine in the cache folder).
     ``memory_limit``: the most bytes that weights and arena may take. ``num_threads``: what the engine is tuned for (0: all
     that the process may use). ``progress(stage, done, total)`` is called along the way.
 
@@ -61,23 +63,42 @@ def build(
     compiler = toolchain.find()
 
     report("read", 0, 1)
-    graph = frontend.load(model, shapes=shapes or {}, freeze=freeze or {})
-    num_nodes = sum(1 for _ in graph.operations)
+    ranges = profile(shapes or {}, frontend.declared(model) if shapes else {})
+    lowering = _Lowering(model, freeze or {}, precision)
+    if ranges is None:
+        program = largest = lowering.at(shapes or {})  # type: ignore[arg-type]  # no shape is a range
+        spans = None
+    else:
+        opened, spans = ranges.open(lowering.at)
+        program, largest = opened.program, opened.largest
     report("optimise", 0, 1)
-    graph = passes.optimize(graph)
-    program = lower(graph, STORAGE[precision])
-    memory = plan(program.steps)
+    memory = plan(largest.steps)
     choices = _tune(program, cpu_target, compiler, opt_level, timing_cache, report)
-    summary = _summary(graph, num_nodes, precision, opt_level)
-    assembly = Assembler(program, memory, choices).run(cpu_target, compiler, summary)
+    summary = _summary(program.name, lowering.num_nodes, precision, opt_level)
+    assembly = Assembler(largest, memory, choices, spans).run(cpu_target, compiler, summary)
     _check_memory(assembly, memory_limit)
     report("link", 0, 1)
     objects = compile_objects([source(choice.code) for choice in choices], cpu_target, compiler)
     code = link_engine(objects, assembly.plan, cpu_target, compiler)
     report("write", 0, 1)
     engine = _write(assembly, code, _destination(model, output))
-    log.debug(1, f"built {graph.name}: {len(program.steps)} kernels in {time.perf_counter() - started:.1f} s")
+    log.debug(1, f"built {program.name}: {len(program.steps)} kernels in {time.perf_counter() - started:.1f} s")
     return engine
+
+
+@dataclass
+class _Lowering:
+    """The model lowered at any shape; ``num_nodes`` is what the last one began with."""
+
+    model: Any
+    freeze: Mapping[str, np.ndarray]
+    precision: str
+    num_nodes: int = 0
+
+    def at(self, shapes: Mapping[str, StaticShape]) -> Program:
+        graph = frontend.load(self.model, shapes=shapes, freeze=self.freeze)
+        self.num_nodes = sum(1 for _ in graph.operations)
+        return lower(passes.optimize(graph), STORAGE[self.precision])
 
 
 def _check_options(precision: str, opt_level: int) -> None:
@@ -106,9 +127,9 @@ def _default_cache(machine: str) -> Path:
     return env.cache_dir() / "timings" / f"{hashlib.sha256(machine.encode()).hexdigest()[:16]}.json"
 
 
-def _summary(graph: Graph, num_nodes: int, precision: str, opt_level: int) -> dict[str, Any]:
+def _summary(name: str, num_nodes: int, precision: str, opt_level: int) -> dict[str, Any]:
     """The report in the header: only what is the same in every build from the same model and timing cache."""
-    return {"model": graph.name, "nodes": num_nodes, "precision": precision, "opt_level": opt_level}
+    return {"model": name, "nodes": num_nodes, "precision": precision, "opt_level": opt_level}
 
 
 def _check_memory(assembly: Assembly, limit: int | None) -> None:

@@ -6,8 +6,9 @@ The writer is imported at its first use: a process that only runs engines does w
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from redline.engine.header import FORMAT, IO, Access, Blob, Header, KernelRecord, Stamp, TensorPlan
+from redline.engine.header import FORMAT, IO, Access, Blob, Header, KernelRecord, OpenDim, Stamp, TensorPlan
 from redline.engine.layout import blocks, checksum_text
+from redline.engine.profile import shape_at, sole_dimension
 from redline.engine.read import EngineFile, open_engine
 from redline.engine.verify import check_plan
 
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from redline.engine.write import write_engine
 
 __all__ = [
-    "FORMAT", "IO", "Access", "Blob", "EngineFile", "Header", "KernelRecord", "Stamp", "TensorPlan",
-    "blocks", "check_plan", "checksum_text", "open_engine", "write_engine",
+    "FORMAT", "IO", "Access", "Blob", "EngineFile", "Header", "KernelRecord", "OpenDim", "Stamp", "TensorPlan",
+    "blocks", "check_plan", "checksum_text", "open_engine", "shape_at", "sole_dimension", "write_engine",
 ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from redline.runtime.library import Call, pointers
 from redline.runtime.loaded import Loaded
 from redline.runtime.memory import Arena
 from redline.runtime.ports import check_apart, check_names
+from redline.runtime.profile import Bound
 
 Arrays = dict[str, np.ndarray]
 
@@ -36,6 +37,7 @@ class Context:
         )
         self._address = ctypes.addressof(self._call)
         self._busy = threading.Lock()
+        self._bound: Bound | None = None  # the shapes of the last call
 
     def run(self, inputs: Mapping[str, Any], out: Mapping[str, np.ndarray] | None = None) -> Arrays:
         """The outputs by name, for inputs by name.
@@ -49,8 +51,9 @@ class Context:
         if not self._busy.acquire(blocking=False):
             raise InputError("context", "it is running in another thread", "", "make a context for each thread")
         try:
-            arrays = self._bind_inputs(loaded, inputs)
-            results = self._bind_outputs(loaded, arrays, out)
+            bound = self._bind_shapes(loaded, inputs)
+            arrays = self._bind_inputs(loaded, inputs, bound)
+            results = self._bind_outputs(loaded, arrays, out, bound)
             if loaded.weights.is_checked:
                 self._run_steps(loaded, 0, loaded.library.num_steps)
             else:
@@ -94,25 +97,35 @@ class Context:
             self._loaded = None
             self._arena.close()
 
-    def _bind_inputs(self, loaded: Loaded, inputs: Mapping[str, Any]) -> list[np.ndarray]:
-        """Writes the inputs' addresses into the call; gives the arrays, which must live as long as it runs."""
-        ports, arrays = loaded.inputs, []
+    def _bind_shapes(self, loaded: Loaded, inputs: Mapping[str, Any]) -> Bound:
+        """The call's dimensions, by the shapes of its inputs."""
+        ports = loaded.inputs
         if len(inputs) != len(ports) or any(port.name not in inputs for port in ports):
             check_names(inputs, ports, "input")
-        for index, port in enumerate(ports):
+        bound = loaded.profile.bind(inputs, self._bound)
+        if bound is not self._bound:
+            self._bound, self._call.dims = bound, bound.dims
+        return bound
+
+    def _bind_inputs(self, loaded: Loaded, inputs: Mapping[str, Any], bound: Bound) -> list[np.ndarray]:
+        """Writes the inputs' addresses into the call; gives the arrays, which must live as long as it runs."""
+        arrays = []
+        for index, (port, shape) in enumerate(zip(loaded.inputs, bound.inputs, strict=True)):
             array = inputs[port.name]
-            if not port.takes(array):
-                array = port.accept(array)
+            if not port.takes(array, shape):
+                array = port.accept(array, shape)
             arrays.append(array)
             self._in[index] = array.__array_interface__["data"][0]
         return arrays
 
-    def _bind_outputs(self, loaded: Loaded, inputs: list[np.ndarray], out: Mapping[str, np.ndarray] | None) -> Arrays:
+    def _bind_outputs(
+        self, loaded: Loaded, inputs: list[np.ndarray], out: Mapping[str, np.ndarray] | None, bound: Bound
+    ) -> Arrays:  # fmt: skip
         given: Mapping[str, np.ndarray] = out or {}
         results = {}
-        for port in loaded.outputs:
+        for port, shape in zip(loaded.outputs, bound.outputs, strict=True):
             array = given.get(port.name)
-            results[port.name] = np.empty(port.shape, port.dtype) if array is None else port.accept_output(array)
+            results[port.name] = np.empty(shape, port.dtype) if array is None else port.accept_output(array, shape)
         if given:
             check_names(given, loaded.outputs, "output")
             check_apart(inputs, [results[name] for name in given])

@@ -9,6 +9,7 @@ from redline.engine import EngineFile, Header, check_plan, open_engine
 from redline.runtime.library import Library
 from redline.runtime.pool import POOL
 from redline.runtime.ports import Port
+from redline.runtime.profile import Profile
 from redline.runtime.weights import Weights
 
 
@@ -30,8 +31,9 @@ class Loaded:
         _check_code(self.header, self.library, self.path)
         self.pool = POOL.pool(self.library, self.path)
         self._begin(verify, preload)
-        self.inputs = tuple(map(Port, self.header.inputs))
-        self.outputs = tuple(map(Port, self.header.outputs))
+        self.profile = Profile(self.header)
+        self.inputs = tuple(Port(io, self.header.dims) for io in self.header.inputs)
+        self.outputs = tuple(Port(io, self.header.dims) for io in self.header.outputs)
 
     def _begin(self, verify: str, preload: bool) -> None:
         if preload:

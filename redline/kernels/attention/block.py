@@ -2,7 +2,7 @@
 
 from redline.base.dtypes import float32, float64
 from redline.kernels import cexpr, tile
-from redline.kernels.attention.layout import Block, Layout, base
+from redline.kernels.attention.layout import Block, Layout, Sizes, base
 from redline.kernels.attention.tiles import cover
 from redline.kernels.ctext import VECTORIZE_LONG, block, loop, vectorized
 from redline.kernels.problem import Operand
@@ -56,7 +56,7 @@ def _turn(g: Layout, kind: Block) -> list[str]:
     return lines + ([plain.format(whole)] if whole < g.depth else [])
 
 
-def converted(g: Layout, operand: Operand, element: str) -> str:
+def converted(g: Sizes, operand: Operand, element: str) -> str:
     """An element of query, key or value in the type of the sums."""
     return cexpr.cast_text(cexpr.from_storage(operand.dtype, element), operand.dtype, g.acc)
 
@@ -88,7 +88,7 @@ def _by_key_count(g: Layout) -> list[tuple[str, int]]:
     return [(f"if (k1 - k0 == {large})", large), ("else", small)]
 
 
-def softmax(g: Layout, kind: Block) -> list[str]:
+def softmax(g: Sizes, kind: Block) -> list[str]:
     """Scores become powers of e, relative to the largest score seen so far; ``shrink`` is what that does to the past."""
     extents, lanes = g.problem.extents, kind.lanes
     names = ["b", "h", "i", "j"]
@@ -111,11 +111,11 @@ def softmax(g: Layout, kind: Block) -> list[str]:
     ]  # fmt: skip
 
 
-def _exp(g: Layout, text: str) -> str:
+def _exp(g: Sizes, text: str) -> str:
     return f"exp({text})" if g.acc == float64 else f"rl_exp({text})"
 
 
-def finish(g: Layout, kind: Block) -> list[str]:
+def finish(g: Sizes, kind: Block) -> list[str]:
     out = g.problem.out
     at = base(out, ["b", "h", "(q0 + l)"])
     value = cexpr.cast_text(f"held[l * {g.panels.padded} + d] * share", g.acc, out.dtype)

@@ -171,7 +171,7 @@ def _block(g: _Layout, vectors: int) -> list[str]:
     clear = f"for (int64_t e = 0; e < {lanes * g.panels.padded}; ++e) held[e] = 0;"
     last = f"q0 + valid - 1 + {g.problem.causal}"
     walk = [
-        f"const int64_t k1 = k0 + {g.schedule.keys} < {g.problem.extents[3]} ? k0 + {g.schedule.keys} : {g.problem.extents[3]};",
+        f"const int64_t end = {g.problem.extents[3]}, k1 = k0 + {g.schedule.keys} < end ? k0 + {g.schedule.keys} : end;",
         *([f"if (k0 > {last}) break;"] if g.problem.causal is not None else []),
         *_key_block(g, vectors, kind),
     ]
