@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +34,16 @@ def build(name: str, batch: int, threads: int, precision: str, opt_level: int) -
 
 
 def contest(options: argparse.Namespace) -> dict[str, object]:
-    """Times, largest relative error against the first peer, memory; or the sentence that says why there is no engine."""
+    """Times, largest relative error against ONNX Runtime in FP32, memory; or the sentence that says why there is no engine."""
     name, shapes = options.model, zoo.shapes(options.model, options.batch)
     feed = zoo.inputs(name, options.batch)
     peers = {}
     for text in options.peers:
         peer, _, precision = text.partition(":")
-        peers[text] = open_peer(peer, zoo.path(name), shapes, options.threads, precision or "fp32")
+        if peer != "torch":
+            peers[text] = open_peer(peer, zoo.path(name), shapes, options.threads, precision or "fp32")
+        elif name != "digits":
+            peers[text] = import_module("peer_torch").open_model(name, shapes, options.threads, precision or "fp32")
     calls = {text: (lambda peer=peer: peer.run(feed)) for text, peer in peers.items()}
     found: dict[str, object] = {"titles": {text: peer.title for text, peer in peers.items()}}
     try:
@@ -50,7 +54,7 @@ def contest(options: argparse.Namespace) -> dict[str, object]:
         engine = redline.load(file, num_threads=options.threads)
         context = engine.context()
         calls = {"redline": lambda: context.run(feed), **calls}
-        expected = next(iter(peers.values())).run(feed)
+        expected = open_peer("onnxruntime", zoo.path(name), shapes, options.threads).run(feed)
         copied = {key: np.array(value) for key, value in expected.items()}
         found["relative_l2"] = max(verdict.relative_l2 for verdict in compare(copied, engine.run(feed)))
         found["kernels"] = len(engine.header.kernels)

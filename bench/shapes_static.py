@@ -1,7 +1,7 @@
 """One engine for all shapes against an engine made for each: time and answers at random shapes of the range.
 
-The open engine is built once. For each shape an engine with fixed shapes is built, tuned as far as --opt-level says, and the two
-take turns in short blocks; the ratio is that of their medians. Answers are compared with ONNX Runtime's.
+The open engine is built once. For each shape an engine with fixed shapes is built, tuned as far as --opt-level says, and
+the two take turns in short blocks; the ratio is that of their medians. Answers are compared with ONNX Runtime's.
 
     python bench/shapes_static.py                                  MiniLM, 40 shapes (takes long: 40 builds)
     python bench/shapes_static.py --model bert_base --count 8

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from redline.base.errors import RedlineError, closest
@@ -107,6 +107,14 @@ def parse_shapes(texts: Sequence[str]) -> dict[str, StaticShape | ShapeRange]:
         found = [_parse(part) for part in parts]
         shapes[name] = found[0] if len(found) == 1 else ShapeRange(*found)
     return shapes
+
+
+def fixed(shapes: Mapping[str, StaticShape | ShapeRange], what: str) -> dict[str, StaticShape]:
+    """``shapes`` itself when none is a range; raises RedlineError saying that ``what`` takes none."""
+    for name, shape in shapes.items():
+        if isinstance(shape, ShapeRange):
+            raise RedlineError("--shapes", f"{what} with a range for {name!r}", "allowed: fixed shapes", "give it one shape")
+    return dict(shapes)  # type: ignore[arg-type]  # none is a range
 
 
 def _parse(extents: str) -> StaticShape:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from redline.engine.header import FORMAT, IO, Access, Blob, Header, KernelRecord, OpenDim, Stamp, TensorPlan
 from redline.engine.layout import blocks, checksum_text
 from redline.engine.profile import shape_at, sole_dimension
-from redline.engine.read import EngineFile, open_engine
+from redline.engine.read import EngineFile, open_engine, read_header
 from redline.engine.verify import check_plan
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMAT", "IO", "Access", "Blob", "EngineFile", "Header", "KernelRecord", "OpenDim", "Stamp", "TensorPlan",
-    "blocks", "check_plan", "checksum_text", "open_engine", "shape_at", "sole_dimension", "write_engine",
+    "blocks", "check_plan", "checksum_text", "open_engine", "read_header", "shape_at", "sole_dimension", "write_engine",
 ]  # fmt: skip
 
 

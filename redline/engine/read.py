@@ -63,6 +63,13 @@ class EngineFile:
         self._mapping, self._bytes, self._places = None, np.empty(0, np.uint8), {}
 
 
+def read_header(path: str | os.PathLike[str]) -> Header:
+    """The header alone, of a file whose other parts may be damaged. Raises EngineError as ``open_engine`` does."""
+    name = os.fspath(path)
+    with _map(name) as mapping:
+        return _read_header(name, mapping)[0]
+
+
 def open_engine(path: str | os.PathLike[str], verify: str = "full") -> EngineFile:
     """Opens an engine. ``verify="lazy"`` leaves the weights unchecked, so that a large file opens at once.
 

@@ -24,27 +24,30 @@ GROUP_LIMIT = 512  # steps that may overlap; each is compared with each
 
 @dataclass(frozen=True)
 class Region:
-    """The bytes of an access: from ``low`` to ``high`` in ``space``, in runs of ``run`` bytes, ``period`` bytes apart.
+    """The bytes of an access: from ``low`` to ``high`` in ``space``.
 
-    ``space`` is a name, and a number where a space is several arrays. ``period`` divides the distance of any two runs;
-    0 when there is one run only.
+    ``space`` is a name, and a number where a space is several arrays. Each of ``cuts`` is a way to see the bytes as runs:
+    (length, period), where the period divides the distance of any two runs and is 0 when there is one run only.
     """
 
     space: tuple[str, int]
     low: int
     high: int
-    run: int
-    period: int
+    cuts: tuple[tuple[int, int], ...]
 
     def may_meet(self, other: "Region") -> bool:
         """Whether the two may have a byte in common; False is certain."""
         if self.space != other.space or self.high <= other.low or other.high <= self.low:
             return False
-        period = math.gcd(self.period, other.period)
-        if period == 0:
-            return True
-        ahead = (other.low - self.low) % period
-        return ahead < self.run or ahead + other.run > period
+        distance = other.low - self.low
+        return not any(_pass_by(distance, ours, theirs) for ours in self.cuts for theirs in other.cuts)
+
+
+def _pass_by(distance: int, ours: tuple[int, int], theirs: tuple[int, int]) -> bool:
+    """Whether runs that begin ``distance`` apart lie beside each other in every period."""
+    period = math.gcd(ours[1], theirs[1])
+    ahead = distance % period if period else 0
+    return ahead >= ours[0] and ahead + theirs[0] <= period
 
 
 def check_plan(header: Header, weight_bytes: int, where: str) -> None:
@@ -158,8 +161,7 @@ class _Checker:
             low = high = access.offset
         if not 0 <= low <= high <= num_bytes:
             self.fail(f"step {step} touches bytes {low}..{high} of {self.name(access)}, which has {num_bytes}")
-        run, period = _runs(moves, size)
-        return Region(key, base + low, base + high, run, period)
+        return Region(key, base + low, base + high, _cuts(moves, size))
 
     def storage(self, step: int, access: Access) -> tuple[int, int, tuple[str, int]]:
         """Where the tensor of an access starts in its space, its length, and the name of the space."""
@@ -260,13 +262,11 @@ def _view(access: Access) -> tuple[object, ...]:
     return access.space, access.tensor, access.offset, access.shape, access.strides
 
 
-def _runs(moves: list[tuple[int, int]], size: int) -> tuple[int, int]:
-    """The length of the contiguous runs of a view in bytes, and the greatest common divisor of their distances."""
-    run = size
-    rest: list[int] = []
-    for dim, stride in sorted(moves, key=lambda move: abs(move[1])):
-        if abs(stride) == run and not rest:
-            run *= dim
-        elif stride:
-            rest.append(abs(stride))
-    return run, math.gcd(*rest)
+def _cuts(moves: list[tuple[int, int]], size: int) -> tuple[tuple[int, int], ...]:
+    """Every way to see a view as runs: the axes of small stride are inside them, the others between them."""
+    axes = sorted(((dim, abs(stride)) for dim, stride in moves if stride), key=lambda axis: axis[1])
+    cuts, run = [], size
+    for i, (dim, stride) in enumerate(axes):
+        cuts.append((run, math.gcd(*(outer for _, outer in axes[i:]))))
+        run += (dim - 1) * stride
+    return (*cuts, (run, 0))

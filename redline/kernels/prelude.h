@@ -30,6 +30,9 @@ static inline float rl_scale(float x, float n) {
 #endif
 }
 
+// rl_rint32: the nearest integer, halves to even, of a float below 2^22 in size: one addition, and one of constants.
+static inline int32_t rl_rint32(float x) { return (int32_t)(rl_bits(x + 12582912.0f) - 0x4b400000u); }
+
 // rl_exp: e^x within 2 ulp (denormal results within one denormal step); NaN, infinities and overflow as expf.
 static inline float rl_exp(float x) {
   x = -104.0f > x ? -104.0f : x;

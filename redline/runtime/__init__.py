@@ -1,6 +1,7 @@
 """Runs engines: loading, execution contexts, the thread pool. Imports neither onnx nor a compiler."""
 
 from redline.runtime.context import Context
+from redline.runtime.cuda.engine import CudaEngine
 from redline.runtime.engine import Engine, load, load_async
 
-__all__ = ["Context", "Engine", "load", "load_async"]
+__all__ = ["Context", "CudaEngine", "Engine", "load", "load_async"]

@@ -4,14 +4,16 @@ import os
 import threading
 import weakref
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from redline.base import cpu
 from redline.base.errors import EngineError
+from redline.engine import read_header
 from redline.runtime.calls import Calls, Pending
 from redline.runtime.context import Arrays, Context
+from redline.runtime.cuda.engine import load as load_cuda
 from redline.runtime.loaded import Loaded
 from redline.runtime.ports import Port
 
@@ -106,18 +108,23 @@ class Engine:
             self.close()
 
 
-def load(path: str | os.PathLike[str], num_threads: int = 0, verify: str = "lazy", preload: bool = False) -> Engine:
+def load(
+    path: str | os.PathLike[str], num_threads: int = 0, verify: str = "lazy", preload: bool = False, device: int = 0
+) -> Engine:
     """Loads an engine. ``num_threads`` 0: REDLINE_NUM_THREADS, else every core that this process may use.
 
     Weights are mapped, not read: ``verify="lazy"`` checks each block before it is first used, on a thread that reads ahead
     in the order of the plan, so a large engine loads in milliseconds and its first answer does not wait for the whole file.
     ``preload=True`` returns when everything is checked and in memory; ``verify="full"`` compares every SHA-256 first.
+    ``device``: which GPU, for a CUDA engine, whose weights are always checked and uploaded before this returns.
     An engine holds native code: load only what you would run.
 
     Raises EngineError for a file that is damaged, of a newer format, or made for a processor with more features than this one.
     """
     if num_threads < 0:
         raise EngineError("num_threads", f"{num_threads} is out of range", "allowed: 0 or more")
+    if read_header(path).stamp.target.startswith("cuda"):
+        return cast(Engine, load_cuda(path, device, "full"))  # which has the same calls
     return Engine(Loaded(path, verify, preload), num_threads or cpu.num_threads())
 
 

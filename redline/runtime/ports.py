@@ -28,22 +28,23 @@ class Port:
     def __repr__(self) -> str:
         return f"{self.name}: {self.dtype} {self.text}"
 
-    def takes(self, array: Any, shape: StaticShape) -> bool:
+    def takes(self, array: Any, shape: StaticShape | None = None) -> bool:
         """Whether the kernels can read or write ``array``, which should have ``shape``, where it is."""
         return (
             type(array) is np.ndarray
             and array.dtype == self.dtype
-            and array.shape == shape
+            and array.shape == (self.shape if shape is None else shape)
             and array.flags.c_contiguous
             and array.flags.aligned
         )
 
-    def accept(self, value: Any, shape: StaticShape) -> np.ndarray:
+    def accept(self, value: Any, shape: StaticShape | None = None) -> np.ndarray:
         """``value`` as an array that ``takes`` is true for, copied if need be; raises InputError for another type or shape.
 
         Arrays of other libraries (DLPack, the buffer protocol) are read where they are; ``bytes`` and the like hold the
-        elements in row-major order.
+        elements in row-major order. ``shape``: what this call expects, by default the port's own.
         """
+        shape = self.shape if shape is None else shape
         try:
             array = self._as_array(value, shape)
         except (ValueError, TypeError, RuntimeError, BufferError) as error:
@@ -51,8 +52,9 @@ class Port:
         self._check(array, shape, "input")
         return np.require(array, requirements=("C", "A"))
 
-    def accept_output(self, value: Any, shape: StaticShape) -> np.ndarray:
+    def accept_output(self, value: Any, shape: StaticShape | None = None) -> np.ndarray:
         """An array over the memory of ``value``; raises InputError unless the engine can write its output straight into it."""
+        shape = self.shape if shape is None else shape
         where, expected = f"output {self.name!r}", f"expected {self._kind(shape)}"
         try:
             array = self._as_array(value, shape) if isinstance(value, np.ndarray) or _lends_memory(value) else None

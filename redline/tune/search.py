@@ -16,7 +16,7 @@ from redline.kernels.problem import CpuTarget, KernelCode, Problem
 from redline.tune.cache import TimingCache
 from redline.tune.harness import Candidate, Harness
 
-CANDIDATES = {0: 1, 1: 2, 2: 4, 3: 8, 4: 16, 5: 1 << 30}
+CANDIDATES = {0: 1, 1: 2, 2: 6, 3: 16, 4: 32, 5: 1 << 30}
 BATCH = 96  # candidates that share one library
 
 

@@ -19,6 +19,7 @@ SCATTER_CYCLES = 1.5  # to store one element when rows of out are not contiguous
 PACKING_READS = 16  # reads of an element that packing it is worth
 MAX_TILES = 6
 LARGE_BYTES = 128 << 10  # of constant weights, from which on they come from memory rather than from a cache
+L1_WAYS = 8  # rows that may fall on one set
 PAGE_BYTES = 4096  # rows this far apart compete for the same set of the first-level cache
 
 
@@ -94,6 +95,7 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
     found: dict[Schedule, None] = {}
     for candidate in tiles:
         found[_cut(problem, candidate, target)] = None
+        found[_cut(problem, candidate, target, in_cache=False)] = None
     best = next(iter(found))
     for variant in _variants(problem, best, target):
         found[variant] = None
@@ -105,10 +107,11 @@ def _tiles(problem: Problem, target: CpuTarget) -> Iterator[Schedule]:
     lanes = tile.lanes(problem.acc, target)
     for swapped in (False, True):
         g, best = gemms.of(problem, swapped), dots(problem, swapped, target)[0]
-        staged = must_stage(g, best) or _aliases(g, problem)
+        must, aliases = must_stage(g, best), _aliases(g, problem)
         for vectors in range(1, min(MAX_VECTORS, -(-g.n // lanes)) + 1):
             most = tile.tallest(vectors, target)
             for rows in {Split.of_at_most(g.m, limit).size for limit in (most, min(most, 12), min(most, 8)) if limit}:
+                staged = must or (aliases and rows > L1_WAYS)
                 yield Schedule(rows, vectors, swapped=swapped, staged=staged, dot=best.name)
 
 
@@ -132,8 +135,8 @@ def _cost(problem: Problem, s: Schedule, target: CpuTarget) -> float:
     return total * g.num_batches
 
 
-def _cut(problem: Problem, s: Schedule, target: CpuTarget) -> Schedule:
-    """``s`` with the chunks that read the least while there are enough of them, and their rows stay in a cache."""
+def _cut(problem: Problem, s: Schedule, target: CpuTarget, in_cache: bool = True) -> Schedule:
+    """``s`` with the chunks that read the least while there are enough of them; ``in_cache``: rows of a chunk stay there."""
     g = gemms.of(problem, s.swapped)
     row_tiles, num_panels = Split.of_at_most(g.m, s.rows).count, panels(g, s, problem, target).count
     wanted = -(-_wanted_chunks(problem, target) // g.num_batches)
@@ -142,9 +145,9 @@ def _cut(problem: Problem, s: Schedule, target: CpuTarget) -> Schedule:
     packed = needs_packing(g, s, problem, target)  # by every chunk of rows anew
     again = PACKING_READS * g.n if packed else g.n
     row_chunks, panel_chunks = min(enough, key=lambda pair: (pair[1] - 1) * g.m + (pair[0] - 1) * again)
-    in_cache = 1 if packed else -(-2 * g.m * g.k * problem.acc.size // target.l2_bytes)
+    least = 1 if packed or not in_cache else -(-2 * g.m * g.k * problem.acc.size // target.l2_bytes)
     prefetch = g.w_constant and g.reads[g.w_arg].num_bytes > LARGE_BYTES
-    return replace(s, row_chunks=min(row_tiles, max(row_chunks, in_cache)), panel_chunks=panel_chunks, prefetch=prefetch)
+    return replace(s, row_chunks=min(row_tiles, max(row_chunks, least)), panel_chunks=panel_chunks, prefetch=prefetch)
 
 
 def _wanted_chunks(problem: Problem, target: CpuTarget) -> int:

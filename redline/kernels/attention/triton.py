@@ -1,0 +1,147 @@
+"""Attention in Triton, one block of queries a program: keys and values pass by in blocks, the softmax is kept as it goes.
+
+m' = max(m, max of s);  p = exp(s - m');  l = l * exp(m - m') + sum p;  out = out * exp(m - m') + p @ v;  at the end out / l
+"""
+
+import math
+from dataclasses import dataclass
+
+from redline.base import dtypes
+from redline.kernels import texpr
+from redline.kernels.attention.problem import Problem
+from redline.kernels.expr import Acc, Call, Lit, loads
+from redline.kernels.gpu import POINTER, GpuCode, GpuFamily, GpuTarget, next_power
+
+LOG2E = math.log2(math.e)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Blocks of ``queries`` and ``keys``."""
+
+    queries: int
+    keys: int
+    num_warps: int = 4
+    num_stages: int = 2
+
+
+def schedules(problem: Problem, target: GpuTarget) -> list[Schedule]:
+    b, h, sq, sk = problem.extents
+    depth = next_power(max(problem.reads[0].shape[3], problem.reads[2].shape[3], 16))
+    size = problem.reads[0].dtype.size
+    found = []
+    for queries, keys, warps, stages in (
+        (64, 64, 4, 3), (128, 64, 8, 3), (128, 64, 4, 3), (64, 64, 4, 2), (64, 128, 4, 2), (128, 128, 8, 2), (64, 32, 4, 3),
+        (32, 64, 4, 3), (16, 64, 4, 2), (32, 32, 2, 2), (16, 32, 2, 2),
+    ):  # fmt: skip
+        if queries > 2 * next_power(max(16, sq)) or keys > 2 * next_power(max(16, sk)):
+            continue
+        if (queries + 2 * stages * keys) * depth * size + queries * keys * size > target.shared_bytes:
+            continue
+        found.append(Schedule(queries, keys, warps, stages))
+    waves = lambda s: -(-sq // s.queries) * b * h / target.processors  # noqa: E731
+    return sorted(found, key=lambda s: (waves(s) < 0.75) * (s.queries > 16) * s.queries) or [Schedule(16, 16, 2, 1)]
+
+
+def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
+    p = problem
+    query, _key, value = p.reads[:3]
+    b, h, sq, sk = p.extents
+    depth, width = query.shape[3], value.shape[3]
+    d, v = max(16, next_power(depth)), max(16, next_power(width))
+    body = [
+        f"rm = tl.program_id(0) * {s.queries} + tl.arange(0, {s.queries})", f"rd = tl.arange(0, {d})",
+        f"rv = tl.arange(0, {v})", f"n = tl.program_id(1) // {h}", f"g = tl.program_id(1) % {h}", f"kv = g // {p.group}",
+        *texpr.wait(target),
+    ]  # fmt: skip
+    q_mask = _mask([(sq % s.queries, f"(rm[:, None] < {sq})"), (depth % d, f"(rd[None, :] < {depth})")])
+    body.append(f"q = tl.load(arg0 + {texpr.offset(query, ['n', 'g', 'rm[:, None]', 'rd[None, :]'])}{q_mask})")
+    body += [
+        f'high = tl.full(({s.queries},), float("-inf"), tl.float32)', f"total = tl.zeros(({s.queries},), tl.float32)",
+        f"acc = tl.zeros(({s.queries}, {v}), tl.float32)",
+    ]  # fmt: skip
+    steps = -(-sk // s.keys)
+    last = str(steps)
+    if p.causal is not None:
+        last = f"tl.minimum({steps}, ((tl.program_id(0) + 1) * {s.queries} + {p.causal + s.keys - 1}) // {s.keys})"
+    body.append(f"for j in range(0, {last}):")
+    body += [f"    {line}" for line in _block(p, s, d, v, target)]
+    body += ["out = acc / tl.where(total == 0.0, 1.0, total)[:, None]"]
+    conditions = []
+    if sq % s.queries:
+        conditions.append(f"(rm[:, None] < {sq})")
+    if width % v:
+        conditions.append(f"(rv[None, :] < {width})")
+    body.append(texpr.store("out0", p.out, ["n", "g", "rm[:, None]", "rv[None, :]"], "out", conditions))
+    params = [f"arg{i}" for i in range(len(p.reads))] + ["out0"]
+    signature = tuple(POINTER[o.dtype.name] for o in p.reads + p.writes)
+    grid = (-(-sq // s.queries), b * h, 1)
+    return GpuCode("attention", texpr.module(params, body), signature, grid, s.num_warps, s.num_stages)
+
+
+def _mask(parts: list[tuple[int, str]]) -> str:
+    conditions = [text for rest, text in parts if rest]
+    return f", mask={' & '.join(conditions)}, other=0" if conditions else ""
+
+
+def _plain_scale(p: Problem) -> float | None:
+    """The scale of a score that is the dot product times a positive number and nothing else."""
+    e = p.score
+    if isinstance(e, Acc):
+        return 1.0
+    if isinstance(e, Call) and e.fn == "mul" and isinstance(e.args[0], Acc) and isinstance(e.args[1], Lit):
+        return float(e.args[1].value) if e.args[1].value > 0 else None
+    return None
+
+
+def _block(p: Problem, s: Schedule, d: int, v: int, target: GpuTarget) -> list[str]:
+    """One block of keys and values."""
+    _, key, value = p.reads[:3]
+    _b, _h, sq, sk = p.extents
+    depth, width = key.shape[3], value.shape[3]
+    precision = ""
+    if key.dtype == dtypes.float32:
+        precision = ', input_precision="tf32"' if target.tf32 else ', input_precision="ieee"'
+    wide = ".to(tl.float32)" if target.plain and key.dtype == dtypes.bfloat16 else ""  # the interpreter multiplies no bfloat16
+    k_mask = _mask([(sk % s.keys, f"(rn[None, :] < {sk})"), (depth % d, f"(rd[:, None] < {depth})")])
+    v_mask = _mask([(sk % s.keys, f"(rn[:, None] < {sk})"), (width % v, f"(rv[None, :] < {width})")])
+    lines = [
+        f"rn = j * {s.keys} + tl.arange(0, {s.keys})",
+        f"k = tl.load(arg1 + {texpr.offset(key, ['n', 'kv', 'rn[None, :]', 'rd[:, None]'])}{k_mask})",
+        f"dot = tl.dot(q{wide}, k{wide}{precision})",
+    ]
+    scale = _plain_scale(p)
+    if scale is not None:  # powers of two: the scale joins the exponent
+        lines.append(f"score = dot * {scale * LOG2E!r}")
+    else:
+        guards = {}
+        if sq % s.queries:
+            guards[2] = f"(rm[:, None] < {sq})"
+        if sk % s.keys:
+            guards[3] = f"(rn[None, :] < {sk})"
+        names = ["n", "g", "rm[:, None]", "rn[None, :]"]
+        renderer = texpr.Renderer(p.reads, names, p.extents, ["dot"], guards, exact=False)
+        statements, score = renderer.render(p.score)
+        lines += [*statements, f"score = {score}"]
+    hidden = []
+    if sk % s.keys:
+        hidden.append(f"(rn[None, :] < {sk})")
+    if p.causal is not None:
+        hidden.append(f"(rn[None, :] <= rm[:, None] + {p.causal})")
+    if hidden:
+        lines.append(f'score = tl.where({" & ".join(hidden)}, score, float("-inf"))')
+    rises = bool(hidden) or bool(loads(p.score)) or scale is None
+    lines.append("peak = tl.maximum(high, tl.max(score, 1))")
+    base = 'tl.where(peak == float("-inf"), 0.0, peak)' if rises else "peak"
+    unit = "" if scale is not None else f" * {LOG2E!r}"
+    lines += [
+        f"base = {base}", f"power = tl.exp2((score - base[:, None]){unit})", f"shrink = tl.exp2((high - base){unit})",
+        "total = total * shrink + tl.sum(power, 1)",
+        f"v = tl.load(arg2 + {texpr.offset(value, ['n', 'kv', 'rn[:, None]', 'rv[None, :]'])}{v_mask})",
+        f"acc = tl.dot(power.to({texpr.TYPES[value.dtype.name]}){wide}, v{wide}, acc * shrink[:, None]{precision})",
+        "high = peak",
+    ]  # fmt: skip
+    return lines
+
+
+FAMILY = GpuFamily("attention", schedules, render)

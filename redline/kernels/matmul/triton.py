@@ -1,0 +1,166 @@
+"""Matrix products in Triton: out[..., m, n] = epilogue(sum over k of a[..., m, k] * b[..., k, n]).
+
+Batch axes along which b does not change join the rows: one weight matrix is one product, whatever the batch. A constant b
+is packed as [product, n, k] with k padded to a multiple of 64, so that its tiles need no masks.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from redline.kernels import texpr, tgemm
+from redline.kernels.expr import loads
+from redline.kernels.gpu import POINTER, GpuCode, GpuFamily, GpuTarget, TensorMap, map_type
+from redline.kernels.matmul.problem import Problem
+from redline.kernels.problem import Operand, Packing
+from redline.kernels.tgemm import Gemm, Schedule, Size
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """The batch axes that join the rows, and those that number separate products."""
+
+    folded: tuple[int, ...]
+    kept: tuple[int, ...]
+
+    @staticmethod
+    def of(p: Problem) -> "_Axes":
+        kept = [axis for axis, extent in enumerate(p.batch) if extent > 1 and p.b.strides[axis]]
+        return _Axes(tuple(axis for axis in range(len(p.batch)) if axis not in kept), tuple(kept))
+
+    def rows(self, p: Problem) -> tuple[int, ...]:
+        return (*(p.batch[axis] for axis in self.folded), p.m)
+
+    def products(self, p: Problem) -> tuple[int, ...]:
+        return tuple(p.batch[axis] for axis in self.kept)
+
+
+def size_of(p: Problem) -> Size:
+    axes = _Axes.of(p)
+    return Size(prod(axes.rows(p)), p.n, p.k, prod(axes.products(p)), p.a.dtype.size)
+
+
+def schedules(problem: Problem, target: GpuTarget) -> list[Schedule]:
+    return tgemm.candidates(size_of(problem), target, row_stride(problem) is not None and target.has_copy_engine)
+
+
+def row_stride(p: Problem) -> int | None:
+    """The distance of the rows of a where tensor maps can describe both operands; None where they cannot."""
+    axes = _Axes.of(p)
+    if axes.kept or not p.b.constant or p.a.strides[-1] != 1 or any(load.operand < 2 for load in loads(p.epilogue)):
+        return None
+    stride = merged_stride(axes.rows(p), (*(p.a.strides[axis] for axis in axes.folded), p.a.strides[-2]))
+    return stride if stride is not None and stride * p.a.dtype.size % 16 == 0 else None
+
+
+def merged_stride(shape: tuple[int, ...], strides: tuple[int, ...]) -> int | None:
+    """The one stride of axes that follow each other evenly."""
+    found: int | None = None
+    run = 1
+    for extent, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if extent == 1:
+            continue
+        if found is None:
+            found = stride
+        elif stride != found * run:
+            return None
+        run *= extent
+    return found if found is not None else shape[-1] and strides[-1]
+
+
+def render(problem: Problem, schedule: Schedule, target: GpuTarget) -> GpuCode:
+    p, s, axes = problem, schedule, _Axes.of(problem)
+    size = size_of(p)
+    rank = len(p.out.shape)
+    row_texts = texpr_rows(axes.rows(p))
+    products = tgemm.row_coordinates("batch", axes.products(p)) if axes.kept else []
+    at = dict(zip(axes.folded, row_texts, strict=False))
+    at.update(zip(axes.kept, products, strict=True))
+    coordinates = [at[axis] for axis in range(rank - 2)] + [row_texts[-1], "rn[None, :]"]
+    before, step, maps = _loads(p, s, axes, coordinates, row_stride(p), target)
+    reads, writes = p.reads, p.writes
+    names = [f"arg{i}" for i in range(len(reads))] + ["out0"]
+    row_axes = [*axes.folded, rank - 2]
+    gemm = Gemm(size, before, step, reads, p.out, p.epilogue, coordinates, row_axes, [rank - 1], p.acc, names)
+    signature = [POINTER[o.dtype.name] for o in reads + writes]
+    for i, m in maps.items():
+        signature[i] = map_type(reads[i].dtype, m.box)
+    work = tgemm.workspace_bytes(size, s)
+    packings = {1: packing(p)} if p.b.constant else {}
+    return GpuCode(
+        "matmul", tgemm.render(gemm, s, target), tuple(signature) + (("*i8",) if work else ()), tgemm.grid(size, s),
+        s.num_warps, s.num_stages, work, maps, packings,
+    )  # fmt: skip
+
+
+def texpr_rows(shape: tuple[int, ...]) -> list[str]:
+    return tgemm.row_coordinates("rm[:, None]", shape)
+
+
+def packing(p: Problem) -> Packing:
+    depth = tgemm.padded(p.k)
+    kept = _Axes.of(p).kept
+
+    def apply(b: np.ndarray) -> np.ndarray:
+        one = b[tuple(slice(None) if axis in kept else 0 for axis in range(b.ndim - 2))]
+        turned = np.swapaxes(one, -1, -2)
+        pad = [(0, 0)] * (turned.ndim - 1) + [(0, depth - p.k)]
+        return np.ascontiguousarray(np.pad(turned, pad))
+
+    return Packing(f"nk{depth}", apply)
+
+
+def _loads(
+    p: Problem, s: Schedule, axes: _Axes, coordinates: list[str], stride: int | None, target: GpuTarget
+) -> tuple[list[str], list[str], dict[int, TensorMap]]:
+    """Statements before the loop, those that load tiles a and b, and the tensor maps."""
+    dot = tgemm.multiply(p.acc, p.a.dtype, target)
+    depth = tgemm.padded(p.k)
+    if s.copy_engine and stride is not None:
+        maps = {
+            0: TensorMap((prod(axes.rows(p)), p.k), (stride, 1), (s.block_m, s.block_k)),
+            1: TensorMap((p.n, depth), (depth, 1), (s.block_n, s.block_k)),
+        }
+        step = [
+            f"a = arg0.load([pm * {s.block_m}, s * {s.block_k}])",
+            f"b = arg1.load([pn * {s.block_n}, s * {s.block_k}]).T",
+            dot,
+        ]
+        return [], step, maps
+    size = size_of(p)
+    before = [f"rk = tl.arange(0, {s.block_k})"]
+    rows, columns = "rm", "rn"
+    if size.rows % s.block_m:
+        before.append(f"am = rm % {size.rows}")
+        rows = "am"
+    if size.columns % s.block_n:
+        before.append(f"bn = rn % {size.columns}")
+        columns = "bn"
+    place = [c.replace("rm[:, None]", f"{rows}[:, None]") for c in coordinates]
+    k_text, mask = "rk", ""
+    step = []
+    if p.k % s.block_k:
+        step.append(f"inside = (s * {s.block_k} + rk) < {p.k}")
+        mask = ", mask=inside[None, :], other=0"
+    a = f"{rows}[:, None] * 0 + {_offset(p.a, [*place[:-2], place[-2], '0'])}"
+    before.append(f"a_at = arg0 + {a} + {k_text}[None, :] * {p.a.strides[-1]}")
+    step.append(f"a = tl.load(a_at + s * {s.block_k * p.a.strides[-1]}{mask})")
+    b_mask = ""
+    if p.b.constant:
+        base = f"batch * {p.n * depth} + " if axes.kept else ""
+        before.append(f"b_at = arg1 + {base}{columns}[None, :] * {depth} + rk[:, None]")
+        step.append(f"b = tl.load(b_at + s * {s.block_k})")
+    else:
+        b_mask = ", mask=inside[:, None], other=0" if mask else ""
+        base = _offset(p.b, [*place[:-2], "0", "0"])
+        before.append(f"b_at = arg1 + {base} + {columns}[None, :] * {p.b.strides[-1]} + rk[:, None] * {p.b.strides[-2]}")
+        step.append(f"b = tl.load(b_at + s * {s.block_k * p.b.strides[-2]}{b_mask})")
+    return before, [*step, dot], {}
+
+
+def _offset(operand: Operand, coordinates: list[str]) -> str:
+    return texpr.offset(operand, [c if c == "0" or c.isidentifier() else f"({c})" for c in coordinates])
+
+
+FAMILY = GpuFamily("matmul", schedules, render)

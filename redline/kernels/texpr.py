@@ -1,0 +1,313 @@
+"""Expressions as Triton: a tile of values at once, from tiles of coordinates that broadcast against each other.
+
+The Renderer is the counterpart of cexpr's: statements of one scope, each subexpression named once. Coordinates are int32
+tiles; values are held in the type that computations use (float32 for the 16-bit floats). Where a coordinate may leave its
+axis, ``guards`` holds the condition under which it is inside, and loads are masked with the conditions of what they read.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from redline.base import dtypes
+from redline.base.dtypes import DType
+from redline.base.errors import RedlineError
+from redline.kernels import bounds
+from redline.kernels.expr import Acc, Call, Expr, Index, Lit, Load
+from redline.kernels.functions import compute_type
+from redline.kernels.gpu import GpuTarget
+from redline.kernels.prepare import prepare
+from redline.kernels.problem import Operand
+
+TYPES = {
+    "float32": "tl.float32", "float16": "tl.float16", "bfloat16": "tl.bfloat16", "float64": "tl.float64",
+    "int64": "tl.int64", "int32": "tl.int32", "int16": "tl.int16", "int8": "tl.int8", "uint64": "tl.uint64",
+    "uint32": "tl.uint32", "uint16": "tl.uint16", "uint8": "tl.uint8", "bool": "tl.int1",
+}  # fmt: skip
+NAN = "propagate_nan=tl.PropagateNan.ALL"
+_INFIX = {
+    "add": "+", "sub": "-", "mul": "*", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "and": "&",
+    "or": "|", "xor": "^", "bitand": "&", "bitor": "|", "bitxor": "^",
+}  # fmt: skip
+_UNARY = {
+    "neg": "-{0}", "floor": "tl.floor({0})", "ceil": "tl.ceil({0})", "sqrt": "tl.sqrt_rn({0})", "rsqrt": "tl.rsqrt({0})",
+    "exp": "tl.exp({0})", "log": "tl.log({0})", "sin": "tl.sin({0})", "cos": "tl.cos({0})", "abs": "tl.abs({0})",
+    "sigmoid": "tl.sigmoid({0})", "isnan": "({0} != {0})", "bitnot": "~{0}",
+}  # fmt: skip
+_LIBRARY = frozenset(
+    {"expm1", "log1p", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "rint", "trunc", "pow", "fmod"}
+)
+HEAD = "import triton\nimport triton.language as tl\n"
+HELPERS = {
+    "rl_erf": '''@triton.jit
+def rl_erf(x):
+    """Abramowitz and Stegun 7.1.26: within 1.5e-7 of erf."""
+    a = tl.abs(x)
+    t = 1.0 / (1.0 + 0.3275911 * a)
+    p = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+    y = 1.0 - p * tl.exp(-a * a)
+    return tl.where(x < 0.0, -y, y)
+''',
+    "rl_tanh": '''@triton.jit
+def rl_tanh(x):
+    """1 - 2 / (exp(2 x) + 1): within 1e-7 of tanh."""
+    return 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0)
+''',
+    "rl_floordiv": '''@triton.jit
+def rl_floordiv(a, b):
+    """Integer division towards minus infinity; by zero gives zero."""
+    d = tl.where(b == 0, 1, b)
+    q = a // d
+    q = tl.where((q * d != a) & ((a < 0) != (d < 0)), q - 1, q)
+    return tl.where(b == 0, 0, q)
+''',
+    "rl_div": '''@triton.jit
+def rl_div(a, b):
+    """Integer division towards zero; by zero gives zero."""
+    return tl.where(b == 0, 0, a // tl.where(b == 0, 1, b))
+''',
+    "rl_max": """@triton.jit
+def rl_max(a, b):
+    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+""",
+    "rl_min": """@triton.jit
+def rl_min(a, b):
+    return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
+""",
+    "rl_mul": """@triton.jit
+def rl_mul(a, b):
+    return a * b
+""",
+    "rl_add": """@triton.jit
+def rl_add(a, b):
+    return a + b
+""",
+}
+
+
+def module(params: Sequence[str], body: Sequence[str]) -> str:
+    """The text of a module with KERNEL in it, and the helpers that it names."""
+    text = "\n".join(f"    {line}" for line in body)
+    head = HEAD
+    if "libdevice." in text:
+        head += "from triton.language.extra.cuda import libdevice\n"
+    used = [helper for name, helper in HELPERS.items() if f"{name}(" in text or f" {name})" in text]
+    return "\n\n".join([head, *used, f"@triton.jit\ndef KERNEL({', '.join(params)}):\n{text}\n"])
+
+
+def wait(target: GpuTarget) -> list[str]:
+    """Statements that stand before the first read of what an earlier kernel wrote."""
+    if not target.overlap or target.plain or target.arch < 90:
+        return []
+    return ["tl.extra.cuda.gdc_wait()", "tl.extra.cuda.gdc_launch_dependents()"]
+
+
+def from_storage(dtype: DType, text: str) -> str:
+    """An element in memory as a value."""
+    if dtype == dtypes.bool_:
+        return f"({text} != 0)"
+    held = compute_type(dtype)
+    return text if held == dtype else f"{text}.to({TYPES[held.name]})"
+
+
+def to_storage(dtype: DType, text: str) -> str:
+    """A value as an element in memory."""
+    kind = "tl.int8" if dtype == dtypes.bool_ else TYPES[dtype.name]
+    if re.fullmatch(r'\(?-?[\d.e+-]+\)?|float\("[-a-z]+"\)', text):
+        return f"tl.full([], {text}, {kind})"
+    return f"({text}).to({kind})"
+
+
+def literal(value: float | int | bool, dtype: DType) -> str:
+    if dtype == dtypes.bool_:
+        return "(tl.full([], 1, tl.int1))" if value else "(tl.full([], 0, tl.int1))"
+    if not dtype.is_float:
+        return f"({int(value)})" if value < 0 else str(int(value))
+    number = float(dtype.numpy.type(value))
+    if number != number or number in (float("inf"), -float("inf")):
+        return f'float("{number}")'
+    return f"({number!r})" if number < 0 else repr(number)
+
+
+class Renderer:
+    """Renders expressions of one scope.
+
+    ``coordinates[axis]`` is the text of Index(axis), ``guards[axis]`` the condition under which it is inside, where that is
+    not certain. ``extents`` are those of the coordinates; ``pointers`` the names of the parameters of ``reads``. ``wide``:
+    addresses need 64 bits. ``exact``: float functions as precise as the library's.
+    """
+
+    def __init__(
+        self, reads: Sequence[Operand], coordinates: Sequence[str], extents: Sequence[int], accumulators: Sequence[str] = (),
+        guards: Mapping[int, str] | None = None, pointers: Sequence[str] | None = None, prefix: str = "t", exact: bool = True,
+    ) -> None:  # fmt: skip
+        self.reads, self.coordinates, self.accumulators = reads, coordinates, accumulators
+        self.pointers = pointers or [f"arg{i}" for i in range(len(reads))]
+        self.box, self.guards, self.prefix, self.exact = bounds.box_of(extents), dict(guards or {}), prefix, exact
+        self._names: dict[Expr, str] = {}
+        self._statements: list[str] = []
+        self._conditions: list[str] = []
+        self._count = 0
+
+    def render(self, expr: Expr) -> tuple[list[str], str]:
+        """The new statements that ``expr`` needs, and the text of its value."""
+        self._statements = []
+        result = self._visit(prepare(expr, self.reads, self.box))
+        return self._statements, result
+
+    def _visit(self, expr: Expr) -> str:
+        if expr in self._names:
+            return self._names[expr]
+        if isinstance(expr, Lit):
+            return literal(expr.value, expr.dtype)
+        if isinstance(expr, Index):
+            return self.coordinates[expr.axis]
+        if isinstance(expr, Acc):
+            return self.accumulators[expr.slot]
+        self._names[expr] = self._load(expr) if isinstance(expr, Load) else self._call(expr)
+        return self._names[expr]
+
+    def _name(self, text: str) -> str:
+        name = f"{self.prefix}{self._count}"
+        self._count += 1
+        self._statements.append(f"{name} = {text}")
+        return name
+
+    def _load(self, expr: Load) -> str:
+        operand, index = self.reads[expr.operand], expr.index[0]
+        form = bounds.affine(index)
+        offset = self._visit(index) if form is None else affine_text(form, self.coordinates, is_wide(operand))
+        guards = [self.guards[axis] for axis in sorted(bounds.indices(index)) if axis in self.guards]
+        conditions = [*guards, *self._conditions]
+        mask = f", mask={' & '.join(conditions)}, other=0" if conditions else ""
+        return self._name(from_storage(operand.dtype, f"tl.load({self.pointers[expr.operand]} + {offset}{mask})"))
+
+    def _call(self, expr: Expr) -> str:
+        assert isinstance(expr, Call)
+        if expr.fn == "cast" and isinstance(expr.args[0], Lit):
+            return literal(expr.args[0].value, expr.dtype)
+        if expr.fn == "cast":
+            return self._name(cast_text(self._visit(expr.args[0]), expr.args[0].dtype, expr.dtype))
+        if expr.fn == "branch":
+            return self._branch(expr)
+        texts = [self._visit(arg) for arg in expr.args]
+        text = self._function(expr, texts)
+        if expr.dtype in (dtypes.float16, dtypes.bfloat16):
+            text = f"({text}).to({TYPES[expr.dtype.name]}).to(tl.float32)"
+        return self._name(text)
+
+    def _branch(self, expr: Call) -> str:
+        """Both sides, the loads of each masked by its own condition."""
+        condition = self._name(self._visit(expr.args[0]))
+        values = []
+        for test, arg in ((condition, expr.args[1]), (f"(~{condition})", expr.args[2])):
+            known = dict(self._names)
+            self._conditions.append(test)
+            values.append(self._visit(arg))
+            self._conditions.pop()
+            self._names = known
+        return self._name(f"tl.where({condition}, {values[0]}, {values[1]})")
+
+    def _function(self, expr: Call, x: Sequence[str]) -> str:
+        fn, kind = expr.fn, expr.args[-1].dtype
+        if fn in _INFIX:
+            return f"{x[0]} {_INFIX[fn]} {x[1]}"
+        if fn in ("max", "min"):
+            return f"tl.{fn}imum({x[0]}, {x[1]}{', ' + NAN if kind.is_float else ''})"
+        if fn == "clamp":
+            nan = f", {NAN}" if kind.is_float else ""
+            return f"tl.minimum(tl.maximum({x[0]}, {x[1]}{nan}), {x[2]}{nan})"
+        if fn == "where":
+            return f"tl.where({x[0]}, {x[1]}, {x[2]})"
+        if fn in ("div", "floordiv", "mod"):
+            return self._division(expr, x)
+        if fn == "erf":
+            return f"tl.erf({x[0]})" if self.exact else f"rl_erf({x[0]})"
+        if fn == "tanh":
+            return f"rl_tanh({x[0]})"
+        if fn == "pow":
+            return self._power(expr, x)
+        if fn == "isinf":
+            return f'(tl.abs({x[0]}) == float("inf"))' if kind.is_float else f"({x[0]} != {x[0]})"
+        if fn == "sign":
+            return f"tl.where({x[0]} > 0, 1, tl.where({x[0]} < 0, -1, {x[0]}))"
+        if fn == "not":
+            return f"({x[0]} == 0)"
+        if fn in ("shl", "shr"):
+            return f"{x[0]} {'<<' if fn == 'shl' else '>>'} {x[1]}"
+        if fn in ("floor", "ceil", "rint", "trunc") and not kind.is_float:
+            return x[0]
+        if fn in _UNARY:
+            return _UNARY[fn].format(*x)
+        if fn in _LIBRARY and kind.is_float:
+            return f"libdevice.{fn}({', '.join(x)})"
+        raise RedlineError("triton", f"function {fn!r} of {kind} has no GPU form yet", "", "build this model for the CPU")
+
+    def _division(self, expr: Call, x: Sequence[str]) -> str:
+        if expr.dtype.is_float:
+            if expr.fn == "div":
+                return f"{x[0]} / {x[1]}"
+            floored = f"tl.floor({x[0]} / {x[1]})"
+            return floored if expr.fn == "floordiv" else f"{x[0]} - {x[1]} * {floored}"
+        known = bounds.interval(expr.args[0], self.box)
+        divisor = expr.args[1]
+        if known and known[0] >= 0 and isinstance(divisor, Lit) and divisor.value > 0:
+            return f"{x[0]} {'%' if expr.fn == 'mod' else '//'} {x[1]}"
+        if expr.fn == "div":
+            return f"rl_div({x[0]}, {x[1]})"
+        quotient = f"rl_floordiv({x[0]}, {x[1]})"
+        return quotient if expr.fn == "floordiv" else f"{x[0]} - {x[1]} * {quotient}"
+
+    def _power(self, expr: Call, x: Sequence[str]) -> str:
+        exponent = expr.args[1].value if isinstance(expr.args[1], Lit) else None
+        if exponent in (1, 2, 3):
+            return " * ".join([x[0]] * int(exponent))
+        if exponent == 0.5:
+            return f"tl.sqrt_rn({x[0]})"
+        if not expr.dtype.is_float:
+            raise RedlineError("triton", "an integer power has no GPU form yet", "", "build this model for the CPU")
+        return f"libdevice.pow({x[0]}, {x[1]})"
+
+
+def is_wide(operand: Operand) -> bool:
+    """Whether element offsets of an operand need 64 bits."""
+    return sum(abs(s) * max(0, e - 1) for e, s in zip(operand.shape, operand.strides, strict=True)) >= 1 << 31
+
+
+def affine_text(form: bounds.Affine, coordinates: Sequence[str], wide: bool = False) -> str:
+    """An affine form over the texts of the coordinates."""
+    terms = []
+    for axis, factor in form.coefficients:
+        text = coordinates[axis]
+        if text == "0":
+            continue
+        text = f"{text}.to(tl.int64)" if wide else text
+        terms.append(text if factor == 1 else f"{text} * {factor}")
+    total = " + ".join([*terms, str(form.offset)] if form.offset or not terms else terms)
+    return f"({total})" if len(terms) > 1 or form.offset else total
+
+
+def cast_text(text: str, source: DType, target: DType) -> str:
+    """A value of ``source`` as one of ``target``: floats truncate, integers wrap, bool is ``!= 0``."""
+    if target == dtypes.bool_:
+        return f"({text} != 0)"
+    held = compute_type(target)
+    if held != target:
+        return f"({text}).to({TYPES[target.name]}).to({TYPES[held.name]})"
+    if compute_type(source) == held:
+        return f"{text}"
+    if source.is_float and target.is_integer and target.size < 4:
+        return f"({text}).to(tl.int32).to({TYPES[target.name]})"
+    return f"({text}).to({TYPES[held.name]})"
+
+
+def offset(operand: Operand, coordinates: Sequence[str]) -> str:
+    """The element offset of ``operand`` at coordinate texts."""
+    axes = zip(range(len(coordinates)), operand.strides, operand.shape, strict=True)
+    form = bounds.Affine(0, tuple((axis, s) for axis, s, e in axes if s and e > 1))
+    return affine_text(form, coordinates, is_wide(operand))
+
+
+def store(pointer: str, operand: Operand, coordinates: Sequence[str], value: str, guards: Sequence[str]) -> str:
+    """The statement that writes ``value`` at ``coordinates``."""
+    mask = f", mask={' & '.join(guards)}" if guards else ""
+    return f"tl.store({pointer} + {offset(operand, coordinates)}, {to_storage(operand.dtype, value)}{mask})"

@@ -1,0 +1,125 @@
+"""Writes a recipe into a graph as QuantizeLinear and DequantizeLinear, with the ranges that calibration found.
+
+Activations uint8 with one zero point, weights int8 with one scale an output channel. A bias takes up what the rounding of
+the weights adds to the mean of the output, sum (w - w') E[x]. Channels of a matrix product's input may be divided by
+numbers that multiply the weights' rows instead (SmoothQuant, Xiao et al. 2023).
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from redline.base.errors import BuildError, closest
+from redline.ir import Graph, Node, Value, constant
+from redline.ops import make, make_node
+from redline.quant.recipe import FLOAT_READERS, Recipe
+from redline.quant.statistics import Tensor
+
+LEVELS = 255
+MOST_SIGNED = 127
+TINY = 1e-12
+
+
+def steps(tensor: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and zero point of uint8 for a range that holds 0."""
+    low, high = min(tensor.low, 0.0), max(tensor.high, 0.0)
+    scale = np.float32(max(high - low, TINY) / LEVELS)
+    return scale, np.uint8(np.clip(np.rint(-low / float(scale)), 0, LEVELS))
+
+
+def quantized_weights(array: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """int8 weights and their scales along ``axis``."""
+    others = tuple(i for i in range(array.ndim) if i != axis)
+    scale = np.maximum(np.abs(array).max(others), TINY).astype(np.float32) / np.float32(MOST_SIGNED)
+    shape = [1] * array.ndim
+    shape[axis] = -1
+    whole = np.rint(array / scale.reshape(shape))
+    return np.clip(whole, -MOST_SIGNED, MOST_SIGNED).astype(np.int8), scale
+
+
+def insert(graph: Graph, recipe: Recipe, tensors: Mapping[str, Tensor], correct_bias: bool = True) -> Graph:
+    """``graph`` with the recipe's layers reading integers; raises BuildError where a range is missing."""
+    for name in recipe.tensors.values():
+        if name not in tensors:
+            raise BuildError("calibration", f"there is no range for {name!r}", closest(name, tensors), "calibrate again")
+    return _Insertion(graph, recipe, tensors, correct_bias).run()
+
+
+class _Insertion:
+    """One walk over the graph: ``floats`` are the new values, ``stored`` their 8-bit forms as floats again."""
+
+    def __init__(self, graph: Graph, recipe: Recipe, tensors: Mapping[str, Tensor], correct_bias: bool) -> None:
+        self.graph, self.recipe, self.tensors, self.correct_bias = graph, recipe, tensors, correct_bias
+        self.layers = {layer.node: layer for layer in recipe.layers}
+        self.floats: dict[Value, Value] = {}
+        self.stored: dict[Value, Value] = {}
+
+    def run(self) -> Graph:
+        for node in self.graph.nodes:
+            new = self._layer(node) if node in self.layers else self._other(node)
+            self.floats.update(zip(node.outputs(), new, strict=True))
+        outputs = tuple((name, self.floats[value]) for name, value in self.graph.outputs)
+        return Graph(self.graph.name, self.graph.inputs, outputs)
+
+    def _other(self, node: Node) -> tuple[Value, ...]:
+        shares = node.op not in FLOAT_READERS
+        take = lambda v: self._stored(v) if shares and v in self.recipe.groups else self.floats[v]  # noqa: E731
+        return node.with_inputs(tuple(v and take(v) for v in node.inputs)).outputs()
+
+    def _stored(self, value: Value) -> Value:
+        """``value`` through its integers."""
+        if value not in self.stored:
+            tensor = self.tensors[self.recipe.tensors[value]]
+            x = self.floats[value]
+            if tensor.divisor is not None:
+                x = make("Mul", x, constant((1 / tensor.divisor).astype(np.float32)))
+            scale, zero = map(constant, steps(tensor))
+            whole = make("QuantizeLinear", x, scale, zero)
+            self.stored[value] = make("DequantizeLinear", whole, scale, zero)
+        return self.stored[value]
+
+    def _layer(self, node: Node) -> tuple[Value, ...]:
+        layer = self.layers[node]
+        x, w, bias = (*node.inputs, None)[:3]
+        assert x is not None and w is not None and w.array is not None
+        tensor, array = self.tensors[self.recipe.tensors[x]], w.array.astype(np.float64)
+        if tensor.divisor is not None:
+            array = array * tensor.divisor[:, None]
+        whole, scale = quantized_weights(array, layer.weights_axis)
+        weights = make("DequantizeLinear", constant(whole, w.node.name), constant(scale), axis=layer.weights_axis)
+        lost = self._lost(layer.weights_axis, array, whole, scale, tensor)
+        if node.op == "MatMul":
+            out = _renamed("MatMul", (self._stored(x), weights), node)
+            return (out if lost is None else make("Add", out, constant(lost.astype(np.float32))),)
+        inputs: list[Value | None] = [self._stored(x), weights]
+        if bias is not None or lost is not None:
+            inputs.append(_bias(bias if bias is None else self.floats[bias], lost))
+        return (_renamed("Conv", inputs, node),)
+
+    def _lost(self, axis: int, array: np.ndarray, whole: np.ndarray, scale: np.ndarray, tensor: Tensor) -> np.ndarray | None:
+        """What the rounding of the weights takes from the mean of each output channel."""
+        mean = tensor.mean
+        inner = array.shape[1] if axis == 0 else array.shape[0]
+        if not self.correct_bias or mean is None or mean.size != inner:  # grouped convolutions: a mean a group is not kept
+            return None
+        mean = mean if tensor.divisor is None else mean / tensor.divisor
+        shape = [1] * array.ndim
+        shape[axis] = -1
+        error = array - whole * scale.astype(np.float64).reshape(shape)
+        if axis == 0:
+            return np.einsum("mck,c->m", error.reshape(*error.shape[:2], -1), mean)
+        return mean @ error
+
+
+def _bias(bias: Value | None, lost: np.ndarray | None) -> Value | None:
+    if lost is None:
+        return bias
+    if bias is None:
+        return constant(lost.astype(np.float32))
+    if bias.array is None:
+        return make("Add", bias, constant(lost.astype(np.float32)))
+    return constant((bias.array + lost).astype(np.float32))
+
+
+def _renamed(op: str, inputs: list[Value | None] | tuple[Value, ...], node: Node) -> Value:
+    return make_node(op, inputs, node.attrs, name=node.name, origin=node.origin).out

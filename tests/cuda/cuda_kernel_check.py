@@ -1,0 +1,59 @@
+"""Runs a family's Triton kernel in the interpreter on random operands and compares it with the problem's reference."""
+
+import ml_dtypes
+import numpy as np
+from cuda_interpreter import Tensor, run
+
+from redline.kernels import FAMILIES
+from redline.kernels.gpu import GpuTarget
+
+PLAIN = GpuTarget(plain=True, tf32=False)
+
+
+def reach(operand):
+    return 1 + sum(s * (e - 1) for e, s in zip(operand.shape, operand.strides, strict=True) if e)
+
+
+def view(flat, operand):
+    strides = [s * flat.itemsize for s in operand.strides]
+    return np.lib.stride_tricks.as_strided(flat, operand.shape, strides)
+
+
+def filled(operand, rng, highest=3):
+    count = max(reach(operand), 1)
+    if operand.dtype.is_float:
+        return rng.standard_normal(count).astype(operand.dtype.numpy)
+    return rng.integers(0, highest, count).astype(operand.dtype.numpy)
+
+
+def check(family, problem, schedule, gpu_family, target=PLAIN, tolerance=None, highest=3, seed=0):
+    rng = np.random.default_rng(seed)
+    code = gpu_family.render(problem, schedule, target)
+    flats = [filled(o, rng, highest) for o in problem.reads]
+    arrays = [view(f, o) for f, o in zip(flats, problem.reads, strict=True)]
+    expected = FAMILIES[family].reference(problem, arrays)
+    passed = [code.packings[i].apply(arrays[i]).reshape(-1) if i in code.packings else flat for i, flat in enumerate(flats)]
+    outs = [np.full(max(reach(o), 1), poison(o.dtype.numpy), o.dtype.numpy) for o in problem.writes]
+    work = [np.zeros(code.workspace_bytes, np.int8)] if code.workspace_bytes else []
+    maps = {i: (m.shape, m.strides, m.box) for i, m in code.maps.items()}
+    run(code.text, code.grid, [Tensor.of(raw(a)) for a in [*passed, *outs, *work]], maps)
+    for flat, operand, wanted in zip(outs, problem.writes, expected, strict=True):
+        got = view(flat, operand).astype(np.float64)
+        wanted = wanted.astype(np.float64)
+        limit = tolerance or (2e-3 if operand.dtype.size == 2 else 1e-5)
+        norm = np.linalg.norm(np.where(np.isfinite(wanted), wanted, 0)) or 1.0
+        assert np.array_equal(np.isnan(got), np.isnan(wanted)), f"NaN differ\n{code.text}"
+        finite = np.isfinite(wanted)
+        error = np.linalg.norm((got - wanted)[finite]) / norm
+        assert error <= limit, f"error {error:.2e}\n{got}\n{wanted}\n{code.text}"
+        assert np.array_equal(got[~finite], wanted[~finite], equal_nan=True)
+    return code
+
+
+def raw(array):
+    """The same memory, as a type that the interpreter knows."""
+    return array.view(np.int8) if array.dtype == bool else array
+
+
+def poison(dtype):
+    return np.nan if dtype.kind == "f" or dtype == ml_dtypes.bfloat16 else 1

@@ -1,0 +1,101 @@
+"""Matrix products and convolutions in Triton's interpreter against their references, at shapes that straddle the tiles."""
+
+import pytest
+from cuda_kernel_check import PLAIN, check
+
+from redline.base.dtypes import DType, bfloat16, float16, float32
+from redline.kernels.conv import problem as conv
+from redline.kernels.expr import Acc, Expr, Load, call, cast, index, lit
+from redline.kernels.gpu import GpuTarget
+from redline.kernels.gpu_families import GPU_FAMILIES
+from redline.kernels.matmul import problem as matmul
+from redline.kernels.problem import Operand
+from redline.kernels.tgemm import Schedule
+
+dense = Operand.contiguous
+SMALL, SPLIT = Schedule(16, 16, 32), Schedule(32, 32, 16, 4, 3, 2)
+
+
+def biased(rank: int, dtype: DType) -> Expr:
+    """relu(acc + bias[last coordinate])"""
+    total = call("add", Acc(float32), cast(Load(dtype, 2, (index(rank - 1),)), float32))
+    return cast(call("max", total, lit(0.0, float32)), dtype)
+
+
+@pytest.mark.parametrize("schedule", [SMALL, SPLIT])
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize("batch, m, n, k", [((), 33, 48, 64), ((2,), 17, 40, 50), ((2, 3), 5, 16, 32), ((), 1, 40, 33)])
+def test_matmul(batch, m, n, k, constant: bool, schedule: Schedule) -> None:
+    out = dense(float16, (*batch, m, n))
+    b = Operand(float16, (*batch, k, n), (0,) * len(batch) + (n, 1), True) if constant else dense(float16, (*batch, k, n))
+    problem = matmul.Problem(dense(float16, (*batch, m, k)), b, out, biased(len(out.shape), float16), (dense(float16, (n,)),))
+    check("matmul", problem, schedule, GPU_FAMILIES["matmul"])
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(float32, 1e-5), (float16, 2e-3), (bfloat16, 1e-2)])
+def test_matmul_types(dtype: DType, tolerance: float) -> None:
+    out = dense(dtype, (20, 24))
+    problem = matmul.Problem(
+        dense(dtype, (20, 40)), dense(dtype, (40, 24), True), out, biased(2, dtype), (dense(dtype, (24,)),)
+    )
+    check("matmul", problem, SMALL, GPU_FAMILIES["matmul"], tolerance=tolerance)
+
+
+def test_matmul_with_batches_of_constants() -> None:
+    out = dense(float16, (3, 20, 24))
+    problem = matmul.Problem(
+        dense(float16, (3, 20, 40)), dense(float16, (3, 40, 24), True), out, biased(3, float16), (dense(float16, (24,)),)
+    )
+    check("matmul", problem, SMALL, GPU_FAMILIES["matmul"])
+
+
+def test_matmul_through_tensor_maps() -> None:
+    b = Operand(float16, (2, 72, 48), (0, 48, 1), True)
+    problem = matmul.Problem(
+        dense(float16, (2, 35, 72)), b, dense(float16, (2, 35, 48)), biased(3, float16), (dense(float16, (48,)),)
+    )
+    code = check("matmul", problem, Schedule(64, 16, 32, 4, 3, 1, True), GPU_FAMILIES["matmul"])
+    assert set(code.maps) == {0, 1}
+    check("matmul", problem, Schedule(64, 16, 32, 4, 3, 2, True), GPU_FAMILIES["matmul"])
+
+
+CONVOLUTIONS = [  # x, w, strides, pads, groups, dilations
+    ((2, 9, 9, 16), (24, 16, 3, 3), (1, 1), (1, 1, 1, 1), 1, (1, 1)),
+    ((1, 8, 8, 8), (16, 8, 1, 1), (2, 2), (0, 0, 0, 0), 1, (1, 1)),
+    ((1, 8, 8, 3), (16, 3, 3, 3), (2, 2), (1, 1, 1, 1), 1, (1, 1)),
+    ((1, 8, 8, 32), (32, 16, 3, 3), (1, 1), (1, 1, 1, 1), 2, (1, 1)),
+    ((2, 5, 5, 64), (32, 64, 1, 1), (1, 1), (0, 0, 0, 0), 1, (1, 1)),
+    ((1, 9, 4, 16), (16, 16, 3, 2), (1, 1), (2, 0, 2, 1), 1, (2, 1)),
+    ((1, 7, 7, 16), (16, 16, 7, 7), (1, 1), (0, 0, 0, 0), 1, (1, 1)),
+    ((2, 11, 16), (20, 16, 3), (2,), (1, 1), 1, (1,)),
+    ((1, 4, 5, 6, 16), (16, 16, 2, 3, 3), (1, 1, 1), (0, 1, 1, 1, 1, 1), 1, (1, 1, 1)),
+]
+
+
+@pytest.mark.parametrize("schedule", [Schedule(16, 16, 16), SPLIT])
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize("x, w, strides, pads, groups, dilations", CONVOLUTIONS)
+def test_conv(x, w, strides, pads, groups, dilations, constant: bool, schedule: Schedule) -> None:
+    rank = len(strides)
+    spatial = tuple(
+        (x[1 + a] + pads[a] + pads[rank + a] - (w[2 + a] - 1) * dilations[a] - 1) // strides[a] + 1 for a in range(rank)
+    )
+    out = dense(float16, (x[0], *spatial, w[0]))
+    problem = conv.Problem(
+        dense(float16, x), dense(float16, w, constant), out, biased(rank + 2, float16), (dense(float16, (w[0],)),), strides,
+        dilations, pads, groups,
+    )  # fmt: skip
+    check("conv", problem, schedule, GPU_FAMILIES["conv"])
+
+
+@pytest.mark.parametrize("arch", [80, 89, 90])
+def test_schedules_fit_the_target(arch: int) -> None:
+    target = GpuTarget(arch)
+    problem = matmul.Problem(
+        dense(float16, (4096, 768)), dense(float16, (768, 3072), True), dense(float16, (4096, 3072)), biased(2, float16),
+        (dense(float16, (3072,)),),
+    )  # fmt: skip
+    found = GPU_FAMILIES["matmul"].schedules(problem, target)
+    assert len(found) > 16 and any(s.copy_engine for s in found) == (arch >= 90)
+    assert all(s.num_stages * s.block_k * (s.block_m + s.block_n) * 2 <= target.shared_bytes for s in found)
+    assert PLAIN.plain
