@@ -20,7 +20,7 @@ import numpy as np
 
 from redline.base.errors import BuildError
 from redline.base.shapes import StaticShape, contiguous_strides
-from redline.kernels.expr import Expr
+from redline.kernels.expr import Expr, Lit, call, cast, integer, lit
 from redline.kernels.problem import Operand
 from redline.lower.program import Program, Step, View
 
@@ -167,8 +167,21 @@ class _Merge:
         key = tuple(case.digest for case in cases)
         if key not in self._expressions:
             same = all(case.digest == cases[0].digest for case in cases)
-            self._expressions[key] = cases[0] if same else self._dataclass(cases, where)
+            varies = not same and isinstance(cases[0], Lit) and cases[0].dtype.is_float
+            self._expressions[key] = (
+                cases[0] if same else self._count(cases, where) if varies else self._dataclass(cases, where)
+            )
         return self._expressions[key]
+
+    def _count(self, cases: Sequence[Any], where: str) -> Expr:
+        """A literal of floating type that is a number of elements, or one over it: of a mean."""
+        dtype, values = cases[0].dtype, [float(case.value) for case in cases]
+        if all(value.is_integer() for value in values):
+            return cast(integer(self.fit(tuple(map(int, values)), where)), dtype)
+        counts = tuple(round(1 / value) if value else 0 for value in values)
+        if all(count and dtype.numpy.type(1 / count) == dtype.numpy.type(v) for count, v in zip(counts, values, strict=True)):
+            return call("div", lit(1.0, dtype), cast(integer(self.fit(counts, where)), dtype))
+        raise BuildError("--shapes", f"a number depends on the shape: {where} is {values}", "", "fix a dimension")
 
 
 # --- constants that grow with the shape -------------------------------------------------------------------------------
