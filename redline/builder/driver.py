@@ -11,15 +11,17 @@ import numpy as np
 from redline import frontend, passes
 from redline.base import dtypes, log
 from redline.base.errors import BuildError, closest
-from redline.base.shapes import StaticShape
+from redline.base.shapes import ShapeRange, StaticShape, fixed
 from redline.builder import quantization
 from redline.builder.accuracy import worst_error
 from redline.builder.assemble import Assembly
 from redline.builder.cuda import build_cuda
 from redline.builder.quantization import Metric
-from redline.builder.workshop import Progress, Workshop
+from redline.builder.shapes import profile
+from redline.builder.workshop import Made, Progress, Workshop
 from redline.codegen.c import isa, toolchain
 from redline.ir import Graph
+from redline.lower import Program, lower
 from redline.runtime import Engine, load
 
 STORAGE = {"fp32": None, "bf16": dtypes.bfloat16, "fp16": dtypes.float16}  # of float32 values, by precision
@@ -29,7 +31,7 @@ def build(
     model: Any,
     *,
     output: str | os.PathLike[str] | None = None,
-    shapes: Mapping[str, StaticShape] | None = None,
+    shapes: Mapping[str, StaticShape | ShapeRange] | None = None,
     freeze: Mapping[str, np.ndarray] | None = None,
     precision: str = "fp32",
     opt_level: int = 3,
@@ -48,8 +50,9 @@ def build(
     """Builds an engine from an ONNX model (a path, bytes or a ModelProto), writes it and loads it.
 
     ``output``: where the engine goes; without it, beside a model given as a path, and nowhere for other models.
-    ``shapes`` fixes the inputs' open dimensions, ``freeze`` makes inputs constants. ``opt_level`` 0 to 5: how many tactics
-    are timed for a kernel. ``timing_cache``: a file of tactic timings (default: one for this machine in the cache folder).
+    ``shapes`` fixes the inputs' open dimensions, or leaves them open in a range (docs/shapes.md); ``freeze`` makes inputs
+    constants. ``opt_level`` 0 to 5: how many tactics are timed for a kernel. ``timing_cache``: a file of tactic timings
+    (default: one for this machine in the cache folder).
     ``calibrate``: samples for the precisions int8 and best (an .npz, a folder of .npy, an iterable of input dicts), or a
     ``calibration_cache`` file, which is written where it does not exist. ``max_drop``, ``min_cosine`` and ``metric`` are the
     gate of the precision best (builder/gate.py).
@@ -63,7 +66,8 @@ def build(
     """
     if target.split(":")[0] == "cuda":
         path = build_cuda(
-            model, output=output, shapes=shapes, freeze=freeze, precision=precision, opt_level=opt_level,
+            model, output=output, shapes=fixed(shapes or {}, "a CUDA engine"), freeze=freeze, precision=precision,
+            opt_level=opt_level,
             timing_cache=timing_cache, memory_limit=memory_limit, target=target, progress=progress,
         )  # fmt: skip
         return load(path)
@@ -77,25 +81,55 @@ def build(
     compiler = toolchain.find()
 
     report("read", 0, 1)
-    graph = frontend.load(model, shapes=shapes or {}, freeze=freeze or {})
-    num_nodes = sum(1 for _ in graph.operations)
-    report("optimise", 0, 1)
-    graph = passes.optimize(graph)
     shop = Workshop(cpu_target, compiler, opt_level, timing_cache, report)
-    summary = _summary(graph, num_nodes, precision, opt_level)
-    if precision in quantization.PRECISIONS:
-        made = quantization.make(model, graph, summary, shop, wish)
+    if any(isinstance(shape, ShapeRange) for shape in (shapes or {}).values()):
+        made = _make_open(model, shapes or {}, freeze or {}, precision, shop)
     else:
-        made = shop.make(graph, STORAGE[precision], summary)
-    if STORAGE.get(precision) is not None:
-        report("compare", 0, 1)
-        reference = shop.make(graph, None, {}, opt_level=0)
-        made = made.reporting({**summary, "error": worst_error(made.write(None), reference.write(None))})
+        graph = frontend.load(model, shapes=fixed(shapes or {}, "this build"), freeze=freeze or {})
+        made = _make(model, graph, precision, shop, wish)
     _check_memory(made.assembly, memory_limit)
     report("write", 0, 1)
     engine = made.write(destination)
-    log.debug(1, f"built {graph.name}: {made.steps} kernels in {time.perf_counter() - started:.1f} s")
+    log.debug(1, f"built {engine.report['model']}: {made.steps} kernels in {time.perf_counter() - started:.1f} s")
     return engine
+
+
+def _make(model: Any, graph: Graph, precision: str, shop: Workshop, wish: quantization.Wish) -> Made:
+    """The engine for fixed shapes."""
+    num_nodes = sum(1 for _ in graph.operations)
+    shop.report("optimise", 0, 1)
+    graph = passes.optimize(graph)
+    summary = _summary(graph.name, num_nodes, precision, shop.opt_level)
+    if precision in quantization.PRECISIONS:
+        return quantization.make(model, graph, summary, shop, wish)
+    made = shop.make(graph, STORAGE[precision], summary)
+    if STORAGE.get(precision) is None:
+        return made
+    shop.report("compare", 0, 1)
+    reference = shop.make(graph, None, {}, opt_level=0)
+    return made.reporting({**summary, "error": worst_error(made.write(None), reference.write(None))})
+
+
+def _make_open(
+    model: Any, shapes: Mapping[str, StaticShape | ShapeRange], freeze: Mapping[str, np.ndarray], precision: str, shop: Workshop
+) -> Made:  # fmt: skip
+    """The engine for ranges of shapes."""
+    if precision != "fp32":
+        raise BuildError("--precision", f"{precision} with open shapes", "allowed: fp32", "fix the shapes, or build in fp32")
+    nodes = []
+
+    def lowered(fixed: Mapping[str, StaticShape]) -> Program:
+        graph = frontend.load(model, shapes=fixed, freeze=freeze)
+        nodes.append(sum(1 for _ in graph.operations))
+        return lower(passes.optimize(graph))
+
+    ranges = profile(shapes, frontend.declared(model))
+    if ranges is None:  # ranges that hold one shape each
+        program = lowered({name: s.max if isinstance(s, ShapeRange) else s for name, s in shapes.items()})
+        return shop.assemble(program, program, None, _summary(program.name, nodes[0], precision, shop.opt_level))
+    opened, spans = ranges.open(lowered)
+    summary = _summary(opened.program.name, nodes[0], precision, shop.opt_level)
+    return shop.assemble(opened.program, opened.largest, spans, summary)
 
 
 def _check_options(precision: str, opt_level: int, num_threads: int) -> None:
@@ -108,9 +142,9 @@ def _check_options(precision: str, opt_level: int, num_threads: int) -> None:
         raise BuildError("--threads", f"{num_threads} is out of range", "allowed: 1 and more, or 0 for all that there are")
 
 
-def _summary(graph: Graph, num_nodes: int, precision: str, opt_level: int) -> dict[str, Any]:
+def _summary(name: str, num_nodes: int, precision: str, opt_level: int) -> dict[str, Any]:
     """The report in the header: only what is the same in every build from the same model and timing cache."""
-    return {"model": graph.name, "nodes": num_nodes, "precision": precision, "opt_level": opt_level}
+    return {"model": name, "nodes": num_nodes, "precision": precision, "opt_level": opt_level}
 
 
 def _check_memory(assembly: Assembly, limit: int | None) -> None:

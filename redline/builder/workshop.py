@@ -11,6 +11,7 @@ from typing import Any
 from redline.base import cpu, env
 from redline.base.dtypes import DType
 from redline.builder.assemble import Assembler, Assembly
+from redline.builder.shapes import Shapes
 from redline.codegen.c import isa
 from redline.codegen.c.compile import compile_objects, source
 from redline.codegen.c.link import link_engine
@@ -61,9 +62,16 @@ class Workshop:
 
     def make(self, graph: Graph, storage: DType | None, summary: Mapping[str, Any], opt_level: int | None = None) -> Made:
         program = lower(graph, storage)
-        memory = plan(program.steps)
+        return self.assemble(program, program, None, summary, opt_level)
+
+    def assemble(
+        self, program: Program, largest: Program, shapes: Shapes | None, summary: Mapping[str, Any],
+        opt_level: int | None = None,
+    ) -> Made:  # fmt: skip
+        """The engine of ``program``, whose memory is planned for ``largest``: the same steps at the largest shape."""
+        memory = plan(largest.steps)
         choices = self._tune(program, self.opt_level if opt_level is None else opt_level)
-        assembly = Assembler(program, memory, choices).run(self.target, self.compiler, summary)
+        assembly = Assembler(largest, memory, choices, shapes).run(self.target, self.compiler, summary)
         self.report("link", 0, 1)
         objects = compile_objects([source(choice.code) for choice in choices], self.target, self.compiler)
         code = link_engine(objects, assembly.plan, self.target, self.compiler)

@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from redline.base.errors import RedlineError
-from redline.base.shapes import parse_shapes
+from redline.base.shapes import fixed, parse_shapes
 from redline.builder import build, build_cuda
 from redline.cli import console, options, quantization
 from redline.cli.engine_facts import by_family
@@ -56,7 +56,8 @@ def command(
     if target.split(":")[0] == "cuda":  # the GPU need not be here
         with Stages() as stages:
             build_cuda(
-                model, output=path, shapes=parse_shapes(shapes or []), freeze=options.parse_arrays(freeze, "--freeze"),
+                model, output=path, shapes=fixed(parse_shapes(shapes or []), "a CUDA engine"),
+                freeze=options.parse_arrays(freeze, "--freeze"),
                 precision=precision, opt_level=opt_level, timing_cache=timing_cache,
                 memory_limit=parse_size(memory_limit) if memory_limit else None, target=target, progress=stages,
             )  # fmt: skip

@@ -1,7 +1,7 @@
 """Checks the plan of an engine, without the planner's code: what a kernel may touch, when, and beside what.
 
 The rules, each a function below:
-  sizes      counts and offsets are sane; tensors lie in their space, accesses in their tensor
+  sizes      counts and offsets are sane; tensors lie in their space, accesses in their tensor, at the largest shape
   lifetimes  arena tensors that share bytes are never alive together, and are used only while alive
   order      a byte range of the arena is written before it is read; every output is written
   hazards    steps that may run at the same time touch no byte in common, unless they all only read it
@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from redline.base import dtypes
 from redline.base.errors import EngineError, RedlineError
 from redline.engine.header import ALIGNMENT, IO, Access, Header, KernelRecord, TensorPlan
+from redline.engine.profile import shape_at, sole_dimension
 
 LIMIT = 1 << 62
+MAX_DIMS = 8  # of executor.h
 GROUP_LIMIT = 512  # steps that may overlap; each is compared with each
 
 
@@ -76,8 +78,10 @@ class _Checker:
         ):  # fmt: skip
             if not low <= value < LIMIT:
                 self.fail(f"{name} is {value}")
+        self.dims()
         for io in h.inputs + h.outputs:
             self.io_bytes(io)
+            self.open_shape(io)
         for kind, names in (("input", [io.name for io in h.inputs]), ("output", [io.name for io in h.outputs])):
             if len(set(names)) < len(names):
                 self.fail(f"two {kind}s have the same name")
@@ -85,6 +89,29 @@ class _Checker:
             self.tensor(tensor)
         for step, kernel in enumerate(h.kernels):
             self.kernel(step, kernel)
+
+    def dims(self) -> None:
+        """Ranges are sane, and the inputs of a call decide every dimension."""
+        dims = self.header.dims
+        if len(dims) > MAX_DIMS or len({dim.name for dim in dims}) < len(dims):
+            self.fail(f"its open dimensions are {[dim.name for dim in dims]}")
+        for dim in dims:
+            if not 1 <= dim.min <= dim.opt <= dim.max < LIMIT:
+                self.fail(f"dimension {dim.name!r} goes from {dim.min} over {dim.opt} to {dim.max}")
+        for io in self.header.inputs + self.header.outputs:
+            for terms in io.extents:
+                if any(len(term) != len(dims) + 1 or term[0] <= 0 or not all(0 <= p <= 4 for p in term[1:]) for term in terms):
+                    self.fail(f"{io.name} has an axis {terms}")
+        decided = {sole_dimension(terms) for io in self.header.inputs for terms in io.extents}
+        for index, dim in enumerate(dims):
+            if not any(found is not None and found[0] == index for found in decided):
+                self.fail(f"no input says what dimension {dim.name!r} is")
+
+    def open_shape(self, io: IO) -> None:
+        """The shape in the header is the largest: extents never shrink as a dimension grows."""
+        largest = [dim.max for dim in self.header.dims]
+        if io.extents and (len(io.extents) != len(io.shape) or shape_at(io, largest) != io.shape):
+            self.fail(f"{io.name} has shape {io.shape}, but its axes say {shape_at(io, largest)}")
 
     def io_bytes(self, io: IO) -> int:
         return self.element_bytes(io.dtype, io.name) * self.extent(io.shape, io.name)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from redline.base.errors import EngineError
-from redline.engine import check_plan, open_engine
+from redline.engine import FORMAT, check_plan, open_engine
 from redline.engine.layout import blobs_start
 from tests.builder.processes import finish, limit_memory, start
 from tests.small_engines import small_engine
@@ -108,7 +108,7 @@ def with_header(data: bytes, text: bytes) -> bytes:
     """The file with another header text, all lengths and hashes right."""
     body = data[blobs_start(len(header_text(data))) :]
     padded = text + bytes(-len(text) % 64)
-    preamble = struct.pack("<8sIIQQ", data[:8], 1, 0, len(text), 64 + len(padded) + len(body))
+    preamble = struct.pack("<8sIIQQ", data[:8], FORMAT, 0, len(text), 64 + len(padded) + len(body))
     return preamble + hashlib.sha256(preamble + text).digest() + padded + body
 
 
