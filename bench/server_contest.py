@@ -120,7 +120,8 @@ def triton(folder, python):
         str(home / "bin" / "tritonserver"), f"--model-repository={root}", f"--backend-directory={backends}",
         f"--http-port={http}", f"--grpc-port={grpc}", "--allow-metrics=false", "--log-info=false",
     ]  # fmt: skip
-    site = subprocess.check_output([python, "-c", "import numpy; print(numpy.__path__[0] + '/..')"], text=True).strip()
+    packages = "import numpy; print(numpy.__path__[0] + '/..')"
+    site = subprocess.check_output([python, "-c", packages], text=True).strip()
     env = {**os.environ, "LD_LIBRARY_PATH": f"{libraries}:{':'.join(map(str, Path(package).parent.glob('*pytriton.libs')))}", "PYTHONPATH": site}
     env["PATH"] = f"{Path(python).parent}:{env['PATH']}"
     return Peer("Triton", command, http, grpc, env=env)
