@@ -391,6 +391,31 @@ def test_the_cache_answers_without_running(tmp_path):
         assert len(script.batches) - before == 2
 
 
+def test_answers_keep_their_order_where_asked(tmp_path):
+    from redline.server.types import InferRequest, Tensor
+
+    def behave(batch):
+        time.sleep(0.15 if batch[0]["x"][0, 0] == 1 else 0.01)
+
+    config = SCRIPTED.format("preserve_ordering: true") + "instance_group { count: 2 }\n"
+    script = Scripted(behave)
+    add_identity(tmp_path, "scripted", "FP32", config)
+    with running(tmp_path, {"scripted": script.load}) as server:
+
+        async def ask_all():
+            order = []
+
+            async def one(n):
+                x = np.full((8, 4), n, np.float32)
+                await server.server.plane.infer(InferRequest("scripted", "", (Tensor("x", "FP32", x),)))
+                order.append(n)
+
+            await asyncio.gather(*[one(n) for n in range(1, 6)])
+            return order
+
+        assert server.call(ask_all) == [1, 2, 3, 4, 5]
+
+
 def test_draining_refuses_what_comes_later(tmp_path):
     gate = threading.Event()
     script, context = scripted(tmp_path, lambda batch: gate.wait(20))
