@@ -55,6 +55,7 @@ class Repository:
         self._threads = ThreadPoolExecutor(2, "redline-load")
         self._retiring: set[asyncio.Task[None]] = set()
         self._lookup: dict[tuple[str, str], Model] = {}
+        self._closing = False
 
     # -- looking up
 
@@ -157,21 +158,30 @@ class Repository:
         config = source.config
         if config.backend == "ensemble":
             return Ensemble(config, number, source.message, self.find)
-        prepared = await self._on_thread(self._prepare, source, folder)
+        prepared = await self._on_thread(self._prepare, source, number, folder)
         return serve(config, number, self._completed(source.message, prepared), source.folder, prepared)
 
-    def _prepare(self, source: Source, folder: Path) -> Prepared:
+    def _prepare(self, source: Source, number: int, folder: Path) -> Prepared:
         """Loads and warms one version; on a thread."""
         name = source.config.backend or DEFAULT_BACKEND
         loader = self._backends.get(name)
         if loader is None:
             raise invalid(f"model {source.config.name!r}", f"there is no backend {name!r}", closest(name, self._backends))
-        program = loader(source.config, folder, lambda text: logger.info("%s", text))
+        program = loader(source.config, folder, lambda text: self._progress(source.config.name, number, text))
         try:
             return prepare(source.config, source.folder, program)
         except BaseException:
             program.close()
             raise
+
+    def _progress(self, name: str, number: int, text: str) -> None:
+        """What a load is doing, for the index and the log; on a thread. Raises ServeError to end it with the server."""
+        if self._closing:
+            raise unavailable(f"model {name!r}", "the server is shutting down")
+        if text:
+            logger.info("%s", text)
+            states = self._entries[name].states
+            states[number] = states[number][0], text
 
     @staticmethod
     def _completed(message: Any, prepared: Prepared) -> Any:
@@ -304,6 +314,7 @@ class Repository:
 
     async def close(self) -> None:
         """Retires every model and waits for the last answer."""
+        self._closing = True
         for entry in self._entries.values():
             for model in entry.serving.values():
                 self._retire(model)

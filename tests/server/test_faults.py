@@ -345,14 +345,13 @@ def test_a_build_that_fails_says_why_and_leaves_nothing(tmp_path, monkeypatch):
     (root / "network" / "config.pbtxt").write_text(config)
     import redline.server.backends.building as building
 
-    real = building.subprocess.run
+    real = building.subprocess.Popen
 
     def limited(command, **options):
-        shell = ["bash", "-c", 'trap "" XFSZ; ulimit -f 1; exec "$@"', "bash", *command]
-        return real(shell, **options)
+        return real(["bash", "-c", 'trap "" XFSZ; ulimit -f 1; exec "$@"', "bash", *command], **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(building.subprocess, "run", limited)
+        patch.setattr(building.subprocess, "Popen", limited)
         with running(root, strict=False) as server:
             assert "does not build" in server.failures[0]
             with pytest.raises(InferenceServerException, match="no version is ready"):
@@ -363,6 +362,38 @@ def test_a_build_that_fails_says_why_and_leaves_nothing(tmp_path, monkeypatch):
         x = np.ones((2, FEATURES), np.float32)
         np.testing.assert_allclose(ask(server, "network", x).as_numpy("y"), expected(x), rtol=1e-5)
     assert len(list((tmp_path / "cache" / "served").glob("*.engine"))) == 2
+
+
+def test_sigterm_ends_a_build_too(tmp_path):
+    import onnx
+
+    (tmp_path / "network" / "1").mkdir(parents=True)
+    onnx.save(network(), tmp_path / "network" / "1" / "model.onnx")
+    config = 'max_batch_size: 64\ninput [ { name: "x" data_type: TYPE_FP32 dims: [ 16 ] } ]\n'
+    (tmp_path / "network" / "config.pbtxt").write_text(config)
+    command = [
+        sys.executable,
+        "-m",
+        "redline",
+        "serve",
+        str(tmp_path),
+        "--http-port",
+        "0",
+        "--grpc-port",
+        "-1",
+        "--metrics-port",
+        "-1",
+    ]
+    environment = {**os.environ, "REDLINE_CACHE_DIR": str(tmp_path / "cache")}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert "building" in process.stderr.readline()
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert not list((tmp_path / "cache").rglob("*.engine"))
 
 
 def test_polling_finds_changes(tmp_path):
