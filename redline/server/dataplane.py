@@ -179,7 +179,7 @@ class Call:
     """One inference under way: the payload of the scheduler, from request to answer."""
 
     __slots__ = (
-        "_cache_key", "_cancel", "_checked", "_deliver", "_model", "_over", "_plane", "_request", "_trace", "arrays", "began",
+        "_cache_key", "_checked", "_deliver", "_handle", "_model", "_over", "_plane", "_request", "_trace", "arrays", "began",
         "ended", "started",
     )  # fmt: skip
 
@@ -187,7 +187,7 @@ class Call:
         self._plane, self._request, self._deliver = plane, request, deliver
         self._over = False
         self._model: Model | None = None
-        self._cancel: Callable[[], bool] | None = None
+        self._handle: Any = None
         self.arrays: Arrays = {}
         self._cache_key: bytes | None = None
         self._trace: Trace | None = None
@@ -206,7 +206,7 @@ class Call:
         if model.config.cache and plane.cache.limit_bytes and self._answer_from_cache(model, checked):
             return
         self.arrays = {t.name: t.array for t in request.inputs}
-        self._cancel = model.submit(self, checked.rows, checked.key, request.priority, request.timeout_us)
+        self._handle = model.submit(self, checked.rows, checked.key, request.priority, request.timeout_us)
 
     def _check_wanted(self, model: Model) -> None:
         wanted = self._request.outputs
@@ -296,8 +296,8 @@ class Call:
         if self._over:
             return
         self._over = True
-        if self._cancel is not None:
-            self._cancel()
         if self._model is not None:
+            if self._handle is not None:
+                self._model.cancel(self._handle)
             self._model.stats.failed("CANCELED", time.perf_counter() - self.began)
         self._plane.over()

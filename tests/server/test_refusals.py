@@ -197,7 +197,7 @@ def test_binary_strings_that_are_wrong(data):
 
 
 def test_shapes_that_are_wrong():
-    for shape in ([-1], [1.0], [True], "12", None, [1] * 40, [2**30, 2**30], [2**62]):
+    for shape in ([-1], [1.0], [True], "12", None, [1] * 40, [2**30, 2**30], [2**62], [0, 2**39, 2**39]):
         with pytest.raises(ServeError):
             tensors.check_shape("input", shape)
 

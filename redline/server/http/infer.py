@@ -252,7 +252,7 @@ def respond(plan: Plan, response: InferResponse, head: Head, regions: Regions) -
     if head.keep_alive and not coding:
         template = plan.templates.get(key)
         if template is not None:
-            return [template, *[np.ascontiguousarray(t.array).reshape(-1).view(np.uint8).data for t in response.outputs]]
+            return [template, *[tensors.to_bytes(t.array, t.datatype) for t in response.outputs]]
     pieces, described = _describe(plan, response, regions)
     body: dict[str, Any] = {"model_name": response.model, "model_version": response.version, "outputs": described}
     if response.id:
