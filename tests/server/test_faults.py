@@ -149,7 +149,7 @@ def test_a_client_deadline_of_grpc(tmp_path):
     with context as server, grpc_client.InferenceServerClient(server.grpc) as client:
         given = grpc_client.InferInput("x", [1, 4], "FP32")
         given.set_data_from_numpy(np.ones((1, 4), np.float32))
-        with pytest.raises(InferenceServerException, match="(?i)deadline"):
+        with pytest.raises(InferenceServerException, match=r"(?i)deadline"):
             client.infer("scripted", [given], client_timeout=0.3)
         gate.set()
         assert np.array_equal(client.infer("scripted", [given]).as_numpy("y"), np.full((1, 4), 2, np.float32))
