@@ -20,33 +20,38 @@ class Item:
 class Level:
     """The groups of one priority, each a queue in the order of arrival, and the rows waiting in each."""
 
-    __slots__ = ("groups", "heads", "rows")
+    __slots__ = ("_heads", "_listed", "groups", "rows")
 
     def __init__(self) -> None:
         self.groups: dict[Hashable, deque[Item]] = {}
         self.rows: dict[Hashable, int] = {}
-        self.heads: list[tuple[int, int, Hashable]] = []  # number of a group's first item when it was pushed
+        # One entry for each group in ``_listed``: the number of its first item, or of one that was first before.
+        self._heads: list[tuple[int, Hashable]] = []
+        self._listed: set[Hashable] = set()
 
     def push(self, item: Item) -> None:
         group = self.groups.get(item.key)
         if group is None:
             group = self.groups[item.key] = deque()
             self.rows[item.key] = 0
-        if not group:
-            heapq.heappush(self.heads, (item.number, id(group), item.key))
+        if item.key not in self._listed:
+            self._listed.add(item.key)
+            heapq.heappush(self._heads, (item.number, item.key))
         group.append(item)
         self.rows[item.key] += item.size
 
     def first(self) -> Item | None:
         """The oldest item that still waits; drops what has been cancelled in front of it."""
-        while self.heads:
-            number, _, key = self.heads[0]
+        while self._heads:
+            number, key = self._heads[0]
             item = self.head(key)
-            if item is not None and item.number == number:
+            if item is None:
+                heapq.heappop(self._heads)
+                self._listed.discard(key)
+            elif item.number == number:
                 return item
-            heapq.heappop(self.heads)
-            if item is not None:
-                heapq.heappush(self.heads, (item.number, 0, key))
+            else:
+                heapq.heapreplace(self._heads, (item.number, key))
         return None
 
     def head(self, key: Hashable) -> Item | None:
