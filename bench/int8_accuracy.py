@@ -14,18 +14,17 @@ from datetime import date
 from pathlib import Path
 
 import hardware
-import int8_sentences
 import int8_zoo
 import numpy as np
 import onnxruntime as ort
 import openvino as ov
 import zoo
+from int8_files import FOLDER, SENTENCES, SENTENCES_TESTED
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import redline
 
-FOLDER = zoo.ROOT / ".cache" / "int8"
 Inputs = dict[str, np.ndarray]
 Run = Callable[[Inputs], np.ndarray]
 NAMES = ("redline", "onnxruntime", "openvino")
@@ -82,13 +81,13 @@ def text() -> Task:
 
 
 def minilm() -> Task:
-    with np.load(int8_sentences.FILE) as stored:
+    with np.load(SENTENCES) as stored:
         ids, mask = stored["input_ids"], stored["attention_mask"]
     feeds = [
         {"input_ids": ids[i : i + 1], "attention_mask": mask[i : i + 1], "token_type_ids": np.zeros_like(ids[i : i + 1])}
         for i in range(len(ids))
     ]
-    count = int8_sentences.TEST
+    count = SENTENCES_TESTED
     columns = ("mean cosine", "neighbours kept")
     return Task("minilm", zoo.path("minilm"), "embedding", feeds[count:], feeds[:count], columns, _neighbours, True)
 

@@ -17,9 +17,9 @@ import nncf
 import numpy as np
 import openvino as ov
 import zoo
+from int8_files import FOLDER
 from onnxruntime import quantization as q
 
-FOLDER = zoo.ROOT / ".cache" / "int8"
 KINDS = ("qdq", "qoperator", "openvino")
 SAMPLES = 64
 TRANSFORMERS = frozenset({"bert_base", "minilm", "vit_b16"})

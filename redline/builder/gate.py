@@ -20,12 +20,10 @@ import numpy as np
 
 from redline import passes
 from redline.base.errors import BuildError
+from redline.builder.noise import noise_of
 from redline.builder.workshop import Made, Workshop
 from redline.ir import Graph
-from redline.ops import make
-from redline.ops.rules import ints
 from redline.quant import Layer, Samples, Tensor, insert, recipe_of
-from redline.quant.insert import layer_alone
 from redline.runtime import Engine
 
 Outputs = Mapping[str, np.ndarray]
@@ -111,28 +109,14 @@ class _Trial:
 
     def rows(self) -> list[Row]:
         recipe = recipe_of(self.graph)
-        noise = self._noise(recipe.layers)
+        given = [self.tensors[recipe.tensors[layer.x]] for layer in recipe.layers]
+        noise = noise_of(self.graph, recipe.layers, given, self.feeds, self.shop)
         times = [_layer_seconds(engine, self.feeds[0], recipe.layers) for engine in (
             self.float_engine, self.shop.make(self.quantized(()), None, {}).write(None))]  # fmt: skip
-        return [Row(layer.name, noise[layer.name], *(t.get(layer.name) for t in times)) for layer in recipe.layers]
-
-    def _noise(self, layers: Sequence[Layer]) -> dict[str, float]:
-        """|y - y'| / |y| of every layer's output, y' from integers."""
-        outputs = []
-        for i, layer in enumerate(layers):
-            y = layer.node.out
-            alone = layer_alone(layer, self.tensors[recipe_of(self.graph).tensors[layer.x]])
-            error = make("Sub", y, alone)
-            for name, value in ((f"{i}e", error), (f"{i}y", y)):
-                axes = ints(range(len(value.shape)))
-                outputs.append((name, make("ReduceSum", make("Mul", value, value), axes, keepdims=0)))
-        probe = passes.use_integers(Graph(self.graph.name, self.graph.inputs, tuple(outputs)))
-        engine = self.shop.make(probe, None, {}, opt_level=0).write(None)
-        total: dict[str, float] = {}
-        for feed in self.feeds[:8]:
-            for name, found in engine.run(feed).items():
-                total[name] = total.get(name, 0.0) + float(found)
-        return {layer.name: (total[f"{i}e"] / max(total[f"{i}y"], 1e-30)) ** 0.5 for i, layer in enumerate(layers)}
+        return [
+            Row(layer.name, added, *(t.get(layer.name) for t in times))
+            for layer, added in zip(recipe.layers, noise, strict=True)
+        ]
 
     def evaluate(self, without: Collection[str]) -> tuple[float, float]:
         """(drop, mean cosine) with these layers in float."""

@@ -39,3 +39,16 @@ def piece(path: Path, inputs: Sequence[str], outputs: Sequence[str], to: Path) -
         onnx.save(Extractor(model).extract_model(list(inputs), list(outputs)), str(to))
     except Exception as error:  # the extractor raises whatever it meets
         raise ModelError(str(path), f"no piece from {list(inputs)} to {list(outputs)}: {error}") from error
+
+
+def reads(path: Path) -> dict[str, tuple[str, ...]]:
+    """For every value that a node gives, the values that the node reads: inputs and inner values, no constants."""
+    graph = onnx.load(str(path), load_external_data=False).graph
+    constant = {item.name for item in graph.initializer}
+    constant |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
+    return {
+        name: tuple(dict.fromkeys(i for i in node.input if i and i not in constant))
+        for node in graph.node
+        for name in node.output
+        if name
+    }
