@@ -10,11 +10,14 @@ Activations are uint8 per tensor, weights int8 per channel: the quantizers' own 
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import nncf
 import numpy as np
+import openvino as ov
 import zoo
+from onnxruntime import quantization as q
 
 FOLDER = zoo.ROOT / ".cache" / "int8"
 KINDS = ("qdq", "qoperator", "openvino")
@@ -29,7 +32,11 @@ def samples(name: str, count: int = SAMPLES) -> Iterator[Inputs]:
         with np.load(zoo.SENTENCES) as stored:
             ids, mask = stored["input_ids"], stored["attention_mask"]
         for i in range(len(ids) // 2, min(len(ids), len(ids) // 2 + count)):
-            yield {"input_ids": ids[i : i + 1], "attention_mask": mask[i : i + 1], "token_type_ids": np.zeros_like(ids[i : i + 1])}
+            yield {
+                "input_ids": ids[i : i + 1],
+                "attention_mask": mask[i : i + 1],
+                "token_type_ids": np.zeros_like(ids[i : i + 1]),
+            }
         return
     for seed in range(count):
         yield zoo.inputs(name, seed=10_000 + seed)
@@ -44,40 +51,43 @@ def path(name: str, kind: str) -> Path:
     return file
 
 
-def _onnxruntime(name: str, file: Path, form: str) -> None:
-    from onnxruntime import quantization as q
+def onnxruntime_form(model: Path, file: Path, form: str, feeds: Sequence[Inputs], only: Sequence[str] = ()) -> None:
+    """``quantize_static`` of ``model``; ``only`` some operators where that is better, as for transformers."""
 
     class Reader(q.CalibrationDataReader):
         def __init__(self) -> None:
-            self.feed = samples(name)
+            self.feed = iter(feeds)
 
         def get_next(self) -> Inputs | None:
             return next(self.feed, None)
 
-    prepared = FOLDER / f"{name}-prepared.onnx"
+    prepared = file.with_name(f"{model.stem}-prepared.onnx")
     if not prepared.exists():
-        q.shape_inference.quant_pre_process(str(zoo.path(name)), str(prepared), skip_symbolic_shape=True)
+        q.shape_inference.quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
     q.quantize_static(
         str(prepared), str(file), Reader(), quant_format=q.QuantFormat[form], per_channel=True,
-        activation_type=q.QuantType.QUInt8, weight_type=q.QuantType.QInt8,
+        activation_type=q.QuantType.QUInt8, weight_type=q.QuantType.QInt8, op_types_to_quantize=list(only) or None,
+        extra_options={"MatMulConstBOnly": True} if only else {},
     )  # fmt: skip
 
 
-def _openvino(name: str, file: Path) -> None:
-    import nncf
-    import openvino as ov
-
-    model = ov.Core().read_model(str(zoo.path(name)))
-    model.reshape({key: list(shape) for key, shape in zoo.shapes(name).items()})
-    kind = nncf.ModelType.TRANSFORMER if name in TRANSFORMERS else None
-    quantized = nncf.quantize(model, nncf.Dataset(list(samples(name))), subset_size=SAMPLES, model_type=kind)
+def openvino_form(
+    model: Path, file: Path, shapes: Mapping[str, tuple[int, ...]], feeds: Sequence[Inputs], transformer: bool
+) -> None:
+    """``nncf.quantize`` of ``model`` at ``shapes``."""
+    read = ov.Core().read_model(str(model))
+    read.reshape({key: list(shape) for key, shape in shapes.items()})
+    kind = nncf.ModelType.TRANSFORMER if transformer else None
+    quantized = nncf.quantize(read, nncf.Dataset(list(feeds)), subset_size=len(feeds), model_type=kind)
     ov.save_model(quantized, str(file), compress_to_fp16=False)
 
 
 MAKERS = {
-    "qdq": lambda name, file: _onnxruntime(name, file, "QDQ"),
-    "qoperator": lambda name, file: _onnxruntime(name, file, "QOperator"),
-    "openvino": _openvino,
+    "qdq": lambda name, file: onnxruntime_form(zoo.path(name), file, "QDQ", list(samples(name))),
+    "qoperator": lambda name, file: onnxruntime_form(zoo.path(name), file, "QOperator", list(samples(name))),
+    "openvino": lambda name, file: openvino_form(
+        zoo.path(name), file, zoo.shapes(name), list(samples(name)), name in TRANSFORMERS
+    ),
 }
 
 

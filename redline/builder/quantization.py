@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from redline import passes
+import numpy as np
+
+from redline import frontend, passes
 from redline.base.errors import BuildError, closest
+from redline.base.shapes import StaticShape
 from redline.builder import calibration, gate
 from redline.builder.gate import Metric
-from redline.builder.workshop import Made, Workshop
+from redline.builder.workshop import Made, Progress, Workshop
+from redline.codegen.c import isa, toolchain
 from redline.ir import Graph
 from redline.passes.quantized import holds_quantization
 from redline.quant import CALIBRATORS, CalibrationCache, Samples, insert, read_samples, recipe_of
@@ -44,7 +48,9 @@ class Wish:
     def check(self) -> None:
         """Raises BuildError for options that do not go together."""
         if self.calibrator not in CALIBRATORS:
-            raise BuildError("--calibrator", f"there is no calibrator {self.calibrator!r}", closest(self.calibrator, CALIBRATORS))
+            raise BuildError(
+                "--calibrator", f"there is no calibrator {self.calibrator!r}", closest(self.calibrator, CALIBRATORS)
+            )
         if self.precision not in PRECISIONS:
             if self.calibrate is not None or self.cache is not None or self.has_gate:
                 seen = f"calibration or a gate with the precision {self.precision}"
@@ -75,6 +81,20 @@ def make(model: Any, graph: Graph, summary: Mapping[str, Any], shop: Workshop, w
     return gate.best(graph, cache.tensors, samples, limits, summary, shop)
 
 
+def calibrate(
+    model: Any, data: Any, path: str | os.PathLike[str], *, shapes: Mapping[str, StaticShape] | None = None,
+    freeze: Mapping[str, np.ndarray] | None = None, calibrator: str = DEFAULT_CALIBRATOR, num_threads: int = 0,
+    progress: Progress | None = None,
+) -> CalibrationCache:  # fmt: skip
+    """Measures the ranges of ``model`` on ``data`` and writes them to ``path``, over what may be there."""
+    Wish("int8", data, None, calibrator).check()
+    graph = passes.optimize(frontend.load(model, shapes=shapes or {}, freeze=freeze or {}))
+    shop = Workshop(isa.target("cpu", num_threads), toolchain.find(), 0, None, progress or (lambda stage, done, total: None))
+    cache = cache_of(model, graph, samples_of(graph, data), None, calibrator, shop)
+    cache.save(Path(path))
+    return cache
+
+
 def samples_of(graph: Graph, data: Any) -> Samples:
     samples = read_samples(data, calibration.ports(graph))
     for sentence in samples.warnings:
@@ -92,7 +112,9 @@ def cache_of(
     assert samples is not None, "checked"
     recipe = recipe_of(graph)
     if not recipe.layers:
-        raise BuildError("--precision", "no convolution or matrix product with constant weights to quantize", "", "build in fp32")
+        raise BuildError(
+            "--precision", "no convolution or matrix product with constant weights to quantize", "", "build in fp32"
+        )
     tensors = calibration.ranges(graph, recipe, samples.feeds, calibrator, True, shop)
     cache = CalibrationCache(digest, calibrator, len(samples.feeds), tensors)
     if path is not None:

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from redline.base.errors import RedlineError
 from redline.cli import console, extras
 
-VERBS = ("build", "run", "bench", "inspect", "check", "compare", "serve", "bench-server", "doctor", "cache")
+VERBS = ("build", "calibrate", "run", "bench", "inspect", "check", "compare", "serve", "bench-server", "doctor", "cache")
 
 
 def load_verb(name: str) -> typer.Typer:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from redline.base.errors import RedlineError
 from redline.base.shapes import fixed, parse_shapes
 from redline.builder import build, build_cuda
-from redline.cli import console, options
+from redline.cli import console, options, quantization
 from redline.cli.engine_facts import by_family
 from redline.engine import Header, read_header
 
@@ -40,6 +40,11 @@ def command(
     memory_limit: MemoryLimit = None,
     target: Target = "cpu",
     threads: options.Threads = 0,
+    calibrate: quantization.Calibrate = None,
+    calibration_cache: quantization.Cache = None,
+    calibrator: quantization.Calibrator = "mse",
+    max_drop: quantization.MaxDrop = None,
+    min_cosine: quantization.MinCosine = None,
 ) -> None:
     """Builds an engine from an ONNX model.
 
@@ -70,9 +75,11 @@ def command(
             memory_limit=parse_size(memory_limit) if memory_limit else None,
             target=target,
             num_threads=threads,
+            **quantization.wishes(calibrate, calibration_cache, calibrator, max_drop, min_cosine),
             progress=stages,
         )
     print_summary(path, engine.header, time.perf_counter() - started)
+    quantization.print_gate(engine.header.report)
 
 
 def parse_size(text: str) -> int:

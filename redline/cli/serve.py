@@ -11,16 +11,24 @@ from redline.cli import console
 from redline.server.app import CONTROL, Options, Server, run
 from redline.server.http.front import Limits
 
-Repositories = Annotated[list[Path], typer.Argument(metavar="MODELS...", help="Folders that hold models: NAME/VERSION/model.engine.")]
+Repositories = Annotated[
+    list[Path], typer.Argument(metavar="MODELS...", help="Folders that hold models: NAME/VERSION/model.engine.")
+]
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every one.")]
 Port = Annotated[int, typer.Option(min=-1, max=65535, help="0: any free one, -1: closed.")]
 Control = Annotated[str, typer.Option("--model-control-mode", help="Who loads models: none (all at start), poll, explicit.")]
 Load = Annotated[list[str] | None, typer.Option("--load-model", help="With explicit control: a model to load at start.")]
 PollSeconds = Annotated[float, typer.Option("--repository-poll-secs", min=0.1, help="Seconds between looks at the folder.")]
-Strict = Annotated[bool, typer.Option("--strict-readiness/--no-strict-readiness", help="Not ready while a model failed to load.")]
-Uploads = Annotated[bool, typer.Option("--allow-uploads", help="Accept models in load requests. They are native code: trust the callers.")]
+Strict = Annotated[
+    bool, typer.Option("--strict-readiness/--no-strict-readiness", help="Not ready while a model failed to load.")
+]
+Uploads = Annotated[
+    bool, typer.Option("--allow-uploads", help="Accept models in load requests. They are native code: trust the callers.")
+]
 CacheSize = Annotated[int, typer.Option("--cache-mib", min=0, help="Response cache, for models that ask for it.")]
-InFlight = Annotated[int, typer.Option("--max-in-flight", min=0, help="Requests at a time, over which 429 is answered; 0: any.")]
+InFlight = Annotated[
+    int, typer.Option("--max-in-flight", min=0, help="Requests at a time, over which 429 is answered; 0: any.")
+]
 Body = Annotated[int, typer.Option("--max-body-mib", min=1, help="Largest request body, over which 413 is answered.")]
 Connections = Annotated[int, typer.Option("--max-connections", min=1, help="HTTP connections at a time.")]
 Certificate = Annotated[Path | None, typer.Option("--tls-certificate", help="Certificate chain (PEM); turns TLS on.")]

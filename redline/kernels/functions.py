@@ -295,7 +295,7 @@ TABLE = {function.name: function for function in _FUNCTIONS}
 ACCURACY: dict[str, tuple[float, float]] = {
     "exp": (2, 1e-44),
     "log": (2, 0),
-    "sigmoid": (4, 1.2e-38),
+    "sigmoid": (5, 1.7e-38),
     "tanh": (5, 0),
     "erf": (8, 0),
 }

@@ -15,7 +15,9 @@ from redline.lower import elementwise, indexing
 from redline.ops.attention_form import MASK
 
 MAX_INLINE_NODES = 24
-INLINE_READERS = frozenset({"AveragePool", "Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization", "ArgMax", "ArgMin"})
+INLINE_READERS = frozenset(
+    {"AveragePool", "Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization", "ArgMax", "ArgMin"}
+)
 NO_EPILOGUE = frozenset(
     {"Attention", "TopK", "CumSum", "CumProd", "ScatterElements", "ScatterND", "TensorScatter"}
 )  # their kernels write the result as it is

@@ -8,7 +8,7 @@ the model's own input; all others become arithmetic.
 
 import numpy as np
 
-from redline.base import dtypes
+from redline.base import dtypes, shapes
 from redline.ir import INPUT, Graph, Node, Rewriter, Rule, TensorType, Value, constant, rewrite
 from redline.ops import make
 from redline.ops.registry import lookup, view
@@ -35,11 +35,11 @@ def _unit_scale(node: Node, rewriter: Rewriter) -> Value | None:
     scale = np.float32(found.scale)
     total = _sum(found, scale)
     if total is not None:
-        return make("QuantizeLinear", total, constant(np.float32(1)), constant(np.zeros((), node.out.dtype.numpy)))
+        return make("QuantizeLinear", total, _number(1), constant(np.zeros((), node.out.dtype.numpy)))
     if found.x.op == INPUT and len(node.inputs) > 2:
         return None
-    divided = _divided(found.x, scale, rewriter, 0) or make("Mul", found.x, constant(np.float32(1) / scale))
-    return make("QuantizeLinear", divided, constant(np.float32(1)), constant(found.zero.astype(node.out.dtype.numpy)))
+    divided = _divided(found.x, scale, rewriter, 0) or make("Mul", found.x, _number(np.float32(1) / scale))
+    return make("QuantizeLinear", divided, _number(1), constant(found.zero.astype(node.out.dtype.numpy)))
 
 
 def _sum(found: Quantized, scale: np.float32) -> Value | None:
@@ -49,8 +49,12 @@ def _sum(found: Quantized, scale: np.float32) -> Value | None:
         return None
     ra, rb = (np.float32(np.float32(side.scale) / scale) for side in (a, b))
     rest = np.float32(found.zero) - (ra * np.float32(a.zero) + rb * np.float32(b.zero))
-    right = make("Add", make("Mul", cast(b.x, dtypes.float32), constant(rb)), constant(rest))
-    return make("Add", make("Mul", cast(a.x, dtypes.float32), constant(ra)), right)
+    right = make("Add", make("Mul", cast(b.x, dtypes.float32), _number(rb)), _number(rest))
+    return make("Add", make("Mul", cast(a.x, dtypes.float32), _number(ra)), right)
+
+
+def _number(value: float | np.floating) -> Value:
+    return constant(np.asarray(value, np.float32))
 
 
 def _wide(side: Quantized) -> TensorType:
@@ -63,7 +67,7 @@ def _divided(value: Value, scale: np.float32, rewriter: Rewriter, depth: int) ->
         return constant(value.array / scale) if value.dtype == dtypes.float32 else None
     found = dequantized(value)
     if found is not None:
-        scales = constant((found.scale.astype(np.float32) / scale).reshape(operands(value)[1].shape))
+        scales = constant((found.scale.astype(np.float32) / scale).reshape(shapes.static(operands(value)[1].shape)))
         return make("DequantizeLinear", found.x, scales, *value.node.inputs[2:], **value.node.attrs)
     if depth == MAX_DEPTH or rewriter.uses(value) > 1:
         return None

@@ -11,15 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from redline.base import dtypes
+from redline.base import dtypes, shapes
 from redline.ir import Graph, Node, Rewriter, Rule, Value, constant, rewrite
 from redline.ops import explicit_window, make, make_node
 from redline.ops.layout import is_channels_last
 from redline.ops.registry import lookup, view
 from redline.ops.rules import cast
-from redline.passes.algebra import operands
 from redline.passes.propagate_quantization import SIGNED_TO_UNSIGNED, as_unsigned
-from redline.passes.quantized import Quantized, constant_of, dequantized, quantized
+from redline.passes.quantized import Quantized, constant_of, dequantized
 
 BYTES = (dtypes.uint8, dtypes.int8)
 SIGNED = (-128, 127)
@@ -122,12 +121,12 @@ def _integer_conv(node: Node, x: Factor, w: Factor, sums: np.ndarray) -> tuple[V
     total = make_node("ConvInteger", (x.x, w.x), attrs).out
     rest = -x.zero * sums
     if w.has_zero:  # sum x over each window, by filters of ones
-        shape = w.x.shape
+        shape = shapes.static(w.x.shape)
         ones = constant(np.ones((1, *shape[1:]), np.int8))
         window = make_node("ConvInteger", (x.x, ones), attrs).out
         factor = constant(_by_channel(np.broadcast_to(-w.zero, sums.shape), node).astype(np.int32))
         total = make("Add", total, make("Mul", window, factor))
-        count = int(np.prod([int(e) for e in shape[1:]]))
+        count = shapes.size(shape[1:])
         rest = rest + count * x.zero * w.zero
     return total, rest
 

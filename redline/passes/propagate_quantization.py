@@ -132,8 +132,8 @@ def _average(node: Node, rewriter: Rewriter) -> Value | None:
         return None
     wide = make_node("Cast", (source.x,), {"to": dtypes.float32.onnx}).out
     mean = make_node("AveragePool", (wide,), node.attrs, num_outputs=1).out
-    centred = make_node("Add", (mean, constant(np.float32(-source.zero)))).out
-    return make_node("Mul", (centred, constant(np.float32(source.scale)))).out
+    centred = make_node("Add", (mean, constant(np.asarray(-source.zero, np.float32)))).out
+    return make_node("Mul", (centred, constant(np.asarray(source.scale, np.float32)))).out
 
 
 RULES = (

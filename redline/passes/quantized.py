@@ -28,9 +28,9 @@ def holds_quantization(graph: Graph) -> bool:
 
 @dataclass(frozen=True)
 class Quantized:
-    """(x - zero) * scale for a DequantizeLinear, round(x / scale) + zero for a QuantizeLinear, with one scale or one an ``axis``.
+    """(x - zero) * scale for a DequantizeLinear, round(x / scale) + zero for a QuantizeLinear.
 
-    ``scale`` [] or [n] in float64, ``zero`` in int64.
+    ``scale`` [], or [n] along ``axis``, in float64, ``zero`` in int64.
     """
 
     x: Value

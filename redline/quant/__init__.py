@@ -8,5 +8,6 @@ from redline.quant.recipe import Layer, Recipe, recipe_of
 from redline.quant.statistics import Statistics, Tensor
 
 __all__ = [
-    "CALIBRATORS", "CalibrationCache", "Layer", "Recipe", "Samples", "Statistics", "Tensor", "insert", "read_samples", "recipe_of",
+    "CALIBRATORS", "CalibrationCache", "Layer", "Recipe", "Samples", "Statistics", "Tensor", "insert", "read_samples",
+    "recipe_of",
 ]  # fmt: skip

@@ -17,6 +17,7 @@ from redline.base.shapes import StaticShape, check_names, text
 
 WHERE = "--calibrate"
 FEW_SAMPLES = 16
+LABELS = "labels"
 Arrays = dict[str, np.ndarray]
 
 
@@ -35,14 +36,25 @@ class Samples:
 
     feeds: tuple[Arrays, ...]
     warnings: tuple[str, ...]
+    labels: np.ndarray | None = None  # the array ``labels`` of an .npz whose model has no such input
 
 
 def read_samples(data: Any, ports: Sequence[Port], limit: int = 500) -> Samples:
     """At most ``limit`` samples of ``data``. Raises InputError for wrong names, shapes, types, values, and for no samples."""
+    data, labels = _with_labels(data, ports)
     feeds = tuple(itertools.islice(_feeds(data, ports), limit))
     if not feeds:
         raise InputError(WHERE, "the calibration data are empty", "100 to 500 samples are enough")
-    return Samples(feeds, tuple(_suspicions(feeds, ports)))
+    return Samples(feeds, tuple(_suspicions(feeds, ports)), labels)
+
+
+def _with_labels(data: Any, ports: Sequence[Port]) -> tuple[Any, np.ndarray | None]:
+    """The data, and the labels that an .npz or a dict of arrays holds beside them."""
+    if isinstance(data, str | os.PathLike) and Path(data).is_file():
+        data = _archive(Path(data))
+    if isinstance(data, Mapping) and LABELS in data and all(port.name != LABELS for port in ports):
+        return {name: array for name, array in data.items() if name != LABELS}, np.asarray(data[LABELS])
+    return data, None
 
 
 def _feeds(data: Any, ports: Sequence[Port]) -> Iterator[Arrays]:
@@ -68,7 +80,9 @@ def _archive(path: Path) -> Arrays:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, AttributeError, KeyError) as error:
-        raise InputError(WHERE, f"{str(path)!r} is not an .npz of arrays", "allowed: numpy.savez, or a folder of .npy") from error
+        raise InputError(
+            WHERE, f"{str(path)!r} is not an .npz of arrays", "allowed: numpy.savez, or a folder of .npy"
+        ) from error
 
 
 def _folder(path: Path, ports: Sequence[Port]) -> Arrays:
@@ -97,7 +111,9 @@ def _stacked(array: np.ndarray, port: Port) -> np.ndarray:
     where = f"{WHERE}, input {port.name!r}"
     array = np.asarray(array)
     if array.dtype != port.dtype:
-        raise InputError(where, f"data of type {array.dtype}", f"the model takes {port.dtype}", f"convert it with .astype('{port.dtype}')")
+        raise InputError(
+            where, f"data of type {array.dtype}", f"the model takes {port.dtype}", f"convert it with .astype('{port.dtype}')"
+        )
     shape = port.shape
     if array.shape[1:] == shape:
         stack = array
@@ -106,7 +122,9 @@ def _stacked(array: np.ndarray, port: Port) -> np.ndarray:
     elif array.shape == shape:
         stack = array[None]
     else:
-        raise InputError(where, f"data of shape {text(array.shape)}", f"a sample is {text(shape)}, several are stacked before it")
+        raise InputError(
+            where, f"data of shape {text(array.shape)}", f"a sample is {text(shape)}, several are stacked before it"
+        )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InputError(where, "the data hold NaN or infinity", "calibration needs numbers", "leave these samples out")
     return stack

@@ -12,7 +12,7 @@ import numpy as np
 from redline.base.errors import BuildError, closest
 from redline.ir import Graph, Node, Value, constant
 from redline.ops import make, make_node
-from redline.quant.recipe import FLOAT_READERS, Recipe
+from redline.quant.recipe import FLOAT_READERS, Layer, Recipe
 from redline.quant.statistics import Tensor
 
 LEVELS = 255
@@ -24,7 +24,7 @@ def steps(tensor: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Scale and zero point of uint8 for a range that holds 0."""
     low, high = min(tensor.low, 0.0), max(tensor.high, 0.0)
     scale = np.float32(max(high - low, TINY) / LEVELS)
-    return scale, np.uint8(np.clip(np.rint(-low / float(scale)), 0, LEVELS))
+    return np.asarray(scale), np.asarray(np.clip(np.rint(-low / float(scale)), 0, LEVELS), np.uint8)
 
 
 def quantized_weights(array: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
@@ -69,46 +69,63 @@ class _Insertion:
     def _stored(self, value: Value) -> Value:
         """``value`` through its integers."""
         if value not in self.stored:
-            tensor = self.tensors[self.recipe.tensors[value]]
-            x = self.floats[value]
-            if tensor.divisor is not None:
-                x = make("Mul", x, constant((1 / tensor.divisor).astype(np.float32)))
-            scale, zero = map(constant, steps(tensor))
-            whole = make("QuantizeLinear", x, scale, zero)
-            self.stored[value] = make("DequantizeLinear", whole, scale, zero)
+            self.stored[value] = through_integers(self.floats[value], self.tensors[self.recipe.tensors[value]])
         return self.stored[value]
 
     def _layer(self, node: Node) -> tuple[Value, ...]:
-        layer = self.layers[node]
-        x, w, bias = (*node.inputs, None)[:3]
-        assert x is not None and w is not None and w.array is not None
-        tensor, array = self.tensors[self.recipe.tensors[x]], w.array.astype(np.float64)
-        if tensor.divisor is not None:
-            array = array * tensor.divisor[:, None]
-        whole, scale = quantized_weights(array, layer.weights_axis)
-        weights = make("DequantizeLinear", constant(whole, w.node.name), constant(scale), axis=layer.weights_axis)
-        lost = self._lost(layer.weights_axis, array, whole, scale, tensor)
-        if node.op == "MatMul":
-            out = _renamed("MatMul", (self._stored(x), weights), node)
-            return (out if lost is None else make("Add", out, constant(lost.astype(np.float32))),)
-        inputs: list[Value | None] = [self._stored(x), weights]
-        if bias is not None or lost is not None:
-            inputs.append(_bias(bias if bias is None else self.floats[bias], lost))
-        return (_renamed("Conv", inputs, node),)
+        x = self.layers[node].x
+        tensor = self.tensors[self.recipe.tensors[x]]
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        bias = bias and self.floats[bias]
+        return (quantized_layer(self.layers[node], self._stored(x), bias, tensor, self.correct_bias),)
 
-    def _lost(self, axis: int, array: np.ndarray, whole: np.ndarray, scale: np.ndarray, tensor: Tensor) -> np.ndarray | None:
-        """What the rounding of the weights takes from the mean of each output channel."""
-        mean = tensor.mean
-        inner = array.shape[1] if axis == 0 else array.shape[0]
-        if not self.correct_bias or mean is None or mean.size != inner:  # grouped convolutions: a mean a group is not kept
-            return None
-        mean = mean if tensor.divisor is None else mean / tensor.divisor
-        shape = [1] * array.ndim
-        shape[axis] = -1
-        error = array - whole * scale.astype(np.float64).reshape(shape)
-        if axis == 0:
-            return np.einsum("mck,c->m", error.reshape(*error.shape[:2], -1), mean)
-        return mean @ error
+
+def through_integers(x: Value, tensor: Tensor) -> Value:
+    """``x`` as its integers say it."""
+    if tensor.divisor is not None:
+        x = make("Mul", x, constant((1 / tensor.divisor).astype(np.float32)))
+    scale, zero = map(constant, steps(tensor))
+    return make("DequantizeLinear", make("QuantizeLinear", x, scale, zero), scale, zero)
+
+
+def layer_alone(layer: Layer, tensor: Tensor) -> Value:
+    """The layer's output from integers, for its float input."""
+    bias = layer.node.inputs[2] if len(layer.node.inputs) > 2 else None
+    return quantized_layer(layer, through_integers(layer.x, tensor), bias, tensor, True)
+
+
+def quantized_layer(layer: Layer, x: Value, bias: Value | None, tensor: Tensor, correct_bias: bool) -> Value:
+    """The layer on quantized weights, for an input ``x`` that went through its integers."""
+    node, w = layer.node, layer.node.inputs[1]
+    assert w is not None and w.array is not None
+    array = w.array.astype(np.float64)
+    if tensor.divisor is not None:
+        array = array * tensor.divisor[:, None]
+    whole, scale = quantized_weights(array, layer.weights_axis)
+    weights = make("DequantizeLinear", constant(whole, w.node.name), constant(scale), axis=layer.weights_axis)
+    lost = _lost(layer.weights_axis, array, whole, scale, tensor) if correct_bias else None
+    if node.op == "MatMul":
+        out = _renamed("MatMul", (x, weights), node)
+        return out if lost is None else make("Add", out, constant(lost.astype(np.float32)))
+    inputs: list[Value | None] = [x, weights]
+    if bias is not None or lost is not None:
+        inputs.append(_bias(bias, lost))
+    return _renamed("Conv", inputs, node)
+
+
+def _lost(axis: int, array: np.ndarray, whole: np.ndarray, scale: np.ndarray, tensor: Tensor) -> np.ndarray | None:
+    """What the rounding of the weights takes from the mean of each output channel."""
+    mean = tensor.mean
+    inner = array.shape[1] if axis == 0 else array.shape[0]
+    if mean is None or mean.size != inner:  # grouped convolutions: a mean a group is not kept
+        return None
+    mean = mean if tensor.divisor is None else mean / tensor.divisor
+    shape = [1] * array.ndim
+    shape[axis] = -1
+    error = array - whole * scale.astype(np.float64).reshape(shape)
+    if axis == 0:
+        return np.asarray(np.einsum("mck,c->m", error.reshape(*error.shape[:2], -1), mean))
+    return np.asarray(mean @ error)
 
 
 def _bias(bias: Value | None, lost: np.ndarray | None) -> Value | None:

@@ -65,12 +65,13 @@ def is_layer(node: Node) -> bool:
 
 
 def names_of(graph: Graph) -> dict[Node, str]:
-    """A name for every node: its own or that of the first ONNX node it stands for, numbered where several have it."""
+    """A name for every node: its own or that of the first ONNX node it stands for, numbered where several have it.
+
+    Layers come first: what the passes have put around one has its name, too.
+    """
     seen: dict[str, int] = {}
     names = {}
-    for node in graph.nodes:
-        if node.op == CONSTANT:
-            continue
+    for node in sorted((node for node in graph.nodes if node.op != CONSTANT), key=lambda node: not is_layer(node)):
         name = node.name or next(iter(node.origin), "") or node.op
         seen[name] = seen.get(name, 0) + 1
         names[node] = name if seen[name] == 1 else f"{name}#{seen[name]}"
@@ -94,7 +95,10 @@ def recipe_of(graph: Graph, without: Collection[str] = ()) -> Recipe:
 
 
 def _shortcuts(graph: Graph, shared: Collection[Value]) -> Iterator[Value]:
-    """Of a sum of two float results that is stored in 8 bits, the one computed first: it waits in memory for the other."""
+    """Of a sum of two float results that is stored in 8 bits, the later one in the graph's order.
+
+    Lowering adds in the kernel of the earlier one, and the other's result waits in memory for it.
+    """
     order = {node: i for i, node in enumerate(graph.nodes)}
     for value in shared:
         total = value
@@ -102,7 +106,7 @@ def _shortcuts(graph: Graph, shared: Collection[Value]) -> Iterator[Value]:
             total = total.node.inputs[0]
         parts = [v for v in total.node.inputs if v is not None and v.op != CONSTANT]
         if total.op == "Add" and len(parts) == 2 and not any(v in shared for v in parts) and parts[0].type == parts[1].type:
-            yield min(parts, key=lambda v: order[v.node])
+            yield max(parts, key=lambda v: order[v.node])
 
 
 def _name(value: Value, names: Mapping[Node, str]) -> str:

@@ -25,6 +25,8 @@ class Statistics:
 
     def look(self, array: np.ndarray) -> None:
         rows = _rows(array)
+        if not len(rows):
+            return
         low, high = rows.min(0).astype(np.float64), rows.max(0).astype(np.float64)
         self.low = np.minimum(self.low, low) if self.rows else low
         self.high = np.maximum(self.high, high) if self.rows else high

@@ -1,8 +1,9 @@
 """An execution context: what one inference at a time needs besides the engine, that is an arena and the call's arguments."""
 
+import contextlib
 import ctypes
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,25 @@ class Context:
         finally:
             self._call.step_seconds = None
         return seconds
+
+    @contextlib.contextmanager
+    def stepping(self, inputs: Mapping[str, Any]) -> Iterator[tuple[Callable[[int], None], int, list[np.ndarray]]]:
+        """For one inference kernel by kernel: a function that runs kernel number n, the arena's address, and the outputs."""
+        loaded = self._loaded
+        if loaded is None:
+            raise EngineError("context", "it is closed")
+        arrays = self._bind_inputs(loaded, inputs)
+        results = self._bind_outputs(loaded, arrays, None)
+
+        def run(step: int) -> None:
+            self._call.first_step, self._call.end_step = step, step + 1
+            if loaded.library.run(loaded.pool, self._address):
+                raise EngineError(loaded.path, "its code does not fit this process's thread pool", "", "build the engine again")
+
+        try:
+            yield run, self._arena.address, list(results.values())
+        finally:
+            self._call.first_step, self._call.end_step = 0, loaded.library.num_steps
 
     def close(self) -> None:
         """Frees the arena; a second call does nothing. The engine's code goes with the last of its users."""

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import uvloop
-
 from redline.base.errors import RedlineError
 from redline.base.log import logger
 from redline.server.backends import BUILTIN
@@ -18,6 +16,7 @@ from redline.server.dataplane import DataPlane
 from redline.server.grpc.front import GrpcFront, GrpcOptions
 from redline.server.http.front import HttpFront, Limits
 from redline.server.logs import AccessLog, configure
+from redline.server.loop import run_loop
 from redline.server.metrics import Metrics
 from redline.server.program import Loader
 from redline.server.repository import Repository
@@ -87,11 +86,11 @@ class Server:
     async def start(self) -> list[str]:
         """Opens the ports, loads the models, and becomes ready; the reasons of models that did not load."""
         o = self.options
-        tls = _tls(o, ['http/1.1'])
+        tls = _tls(o, ["http/1.1"])
         if o.http_port >= 0:
             self.http_port = await self._http.listen(o.host, o.http_port, tls)
         if o.grpc_port >= 0:
-            self.grpc_port = await self._grpc.listen(o.host, o.grpc_port, _tls(o, ['h2']))
+            self.grpc_port = await self._grpc.listen(o.host, o.grpc_port, _tls(o, ["h2"]))
         if o.metrics_port >= 0:
             self.metrics_port = await self._metrics_http.listen(o.host, o.metrics_port, tls)
         failures = await self.repository.load_all(o.load if o.control == "explicit" else None)
@@ -147,7 +146,7 @@ def _tls(options: Options, protocols: list[str]) -> ssl.SSLContext | None:
 def run(options: Options, announce: Any, backends: Mapping[str, Loader] | None = None) -> int:
     """Serves until SIGTERM or SIGINT; ``announce(server, failures)`` is called when the server is up. The exit status."""
     configure()
-    return uvloop.run(_run(options, announce, backends))
+    return run_loop(_run(options, announce, backends))
 
 
 async def _run(options: Options, announce: Any, backends: Mapping[str, Loader] | None) -> int:

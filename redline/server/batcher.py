@@ -196,7 +196,9 @@ class Batcher:
                 continue
             self._remove(item)
             waited_us = round((now - item.arrived) * 1e6)
-            self._expire(item, ServeError(Kind.TIMEOUT, "timeout", f"Request timeout expired after {waited_us} us in the queue"))
+            self._expire(
+                item, ServeError(Kind.TIMEOUT, "timeout", f"Request timeout expired after {waited_us} us in the queue")
+            )
 
     def _postpone(self, item: Item) -> None:
         """Moves an item behind all that are in time."""

@@ -1,4 +1,4 @@
-"""Reads ``config.pbtxt``, ``redline.toml`` and the JSON of a load request into a ModelConfig, and back into the protocol's form.
+"""Reads ``config.pbtxt``, ``redline.toml`` and the JSON of a load request into a ModelConfig, or a message.
 
 ``redline.toml`` is the short form:
 
@@ -143,7 +143,9 @@ def to_config(m: Any) -> ModelConfig:
         instances=_instances(m, parameters, where),
         versions=_versions(m.version_policy, where),
         warmups=tuple(_warmup(w, where) for w in m.model_warmup),
-        steps=tuple(Step(s.model_name, s.model_version, dict(s.input_map), dict(s.output_map)) for s in m.ensemble_scheduling.step),
+        steps=tuple(
+            Step(s.model_name, s.model_version, dict(s.input_map), dict(s.output_map)) for s in m.ensemble_scheduling.step
+        ),
         cache=m.response_cache.enable,
         default_file=m.default_model_filename,
         labels={io.name: io.label_filename for io in m.output if io.label_filename},
@@ -198,7 +200,9 @@ def _batching(m: Any, parameters: Mapping[str, str], where: str) -> Batching:
 
 def _instances(m: Any, parameters: Mapping[str, str], where: str) -> Instances:
     if any(group.kind == 1 for group in m.instance_group):
-        raise invalid(where, "instance_group asks for KIND_GPU", "allowed: KIND_CPU, KIND_AUTO", "this server runs on processors")
+        raise invalid(
+            where, "instance_group asks for KIND_GPU", "allowed: KIND_CPU, KIND_AUTO", "this server runs on processors"
+        )
     count = sum(max(1, group.count) for group in m.instance_group) or 1
     threads = parameters.get("redline.threads", "0") or "0"
     if not threads.isdecimal() or not count <= 1024:

@@ -22,7 +22,7 @@ from redline.server.repository import Model, Repository
 from redline.server.settings import LogSettings, TraceSettings
 from redline.server.signature import Checked, Signature, signature_of
 from redline.server.tracing import Trace, Tracer
-from redline.server.types import BYTES, Deliver, InferRequest, InferResponse, Result, Tensor
+from redline.server.types import BYTES, Arrays, Deliver, InferRequest, InferResponse, Result, Tensor
 
 NAME = "redline"
 EXTENSIONS = (
@@ -188,6 +188,7 @@ class Call:
         self._over = False
         self._model: Model | None = None
         self._cancel: Callable[[], bool] | None = None
+        self.arrays: Arrays = {}
         self._cache_key: bytes | None = None
         self._trace: Trace | None = None
         self.began = time.perf_counter()
@@ -300,4 +301,3 @@ class Call:
         if self._model is not None:
             self._model.stats.failed("CANCELED", time.perf_counter() - self.began)
         self._plane.over()
-

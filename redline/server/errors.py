@@ -20,7 +20,7 @@ class Kind(Enum):
     INTERNAL = (500, 13)
     UNSUPPORTED = (501, 12)
     UNAVAILABLE = (503, 14)
-    TIMEOUT = (503, 4)
+    TIMEOUT = (503, 14, "timeout")
 
     @property
     def http(self) -> int:

@@ -47,7 +47,9 @@ class Regions:
         if not name or len(name) > MAX_NAME:
             raise invalid("shared memory", "the region has no name or a very long one", f"allowed: 1..{MAX_NAME} characters")
         if not KEY.fullmatch(key):
-            raise invalid(where, f"its key is {key[:80]!r}", "allowed: the name of a POSIX shared memory object, without slashes inside")
+            raise invalid(
+                where, f"its key is {key[:80]!r}", "allowed: the name of a POSIX shared memory object, without slashes inside"
+            )
         if offset < 0 or num_bytes <= 0:
             raise invalid(where, f"offset {offset}, byte_size {num_bytes}", "allowed: offset 0 or more, byte_size 1 or more")
         with self._lock:
@@ -135,4 +137,6 @@ def _open(where: str, key: str) -> int:
     try:
         return os.open(FOLDER / key.removeprefix("/"), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise invalid(where, f"{key!r} cannot be opened: {error.strerror}", "", "make the shared memory object first") from error
+        raise invalid(
+            where, f"{key!r} cannot be opened: {error.strerror}", "", "make the shared memory object first"
+        ) from error

@@ -7,9 +7,9 @@ def to_plain(message: Any) -> dict[str, Any]:
     """Every field of ``message``, those at their default too, except absent sub-messages and unset members of a oneof."""
     values: dict[str, Any] = {}
     for field in message.DESCRIPTOR.fields:
-        if field.containing_oneof is not None or (field.message_type and not field.is_repeated):
-            if not message.HasField(field.name):
-                continue
+        optional = field.containing_oneof is not None or (field.message_type and not field.is_repeated)
+        if optional and not message.HasField(field.name):
+            continue
         values[field.name] = _field(field, getattr(message, field.name))
     return values
 

@@ -1,4 +1,4 @@
-"""``/metrics``: the counters in Prometheus text, under Triton's names, with histograms of queue and compute times beside them."""
+"""``/metrics``: the counters in Prometheus text, under Triton's names, with histograms of the times beside them."""
 
 from collections.abc import Iterable, Iterator
 

@@ -209,7 +209,9 @@ class Repository:
         """The files of a load request in a folder of their own."""
         where = f"model {name!r}"
         if not self._uploads:
-            raise ServeError(Kind.UNSUPPORTED, where, "models in load requests are not accepted", "", "start with --allow-uploads")
+            raise ServeError(
+                Kind.UNSUPPORTED, where, "models in load requests are not accepted", "", "start with --allow-uploads"
+            )
         if not config_json:
             raise invalid(where, "files are given without a config")
         upload = tempfile.TemporaryDirectory(prefix="redline-upload-")
@@ -232,7 +234,7 @@ class Repository:
         async with entry.lock:
             models = list(entry.serving.values())
             entry.serving.clear()
-            entry.states = {number: ("UNAVAILABLE", "unloaded") for number in entry.states}
+            entry.states = dict.fromkeys(entry.states, ("UNAVAILABLE", "unloaded"))
             self._relist(name)
             for model in models:
                 self._retire(model)

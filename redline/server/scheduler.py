@@ -52,7 +52,7 @@ class Scheduler:
         return self._batcher.waiting
 
     def submit(self, item: Item) -> None:
-        """Queues an item; it runs in the same turn of the loop as others that arrive now. Raises ServeError for a full queue."""
+        """Queues an item; it runs together with others of this turn of the loop. Raises ServeError for a full queue."""
         if not self._merges:
             item.key = next(self._keys)
         self._batcher.submit(item)

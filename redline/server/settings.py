@@ -52,7 +52,9 @@ class TraceSettings:
         if key not in TRACE_DEFAULTS:
             raise invalid("trace settings", f"there is no setting {key[:80]!r}", closest(key[:80], TRACE_DEFAULTS))
         if key in FIXED:
-            raise invalid("trace settings", f"{key} cannot be changed through the protocol", "", "set it when the server starts")
+            raise invalid(
+                "trace settings", f"{key} cannot be changed through the protocol", "", "set it when the server starts"
+            )
         if not values:
             return []
         if key == "trace_level":
@@ -62,7 +64,9 @@ class TraceSettings:
             return list(values)
         lowest = {"trace_rate": 1, "trace_count": -1, "log_frequency": 0}[key]
         if len(values) != 1 or not _is_integer(values[0]) or int(values[0]) < lowest:
-            raise invalid("trace settings", f"{key} is {', '.join(values)[:40]!r}", f"allowed: one whole number from {lowest} on")
+            raise invalid(
+                "trace settings", f"{key} is {', '.join(values)[:40]!r}", f"allowed: one whole number from {lowest} on"
+            )
         return list(values)
 
 

@@ -69,9 +69,12 @@ def as_bytes(item: Any) -> bytes:
 
 
 def _split_bytes(where: str, shape: Shape, data: memoryview) -> np.ndarray:
-    count, items, at, end = math.prod(shape), [], 0, len(data)
+    items: list[bytes] = []
+    count, at, end = math.prod(shape), 0, len(data)
     if count * LENGTH.size > end:
-        raise invalid(where, f"{end} bytes of data were given", f"{count} elements of BYTES need at least {count * LENGTH.size}")
+        raise invalid(
+            where, f"{end} bytes of data were given", f"{count} elements of BYTES need at least {count * LENGTH.size}"
+        )
     for _ in range(count):
         if at + LENGTH.size > end:
             raise invalid(where, f"the data ends after {len(items)} elements", f"the shape has {count}")
@@ -104,7 +107,11 @@ def from_json(where: str, datatype: str, shape: Shape, data: Any) -> np.ndarray:
         return object_array([_string(where, item) for item in flat], shape)
     _check_elements(where, datatype, flat)
     with np.errstate(over="ignore"):
-        return np.array(flat, np.float64 if NUMPY[datatype].kind in "fV" else NUMPY[datatype]).astype(NUMPY[datatype]).reshape(shape)
+        return (
+            np.array(flat, np.float64 if NUMPY[datatype].kind in "fV" else NUMPY[datatype])
+            .astype(NUMPY[datatype])
+            .reshape(shape)
+        )
 
 
 def _flatten(where: str, data: list[Any]) -> list[Any]:

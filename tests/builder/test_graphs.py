@@ -262,7 +262,7 @@ EACH = pytest.mark.parametrize("number", range(len(BUILDERS)), ids=list(BUILDERS
 
 
 @EACH
-@pytest.mark.parametrize("target", ["cpu", "cpu:avx2", "cpu:generic"])
+@pytest.mark.parametrize("target", ["cpu", *(pytest.param(f"cpu:{t}", marks=pytest.mark.slow) for t in ("avx2", "generic"))])
 def test_an_engine_answers_like_the_interpreter_and_onnx_runtime(number: int, target: str) -> None:
     found = cases()[number]
     bundle.check(found, answers(target)[found.name])
@@ -278,7 +278,7 @@ def test_each_case_alone_has_a_sound_plan(number: int) -> None:
         bundle.check(found, machine.run(program, found.feeds, backwards))
 
 
-@pytest.fixture(scope="module", params=["bf16", "fp16"])
+@pytest.fixture(scope="module", params=["bf16", pytest.param("fp16", marks=pytest.mark.slow)])
 def half(request: pytest.FixtureRequest) -> tuple[DType, dict[str, Arrays]]:
     """An engine that holds every value it may in 16 bits, small ones too."""
     with pytest.MonkeyPatch.context() as patch:

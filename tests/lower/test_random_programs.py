@@ -16,7 +16,7 @@ from redline.passes import decompose, shape_rows
 from tests.builder.random_graphs import feeds_of, graphs, grown
 from tests.lower import machine
 
-COUNTS = [300, pytest.param(20_000, marks=pytest.mark.slow)]
+COUNTS = [150, pytest.param(20_000, marks=pytest.mark.slow)]
 UNITS = 2000  # units in the last place of the largest number met on the way
 
 

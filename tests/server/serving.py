@@ -65,7 +65,8 @@ def add_identity(root: Path, name: str, datatype: str, config: str = "") -> Path
 
 
 def add_network(
-    root: Path, name: str = "network", batches: Sequence[int] = (1, 4, 8), config: str = "", version: int = 1, shift: float = 0.0
+    root: Path, name: str = "network", batches: Sequence[int] = (1, 4, 8), config: str = "", version: int = 1,
+    shift: float = 0.0,
 ) -> Path:  # fmt: skip
     folder = root / name / str(version)
     folder.mkdir(parents=True)
@@ -167,8 +168,9 @@ class _ScriptedProgram:
         return self
 
     def run(self, batch: Sequence[Mapping[str, np.ndarray]]) -> Ran:
-        self._script.batches.append(len(batch))
-        self._script.behave(batch)
+        if any(array.any() for arrays in batch for array in arrays.values()):  # not the zeros that loading measures with
+            self._script.batches.append(len(batch))
+            self._script.behave(batch)
         return Ran([{self.outputs[0].name: 2 * arrays[self.inputs[0].name]} for arrays in batch])
 
     def close(self) -> None:

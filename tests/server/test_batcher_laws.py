@@ -123,7 +123,8 @@ policies = st.builds(
 )  # fmt: skip
 wild_rules = st.builds(
     Batching, preferred=st.sampled_from([(), (4,), (2, 8), (3, 5)]), max_delay_us=st.sampled_from([0, 100, 1000]),
-    priority_levels=st.just(3), default_priority=st.integers(1, 3), policy=policies, adaptive=st.booleans(), auto_delay=st.booleans(),
+    priority_levels=st.just(3), default_priority=st.integers(1, 3), policy=policies, adaptive=st.booleans(),
+    auto_delay=st.booleans(),
 )  # fmt: skip
 learners = st.builds(
     lambda base, slope: Learner((1, 2, 4, 8), {s: base + slope * s for s in (1, 2, 4, 8)}),
@@ -172,7 +173,9 @@ def test_no_request_waits_past_the_delay_and_one_execution(requests, delay, seco
     for request in requests:
         running = [s + d for s, d, members in trace.batches if s <= request.at < s + d and request not in members]
         latest = max([request.at + delay * US, *running]) if running else request.at + delay * US
-        blocked = [s + d for s, d, members in trace.batches if s < request.started and s >= request.at and request not in members]
+        blocked = [
+            s + d for s, d, members in trace.batches if s < request.started and s >= request.at and request not in members
+        ]
         assert request.started <= max([latest, *blocked]) + 1e-9
 
 

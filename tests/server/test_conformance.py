@@ -39,7 +39,8 @@ max_batch_size: 8
 input [ { name: "IN" data_type: TYPE_FP32 dims: [ 16 ] } ]
 output [ { name: "OUT" data_type: TYPE_FP32 dims: [ 8 ] } ]
 ensemble_scheduling { step [
-  { model_name: "id_FP32" model_version: -1 input_map { key: "INPUT0" value: "IN" } output_map { key: "OUTPUT0" value: "middle" } },
+  { model_name: "id_FP32" model_version: -1 input_map { key: "INPUT0" value: "IN" }
+    output_map { key: "OUTPUT0" value: "middle" } },
   { model_name: "network" model_version: -1 input_map { key: "x" value: "middle" } output_map { key: "y" value: "OUT" } } ] }
 """
 
@@ -149,7 +150,9 @@ def test_json_tensors(server, datatype, binary_out):
         wanted = http_client.InferRequestedOutput("OUTPUT0", binary_data=binary_out)
         found = client.infer(f"id_{datatype}", [given], outputs=[wanted]).as_numpy("OUTPUT0")
     if datatype == "BYTES" and not binary_out:
-        found = np.array([str(item).encode() if isinstance(item, str) else item for item in found.flat], object).reshape(array.shape)
+        found = np.array([str(item).encode() if isinstance(item, str) else item for item in found.flat], object).reshape(
+            array.shape
+        )
     assert np.array_equal(found, array)
 
 
@@ -263,7 +266,9 @@ def test_a_model_in_the_load_request(client):
     config = json.dumps({"max_batch_size": 4, "dynamic_batching": {}})
     client.load_model("uploaded", config=config, files={"file:1/model.b4.engine": engine_bytes(4)})
     x = np.ones((2, FEATURES), np.float32)
-    np.testing.assert_allclose(client.infer("uploaded", [tensor(client.module, "x", x, "FP32")]).as_numpy("y"), expected(x), rtol=1e-5)
+    np.testing.assert_allclose(
+        client.infer("uploaded", [tensor(client.module, "x", x, "FP32")]).as_numpy("y"), expected(x), rtol=1e-5
+    )
     client.unload_model("uploaded")
     for path in ("file:1/../../x", "file:../x", "file:x", "file:0/x"):
         with pytest.raises(InferenceServerException):
@@ -349,7 +354,9 @@ def test_async_infer_of_the_sync_clients(server):
     done: queue.Queue = queue.Queue()
     with grpc_client.InferenceServerClient(server.grpc) as client:
         for _ in range(8):
-            client.async_infer("network", [tensor(grpc_client, "x", x, "FP32")], lambda result, error: done.put((result, error)))
+            client.async_infer(
+                "network", [tensor(grpc_client, "x", x, "FP32")], lambda result, error: done.put((result, error))
+            )
         for _ in range(8):
             result, error = done.get(timeout=20)
             assert error is None

@@ -22,7 +22,7 @@ CHUNK = 1 << 20
 
 
 def build_engines(config: ModelConfig, onnx: Path, progress: Progress) -> dict[int, Path]:
-    """The engines of a model by batch extent, built where the cache lacks them; raises ServeError with the builder's own words."""
+    """The engines of a model by batch extent, built where the cache lacks them; a ServeError has the builder's words."""
     sizes = batch_sizes(config.max_batch_size)
     content = _hash_files(onnx)
     made = {}
@@ -69,7 +69,14 @@ def _hash_files(onnx: Path) -> str:
 
 
 def _key(content: str, options: list[str]) -> str:
-    parts = [content, *options, cpu.model_name(), str(cpu.num_threads()), ",".join(sorted(cpu.features())), metadata.version("redline")]
+    parts = [
+        content,
+        *options,
+        cpu.model_name(),
+        str(cpu.num_threads()),
+        ",".join(sorted(cpu.features())),
+        metadata.version("redline"),
+    ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 

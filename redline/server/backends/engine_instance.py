@@ -72,7 +72,7 @@ class _Walk:
 
 
 def _pieces(rows: int, sizes: Sequence[int]) -> Sequence[tuple[int, int]]:
-    """(size, rows used) of the executions that run ``rows`` rows: the largest size as long as it is full, then what holds the rest."""
+    """(size, rows used) of the executions for ``rows`` rows: the largest size while it is full, then what holds the rest."""
     pieces = []
     while rows:
         size = next((size for size in sizes if size >= rows), sizes[-1])

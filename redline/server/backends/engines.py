@@ -1,7 +1,7 @@
 """The redline backend: a model version is one engine, or several that differ in the batch extent only.
 
-``model.engine`` alone serves its own shapes; ``model.b1.engine``, ``model.b8.engine`` ... are one model for those batches, and a
-batch runs on the smallest that holds it. A ``model.onnx`` is built first (see building.py). Engines whose shapes are ranges
+``model.engine`` alone serves its own shapes; ``model.b1.engine``, ``model.b8.engine`` ... are one model for those batches, and
+a batch runs on the smallest that holds it. A ``model.onnx`` is built first (see building.py). Engines whose shapes are ranges
 will replace ``EngineSet`` only.
 """
 
@@ -72,7 +72,9 @@ class EngineSet:
             match = found.get(spec.name)
             if match is None:
                 raise invalid(self._where, f"the engine has no {kind} {spec.name!r}", f"it has {', '.join(found)}")
-            fits = len(spec.shape) == len(match.shape) and all(d in (-1, e) for d, e in zip(spec.shape, match.shape, strict=True))
+            fits = len(spec.shape) == len(match.shape) and all(
+                d in (-1, e) for d, e in zip(spec.shape, match.shape, strict=True)
+            )
             if spec.datatype != match.datatype or not fits:
                 raise invalid(self._where, f"{kind} {spec.name!r} is {spec} in the configuration", f"{match} in the engine")
         names = [spec.name for spec in declared] if kind == "output" and declared else list(found)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from redline.server.config import ModelConfig
 from redline.server.errors import invalid
-from redline.server.program import Progress, Ran, with_batch
+from redline.server.program import Instance, Program, Progress, Ran, with_batch
 from redline.server.types import Arrays
 
 
@@ -19,18 +19,21 @@ class Identity:
             raise invalid(where, "the identity backend needs as many outputs as inputs in its configuration")
         for source, target in zip(config.inputs, config.outputs, strict=True):
             if source.datatype != target.datatype:
-                raise invalid(where, f"{source.name!r} is {source.datatype}, {target.name!r} {target.datatype}", "they must agree")
+                raise invalid(
+                    where, f"{source.name!r} is {source.datatype}, {target.name!r} {target.datatype}", "they must agree"
+                )
         delay = config.parameters.get("execute_delay_ms", "0")
         if not delay.isdecimal():
             raise invalid(where, f"execute_delay_ms is {delay!r}", "allowed: a whole number")
         self.inputs = with_batch(config.inputs, config.max_batch_size)
         self.outputs = with_batch(config.outputs, config.max_batch_size)
-        self.max_batch_size, self.sizes = config.max_batch_size, (max(1, config.max_batch_size),)
+        self.max_batch_size = config.max_batch_size
+        self.sizes: tuple[int, ...] = (max(1, config.max_batch_size),)
         self._delay_s = int(delay) / 1e3
         self.brief = not self._delay_s
         self._names = [(i.name, o.name) for i, o in zip(config.inputs, config.outputs, strict=True)]
 
-    def instance(self, threads: int, isolated: bool) -> "Identity":
+    def instance(self, threads: int, isolated: bool) -> Instance:
         return self
 
     def run(self, batch: Sequence[Arrays]) -> Ran:
@@ -42,5 +45,5 @@ class Identity:
         pass
 
 
-def load_identity(config: ModelConfig, folder: Path, progress: Progress) -> Identity:
+def load_identity(config: ModelConfig, folder: Path, progress: Progress) -> Program:
     return Identity(config)

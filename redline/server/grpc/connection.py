@@ -10,6 +10,8 @@ from redline.server.grpc.framing import timeout_s
 from redline.server.grpc.http2 import ConnectionError2, Headers
 from redline.server.grpc.stream import QUEUED_MESSAGES, Stream
 
+DEADLINE_EXCEEDED = 4
+
 if TYPE_CHECKING:
     from redline.server.grpc.front import GrpcFront
 
@@ -173,7 +175,7 @@ class GrpcConnection(asyncio.Protocol):
     @staticmethod
     def _time_out(stream: Stream) -> None:
         cancel, stream.cancel = stream.cancel, None
-        stream.finish(Kind.TIMEOUT.grpc, "[grpc] the caller's deadline has passed")
+        stream.finish(DEADLINE_EXCEEDED, "[grpc] the caller's deadline has passed")
         if cancel is not None:
             cancel()
 

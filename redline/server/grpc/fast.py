@@ -1,7 +1,7 @@
 """ModelInfer without parsing twice what clients repeat: all of a message but its raw tensors is remembered as a Plan.
 
-Serialisers write fields in the order of their numbers, so the raw tensors (field 7) are the end of a ModelInferRequest, and what
-is before them is a valid message itself. Messages in another order are parsed whole, every time.
+Serialisers write fields in the order of their numbers, so the raw tensors (field 7) are the end of a ModelInferRequest, and
+what is before them is a valid message itself. Messages in another order are parsed whole, every time.
 """
 
 from collections.abc import Mapping

@@ -130,4 +130,6 @@ class Service:
 
 def _one_repository(request: Any) -> None:
     if request.repository_name:
-        raise invalid("model repository", f"repository_name is {request.repository_name[:80]!r}", "there is one, without a name")
+        raise invalid(
+            "model repository", f"repository_name is {request.repository_name[:80]!r}", "there is one, without a name"
+        )

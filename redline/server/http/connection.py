@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MAX_PIPELINED = 32
 ALIGN = 64
 JOIN_BELOW = 16 << 10
+LINGER_S = 2.0
 END = b"\r\n\r\n"
 
 
@@ -62,7 +63,7 @@ class Connection(asyncio.BufferedProtocol):
         self._filled = 0
         self._chunks: Chunks | None = None
         self._exchanges: deque[Exchange] = deque()
-        self._paused = self._closing = self._held = False
+        self._paused = self._closing = self._held = self._refused = False
         self.progress = 0  # grows with every request
 
     # -- the transport's side
@@ -232,7 +233,7 @@ class Connection(asyncio.BufferedProtocol):
         exchange = Exchange(self, head, memoryview(b""))
         self._pending, self._body, self._head, self._chunks = b"", None, None, None
         self._exchanges.append(exchange)
-        self._closing = True
+        self._closing = self._refused = True
         exchange.fail(error)
 
     @property
@@ -245,9 +246,18 @@ class Connection(asyncio.BufferedProtocol):
         return bool(self._pending) or self._head is not None or self._body is not None
 
     def close(self) -> None:
-        """Ends the connection after what has been written is sent."""
+        """Ends the connection after what has been written is sent.
+
+        After a refusal the client may be sending still: what comes is dropped for a while, because closing at once would reset
+        the connection and lose the answer.
+        """
         self._closing = True
-        self._transport.close()
+        if self._refused and self._transport.can_write_eof() and not self._transport.is_closing():
+            self._refused = False
+            self._transport.write_eof()
+            asyncio.get_running_loop().call_later(LINGER_S, self._transport.close)
+        else:
+            self._transport.close()
 
     def abort(self) -> None:
         self._closing = True

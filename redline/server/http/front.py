@@ -174,4 +174,3 @@ class HttpFront:
             await asyncio.sleep(0.02)
         for connection in list(self._connections):
             connection.abort()
-

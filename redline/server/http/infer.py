@@ -302,4 +302,3 @@ def _describe(plan: Plan, response: InferResponse, regions: Regions) -> tuple[Pi
 def _region_parameters(region: Region, num_bytes: int) -> dict[str, Any]:
     offset = {"shared_memory_offset": region.offset} if region.offset else {}
     return {"shared_memory_region": region.name, **offset, "shared_memory_byte_size": num_bytes}
-

@@ -169,7 +169,9 @@ class Routes:
         body = _body(exchange)
         key, offset, size = body.get("key"), body.get("offset", 0), body.get("byte_size")
         if not isinstance(key, str) or type(offset) is not int or type(size) is not int:
-            raise invalid("shared memory", "key, offset or byte_size is missing or of the wrong type", "expected string, number, number")
+            raise invalid(
+                "shared memory", "key, offset or byte_size is missing or of the wrong type", "expected string, number, number"
+            )
         self._plane.regions.register(name, key, offset, size)
         return responses.plain(200, responses.JSON, b"", exchange.head.keep_alive)
 
