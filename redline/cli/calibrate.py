@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from redline.base.shapes import parse_shapes
+from redline.base.shapes import fixed, parse_shapes
 from redline.builder.quantization import calibrate
 from redline.cli import console, options
 from redline.cli.build import Stages
@@ -35,7 +35,7 @@ def command(
     path = output or model.with_suffix(".calibration.json")
     with Stages() as stages:
         cache = calibrate(
-            model, data, path, shapes=parse_shapes(shapes or []), freeze=options.parse_arrays(freeze, "--freeze"),
+            model, data, path, shapes=fixed(parse_shapes(shapes or []), "calibration"), freeze=options.parse_arrays(freeze, "--freeze"),
             calibrator=calibrator, num_threads=threads, progress=stages,
         )  # fmt: skip
     console.out().print(f"{path}: ranges of {len(cache.tensors)} tensors from {cache.samples} samples ({cache.calibrator})")

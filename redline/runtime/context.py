@@ -98,18 +98,11 @@ class Context:
         loaded = self._loaded
         if loaded is None:
             raise EngineError("context", "it is closed")
-        arrays = self._bind_inputs(loaded, inputs)
-        results = self._bind_outputs(loaded, arrays, None)
-
-        def run(step: int) -> None:
-            self._call.first_step, self._call.end_step = step, step + 1
-            if loaded.library.run(loaded.pool, self._address):
-                raise EngineError(loaded.path, "its code does not fit this process's thread pool", "", "build the engine again")
-
-        try:
-            yield run, self._arena.address, list(results.values())
-        finally:
-            self._call.first_step, self._call.end_step = 0, loaded.library.num_steps
+        bound = self._bind_shapes(loaded, inputs)
+        arrays = self._bind_inputs(loaded, inputs, bound)
+        results = self._bind_outputs(loaded, arrays, None, bound)
+        loaded.weights.preload()
+        yield lambda step: self._run_steps(loaded, step, step + 1), self._arena.address, list(results.values())
 
     def close(self) -> None:
         """Frees the arena; a second call does nothing. The engine's code goes with the last of its users."""
