@@ -15,6 +15,7 @@ void {name}(void *const *args, void *scratch, int64_t chunk) {{
     const float *a = args[0];
     float *out = args[1];
     *(volatile int64_t *)scratch = chunk;
+    {pause}
     for (int64_t i = chunk * {length}; i < (chunk + 1) * {length}; i++) out[i] = {value};
 }}
 """
@@ -25,8 +26,11 @@ def program(barrier: bool) -> str:
         Step("plus", CHUNKS, (Ref(Space.INPUT), Ref(Space.ARENA))),
         Step("twice", CHUNKS, (Ref(Space.ARENA), Ref(Space.OUTPUT)), barrier),
     )
+    pause = "" if barrier else "usleep(50);"  # so that a second thread is there in time, however busy the machine
     plan = render(Plan(steps, CHUNKS * LENGTH * 4 + 24, 64))
-    kernels = [KERNEL.format(name=n, length=LENGTH, value=v) for n, v in (("plus", "a[i] + 1"), ("twice", "2 * a[i]"))]
+    kernels = [
+        KERNEL.format(name=n, length=LENGTH, value=v, pause=pause) for n, v in (("plus", "a[i] + 1"), ("twice", "2 * a[i]"))
+    ]
     parts = [package_text(name) for name in ("executor.h", "pool.c", "executor.c")]
     return "\n".join([*parts, *kernels, plan, (Path(__file__).parent / "race_driver.c").read_text()])
 
