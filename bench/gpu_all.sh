@@ -6,11 +6,7 @@ mkdir -p "$out"
 export PYTHONUNBUFFERED=1 REDLINE_CACHE_DIR=/tmp/redline-cache
 models=${*:-resnet50:1 bert_base:1 mobilenetv2:1 vit_b16:1 resnet50:128 bert_base:32 vit_b16:32 mobilenetv2:128}
 for model in $models; do
-    folder="$out/${model/:/_}"
-    mkdir -p "$folder"
-    cp "$out/timings_fp16.json" "$folder/" 2>/dev/null # what is known so far
-    timeout 170 python3 bench/gpu_models.py --out "$folder" --opt "${OPT:-3}" --top "${TOP:-8}" --peers $model 2>&1 | tail -n 24
-    cp "$folder/timings_fp16.json" "$out/" 2>/dev/null
-    cat "$folder"/rows_*.json >> "$out/rows.jsonl" 2>/dev/null && echo >> "$out/rows.jsonl"
-    rm -rf "$folder"
+    timeout 170 python3 bench/gpu_models.py --out "$out" --opt "${OPT:-4}" --top "${TOP:-8}" --peers --check-up-to 128 $model 2>&1 |
+        tail -n 24 | cut -c1-400
+    cat "$out/rows_fp16.json" >> "$out/rows.jsonl" && echo >> "$out/rows.jsonl"
 done

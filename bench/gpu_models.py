@@ -23,6 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
 import zoo  # noqa: E402
 
 from redline.builder.cuda import build_cuda  # noqa: E402
+from redline.runtime.cuda.driver import Driver  # noqa: E402
 from redline.runtime.cuda.engine import load  # noqa: E402
 
 REPLAYS = 60
@@ -73,7 +74,7 @@ def replay_seconds(engine, context, replays: int = REPLAYS) -> tuple[float, floa
 
 
 def one(name: str, batch: int, args) -> dict:
-    row: dict = {"model": name, "batch": batch, "precision": args.precision}
+    row: dict = {"model": name, "batch": batch, "precision": args.precision, "gpu": Driver().name(0)}
     path = Path(args.out) / "engines" / f"{name}_{batch}_{args.precision}.engine"
     path.parent.mkdir(parents=True, exist_ok=True)
     model = skeletons.load(name).SerializeToString()
@@ -100,8 +101,10 @@ def one(name: str, batch: int, args) -> dict:
         row["error"] = {n: round(relative(found[n], e), 7) for n, e in zip(names, expected, strict=True)}
         again = context.run(inputs)
         row["repeatable"] = all(np.array_equal(found[n], again[n]) for n in names)
-    seconds, host = replay_seconds(engine, context)
-    row["ms"], row["host_us"] = round(1e3 * seconds, 4), round(1e6 * host, 1)
+    if args.replays:
+        seconds, host = replay_seconds(engine, context, args.replays)
+        row["ms"], row["host_us"] = round(1e3 * seconds, 4), round(1e6 * host, 1)
+    row["launches"] = engine.report.get("launches")
     if args.top:
         profile(engine, context, inputs, args.top, row)
     context.close()
@@ -116,7 +119,7 @@ def profile(engine, context, inputs, top: int, row: dict) -> None:
     families: dict[str, float] = {}
     for kernel, each in zip(kernels, seconds, strict=True):
         families[kernel.family] = families.get(kernel.family, 0.0) + each
-    print("  by family (us):", {k: round(1e6 * v, 1) for k, v in sorted(families.items(), key=lambda p: -p[1])})
+    print("  by family (us):", {k: round(1e6 * float(v), 1) for k, v in sorted(families.items(), key=lambda p: -p[1])})
     merged: dict[tuple, list] = {}
     for kernel, each in zip(kernels, seconds, strict=True):
         reads = [tuple(a.shape) for a in kernel.reads[:2]]
@@ -129,6 +132,30 @@ def profile(engine, context, inputs, top: int, row: dict) -> None:
         rates = f"{flops / each / 1e12:6.1f} TF {num_bytes / each / 1e9:6.0f} GB/s"
         print(f"  {1e6 * total:8.1f} us = {count:2} x {1e6 * each:7.1f}  {rates}  {key[0]} {key[1]} -> {key[2]} {key[3]}")
     row["kernels"] = [_facts(kernel, float(each)) for kernel, each in zip(kernels, seconds, strict=True)]
+
+
+def ceilings() -> dict[str, float]:
+    """TB/s of a copy (read plus written) and TFLOP/s of a large bfloat16 product, by PyTorch on random data."""
+    import torch
+
+    a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    source = torch.randn(1 << 30, device="cuda", dtype=torch.float32)
+    target = torch.empty_like(source)
+    found = {}
+    for name, work, amount in (
+        ("copy_tb_s", lambda: target.copy_(source), 8 * source.numel() / 1e12),
+        ("product_tflop_s", lambda: a @ b, 2 * 8192**3 / 1e12),
+    ):
+        times = []
+        for _ in range(12):
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record()
+            work()
+            end.record()
+            torch.cuda.synchronize()
+            times.append(begin.elapsed_time(end) / 1e3)
+        found[name] = round(amount / float(np.median(times[3:])), 2)
+    return found
 
 
 def _facts(k, seconds: float) -> list:
@@ -194,10 +221,14 @@ def main() -> None:
     parser.add_argument("--precision", default="fp16")
     parser.add_argument("--opt", type=int, default=3)
     parser.add_argument("--top", type=int, default=0)
+    parser.add_argument("--replays", type=int, default=REPLAYS)
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--compiled", action="store_true")
     parser.add_argument("--check-up-to", type=int, default=4)
+    parser.add_argument("--ceilings", action="store_true")
     args = parser.parse_args()
+    if args.ceilings:
+        print(json.dumps(ceilings()), flush=True)
     rows = []
     for item in args.models:
         name, _, batch = item.partition(":")

@@ -7,9 +7,12 @@ report says which.
 import json
 import os
 import re
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +30,9 @@ from redline.kernels.gpu import PROCESSORS, GpuTarget
 from redline.kernels.problem import num_bytes
 from redline.lower import MemoryPlan, Program, images, lower, plan
 from redline.runtime.cuda.driver import Driver
+from redline.runtime.cuda.engine import load
 from redline.tune.cache import TimingCache
-from redline.tune.cuda import GpuChoice, GpuJob, Timer, choose
+from redline.tune.cuda import GpuChoice, GpuJob, Timer, again, choose
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 STORED = {"fp16": dtypes.float16, "bf16": dtypes.bfloat16}
@@ -95,6 +99,10 @@ def build_cuda(
         "model": graph.name, "nodes": num_nodes, "precision": precision, "opt_level": opt_level, "tactics": how,
     }  # fmt: skip
     path = _destination(model, output)
+    for each in targets:
+        if machine.arch == each.arch and opt_level and each.overlap:
+            write = partial(_write, program=program, memory=memory, version=version, report=summary, limit=None)
+            chosen[each.arch], summary["launches"] = _launch_order(path, chosen[each.arch], each, write)
     _write(path, program, memory, targets, chosen, version, summary, memory_limit)
     log.debug(1, f"built {graph.name}: {len(program.steps)} kernels in {time.perf_counter() - started:.1f} s")
     return path
@@ -143,6 +151,22 @@ def _choose(
             timer.close()
     how = f"from the timing cache of {cache.machine}" if cache.entries else "by the heuristic, untimed"
     return choose(jobs, target, opt_level, cache, None, report), how
+
+
+def _launch_order(
+    path: Path, late: list[GpuChoice], target: GpuTarget, write: Callable[..., None]
+) -> tuple[list[GpuChoice], str]:
+    """The choices with the order of launching and waiting that makes the whole engine faster, and the order's name."""
+    early = again(late, replace(target, eager=True))
+    seconds = []
+    for choices in (late, early):
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            trial = Path(folder) / "trial.engine"
+            write(trial, targets=[target], chosen={target.arch: choices})
+            with load(trial) as engine, closing(engine.context()) as context:
+                seconds.append(context.seconds())
+    log.debug(2, f"launches: late {1e6 * seconds[0]:.1f} us, early {1e6 * seconds[1]:.1f} us")
+    return (early, "early") if seconds[1] < 0.99 * seconds[0] else (late, "late")
 
 
 def _cache(path: Path | None, target: GpuTarget, machine: _Machine | None, version: str) -> TimingCache:

@@ -27,7 +27,9 @@ PROCESSORS = {80: 108, 86: 84, 89: 128, 90: 132}
 class GpuTarget:
     """An NVIDIA GPU. ``overlap``: kernels may start before the one in front has ended, and wait for its results themselves.
 
-    ``tf32``: float32 products may be rounded to 10 bits of mantissa. ``plain`` gives text that Triton's interpreter runs.
+    ``eager``: products let the next kernel start before they have waited themselves, the others after; which is faster
+    depends on the model. ``tf32``: float32 products may be rounded to 10 bits of mantissa. ``plain`` gives text that
+    Triton's interpreter runs.
     """
 
     arch: int = 90
@@ -35,6 +37,7 @@ class GpuTarget:
     overlap: bool = True
     tf32: bool = True
     plain: bool = False
+    eager: bool = False
 
     @property
     def name(self) -> str:

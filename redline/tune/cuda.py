@@ -6,7 +6,7 @@ memory as in a model of many megabytes, its other operands warm in the cache. Th
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,16 @@ def choose(
     for job, cubin in zip(options, cubins, strict=True):
         chosen[job] = _first_that_compiles(job, picks[job], cubin, target, cache)
     return chosen
+
+
+def again(choices: Sequence[GpuChoice], target: GpuTarget) -> list[GpuChoice]:
+    """The same schedules rendered for another target of the same architecture; as they are where that does not compile."""
+    codes = [GPU_FAMILIES[c.job.family].render(c.job.problem, c.schedule, target) for c in choices]
+    cubins = compile_cubins([Request.of(code, c.job.aligned, target) for code, c in zip(codes, choices, strict=True)])
+    return [
+        c if isinstance(cubin, str) else replace(c, code=code, cubin=cubin)
+        for c, code, cubin in zip(choices, codes, cubins, strict=True)
+    ]
 
 
 def _options(job: GpuJob, target: GpuTarget, opt_level: int) -> list[_Option]:

@@ -1,9 +1,11 @@
 """Matrix products and convolutions in Triton's interpreter against their references, at shapes that straddle the tiles."""
 
+import numpy as np
 import pytest
 from cuda_kernel_check import PLAIN, check
 
 from redline.base.dtypes import DType, bfloat16, float16, float32
+from redline.kernels import tgemm
 from redline.kernels.conv import problem as conv
 from redline.kernels.expr import Acc, Expr, Load, call, cast, index, lit
 from redline.kernels.gpu import GpuTarget
@@ -59,6 +61,30 @@ def test_matmul_through_tensor_maps() -> None:
     check("matmul", problem, Schedule(64, 16, 32, 4, 3, 2, True), GPU_FAMILIES["matmul"])
 
 
+@pytest.mark.parametrize("engine", [False, True])
+def test_the_last_tiles_are_shared(engine: bool) -> None:
+    problem = matmul.Problem(
+        dense(float16, (300, 256)), dense(float16, (256, 32), True), dense(float16, (300, 32)), biased(2, float16),
+        (dense(float16, (32,)),),
+    )  # fmt: skip
+    code = check("matmul", problem, Schedule(64, 16, 32, 4, 3, 3, engine, 4), GPU_FAMILIES["matmul"])
+    assert code.grid == (10 - 4 + 4 * 3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "shape, taps, strides, pads", [((5, 4), (3, 3), (1, 1), (1, 1, 1, 1)), ((5, 5), (1, 1), (2, 2), (0,) * 4)]
+)
+def test_conv_over_stacks_of_images(shape, taps, strides, pads) -> None:
+    spatial = tuple((shape[a] + 2 * pads[a] - taps[a]) // strides[a] + 1 for a in range(2))
+    problem = conv.Problem(
+        dense(float16, (128, *shape, 32)), dense(float16, (24, 32, *taps), True), dense(float16, (128, *spatial, 24)),
+        biased(4, float16), (dense(float16, (24,)),), strides, (1, 1), pads, 1,
+    )  # fmt: skip
+    assert any(s.copy_engine for s in GPU_FAMILIES["conv"].schedules(problem, GpuTarget()))
+    code = check("conv", problem, Schedule(64, 16, 32, 4, 3, 1, True), GPU_FAMILIES["conv"])
+    assert code.maps[0].box == (1, 1, 64, 32)
+
+
 CONVOLUTIONS = [  # x, w, strides, pads, groups, dilations
     ((2, 9, 9, 16), (24, 16, 3, 3), (1, 1), (1, 1, 1, 1), 1, (1, 1)),
     ((1, 8, 8, 8), (16, 8, 1, 1), (2, 2), (0, 0, 0, 0), 1, (1, 1)),
@@ -86,6 +112,12 @@ def test_conv(x, w, strides, pads, groups, dilations, constant: bool, schedule: 
         dilations, pads, groups,
     )  # fmt: skip
     check("conv", problem, schedule, GPU_FAMILIES["conv"])
+
+
+def test_rounding_to_tf32() -> None:
+    values = np.array([1.0, 1 + 2**-11, -1 - 2**-11, 1 + 2**-12, np.inf, -np.inf, np.nan, 0.0, 3.1415927], np.float32)
+    expected = np.array([1.0, 1 + 2**-10, -1 - 2**-10, 1.0, np.inf, -np.inf, np.nan, 0.0, 3.140625], np.float32)
+    assert np.array_equal(tgemm.rounded(values), expected, equal_nan=True)
 
 
 @pytest.mark.parametrize("arch", [80, 89, 90])

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 from redline.base import dtypes
-from redline.kernels import texpr
+from redline.kernels import texpr, tgemm
 from redline.kernels.attention.problem import Problem
 from redline.kernels.expr import Acc, Call, Lit, loads
 from redline.kernels.gpu import POINTER, GpuCode, GpuFamily, GpuTarget, next_power
@@ -102,13 +102,14 @@ def _block(p: Problem, s: Schedule, d: int, v: int, target: GpuTarget) -> list[s
     precision = ""
     if key.dtype == dtypes.float32:
         precision = ', input_precision="tf32"' if target.tf32 else ', input_precision="ieee"'
+    close = "rl_tf32" if tgemm.rounds(key.dtype, target) else ""
     wide = ".to(tl.float32)" if target.plain and key.dtype == dtypes.bfloat16 else ""  # the interpreter multiplies no bfloat16
     k_mask = _mask([(sk % s.keys, f"(rn[None, :] < {sk})"), (depth % d, f"(rd[:, None] < {depth})")])
     v_mask = _mask([(sk % s.keys, f"(rn[:, None] < {sk})"), (width % v, f"(rv[None, :] < {width})")])
     lines = [
         f"rn = j * {s.keys} + tl.arange(0, {s.keys})",
         f"k = tl.load(arg1 + {texpr.offset(key, ['n', 'kv', 'rn[None, :]', 'rd[:, None]'])}{k_mask})",
-        f"dot = tl.dot(q{wide}, k{wide}{precision})",
+        f"dot = tl.dot({close}(q){wide}, {close}(k){wide}{precision})",
     ]
     scale = _plain_scale(p)
     if scale is not None:  # powers of two: the scale joins the exponent
@@ -138,7 +139,8 @@ def _block(p: Problem, s: Schedule, d: int, v: int, target: GpuTarget) -> list[s
         f"base = {base}", f"power = tl.exp2((score - base[:, None]){unit})", f"shrink = tl.exp2((high - base){unit})",
         "total = total * shrink + tl.sum(power, 1)",
         f"v = tl.load(arg2 + {texpr.offset(value, ['n', 'kv', 'rn[:, None]', 'rv[None, :]'])}{v_mask})",
-        f"acc = tl.dot(power.to({texpr.TYPES[value.dtype.name]}){wide}, v{wide}, acc * shrink[:, None]{precision})",
+        f"acc = tl.dot({close}(power.to({texpr.TYPES[value.dtype.name]})){wide}, {close}(v){wide}, "
+        f"acc * shrink[:, None]{precision})",
         "high = peak",
     ]  # fmt: skip
     return lines

@@ -4,7 +4,8 @@ out[n, o, m] = epilogue(sum over taps k, channels c of x[n, o * stride + k * dil
 
 Constant filters are packed as [group, filter, taps..., channel] with k padded to a multiple of 64. Where a step of k lies
 within the channels of one tap, the tap is a scalar of the loop; else every k finds its own tap. A 1x1 convolution without
-padding whose positions follow each other evenly may be loaded by the copy engine.
+padding whose positions follow each other evenly may be loaded by the copy engine; so may any other of a large batch, whose
+rows are then the images at one position, so that padding is what lies outside of the tensor map.
 """
 
 from math import prod
@@ -40,19 +41,33 @@ def row_stride(p: Problem) -> int | None:
     return stride if stride is not None and stride * p.x.dtype.size % 16 == 0 else None
 
 
+def stacks(p: Problem) -> bool:
+    """Whether a tile of the copy engine may be one channel block of many images at one position."""
+    if p.groups > 1 or not p.w.constant or p.x.strides[-1] != 1 or p.pad_value or p.rank > 3 or p.x.shape[0] < 64:
+        return False
+    if any(load.operand < 2 for load in loads(p.epilogue)) or row_stride(p) is not None:
+        return False
+    return p.w.shape[1] % 32 == 0 and all(s * p.x.dtype.size % 16 == 0 for s in p.x.strides[:-1])
+
+
 def schedules(problem: Problem, target: GpuTarget) -> list[Schedule]:
-    return tgemm.candidates(size_of(problem), target, row_stride(problem) is not None and target.has_copy_engine)
+    p, stacked = problem, stacks(problem)
+    found = tgemm.candidates(size_of(p), target, (stacked or row_stride(p) is not None) and target.has_copy_engine)
+    if not stacked:
+        return found
+    return [s for s in found if not s.copy_engine or not (p.x.shape[0] % s.block_m or p.w.shape[1] % s.block_k)]
 
 
-def packing(p: Problem) -> Packing:
-    size = size_of(p)
+def packing(p: Problem, target: GpuTarget) -> Packing:
+    size, rounds = size_of(p), tgemm.rounds(p.w.dtype, target)
     depth = tgemm.padded(size.depth)
 
     def apply(w: np.ndarray) -> np.ndarray:
         flat = np.moveaxis(w, 1, -1).reshape(w.shape[0], size.depth)
-        return np.ascontiguousarray(np.pad(flat, ((0, 0), (0, depth - size.depth))))
+        packed = np.ascontiguousarray(np.pad(flat, ((0, 0), (0, depth - size.depth))))
+        return tgemm.rounded(packed) if rounds else packed
 
-    return Packing(f"filters{depth}", apply)
+    return Packing(f"filters{depth}{'r' if rounds else ''}", apply)
 
 
 def render(problem: Problem, schedule: Schedule, target: GpuTarget) -> GpuCode:
@@ -60,16 +75,20 @@ def render(problem: Problem, schedule: Schedule, target: GpuTarget) -> GpuCode:
     row_shape = p.out.shape[:-1]
     texts = tgemm.row_coordinates("rm[:, None]", row_shape)
     per_group = p.w.shape[0] // p.groups
+    if s.copy_engine and row_stride(p) is None:
+        texts = [f"(images * {s.block_m} + tl.arange(0, {s.block_m}))[:, None]", *(f"o{axis}" for axis in range(p.rank))]
     column = "rn[None, :]" if p.groups == 1 else f"(batch * {per_group} + rn[None, :])"
     maps: dict[int, TensorMap] = {}
     if s.copy_engine:
-        before, step, maps = _copied(p, s, size, target)
+        copied = _copied if row_stride(p) is not None else _stacked
+        before, step, maps = copied(p, s, size, target)
     else:
         before, step = _gathered(p, s, size, target)
     names = [f"arg{i}" for i in range(len(p.reads))] + ["out0"]
     rank = len(p.out.shape)
     gemm = Gemm(
-        size, before, step, p.reads, p.out, p.epilogue, [*texts, column], range(rank - 1), [rank - 1], p.acc, names
+        size, before, step, p.reads, p.out, p.epilogue, [*texts, column], range(rank - 1), [rank - 1], p.acc, names,
+        "arg1" if p.w.constant else "", size.batch * size.columns * tgemm.padded(size.depth) * p.w.dtype.size,
     )  # fmt: skip
     signature = [POINTER[o.dtype.name] for o in p.reads + p.writes]
     for i, m in maps.items():
@@ -77,7 +96,7 @@ def render(problem: Problem, schedule: Schedule, target: GpuTarget) -> GpuCode:
     work = tgemm.workspace_bytes(size, s)
     return GpuCode(
         "conv", tgemm.render(gemm, s, target), tuple(signature) + (("*i8",) if work else ()), tgemm.grid(size, s),
-        s.num_warps, s.num_stages, work, maps, {1: packing(p)} if p.w.constant else {},
+        s.num_warps, s.num_stages, work, maps, {1: packing(p, target)} if p.w.constant else {},
     )  # fmt: skip
 
 
@@ -92,9 +111,38 @@ def _copied(p: Problem, s: Schedule, size: Size, target: GpuTarget) -> tuple[lis
     step = [
         f"a = arg0.load([pm * {s.block_m}, s * {s.block_k}])",
         f"b = arg1.load([pn * {s.block_n}, s * {s.block_k}]).T",
-        tgemm.multiply(p.acc, p.x.dtype, target),
+        tgemm.multiply(p.acc, p.x.dtype, target, p.w.constant),
     ]
     return [], step, maps
+
+
+def _stacked(p: Problem, s: Schedule, size: Size, target: GpuTarget) -> tuple[list[str], list[str], dict[int, TensorMap]]:
+    """Rows are images: x seen as [positions..., image, channel]."""
+    axes, depth, channels = range(p.rank), tgemm.padded(size.depth), p.w.shape[1]
+    spatial, places = p.x.strides[1:-1], p.x.shape[1:-1]
+    maps = {
+        0: TensorMap((*places, p.x.shape[0], channels), (*spatial, p.x.strides[0], 1), (1,) * p.rank + (s.block_m, s.block_k)),
+        1: TensorMap((size.columns, depth), (depth, 1), (s.block_n, s.block_k)),
+    }
+    blocks, below = p.x.shape[0] // s.block_m, 1
+    before = [f"images = pm % {blocks}", f"position = pm // {blocks}"]
+    for axis in reversed(axes):
+        before.append(f"o{axis} = position // {below} % {p.out.shape[axis + 1]}")
+        before.append(f"x{axis} = o{axis} * {p.strides[axis]} - {p.pads[axis]}")
+        below *= p.out.shape[axis + 1]
+    per_tap, below = channels // s.block_k, 1
+    at: list[str] = []
+    step = [f"t = s // {per_tap}"]
+    for axis in reversed(axes):
+        at.insert(0, f"x{axis} + t // {below} % {p.w.shape[2 + axis]} * {p.dilations[axis]}")
+        below *= p.w.shape[2 + axis]
+    step += [
+        f"a = arg0.load([{', '.join(at)}, images * {s.block_m}, s % {per_tap} * {s.block_k}])",
+        f"a = a.reshape({s.block_m}, {s.block_k})",
+        f"b = arg1.load([pn * {s.block_n}, s * {s.block_k}]).T",
+        tgemm.multiply(p.acc, p.x.dtype, target, p.w.constant),
+    ]
+    return before, step, maps
 
 
 def _gathered(p: Problem, s: Schedule, size: Size, target: GpuTarget) -> tuple[list[str], list[str]]:
@@ -126,7 +174,7 @@ def _gathered(p: Problem, s: Schedule, size: Size, target: GpuTarget) -> tuple[l
     mask = f", mask={' & '.join(masks)}, other={p.pad_value}" if masks else ""
     step.append(f"a = tl.load({' + '.join(where)}{mask})")
     step += _filters(p, s, size, is_vector, inside)
-    return before, [*step, tgemm.multiply(p.acc, p.x.dtype, target)]
+    return before, [*step, tgemm.multiply(p.acc, p.x.dtype, target, p.w.constant)]
 
 
 def _rows(p: Problem, s: Schedule, size: Size) -> list[str]:

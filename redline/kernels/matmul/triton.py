@@ -82,12 +82,16 @@ def render(problem: Problem, schedule: Schedule, target: GpuTarget) -> GpuCode:
     reads, writes = p.reads, p.writes
     names = [f"arg{i}" for i in range(len(reads))] + ["out0"]
     row_axes = [*axes.folded, rank - 2]
-    gemm = Gemm(size, before, step, reads, p.out, p.epilogue, coordinates, row_axes, [rank - 1], p.acc, names)
+    constant_bytes = size.batch * p.n * tgemm.padded(p.k) * p.b.dtype.size if p.b.constant else 0
+    gemm = Gemm(
+        size, before, step, reads, p.out, p.epilogue, coordinates, row_axes, [rank - 1], p.acc, names,
+        "arg1" if constant_bytes else "", constant_bytes,
+    )  # fmt: skip
     signature = [POINTER[o.dtype.name] for o in reads + writes]
     for i, m in maps.items():
         signature[i] = map_type(reads[i].dtype, m.box)
     work = tgemm.workspace_bytes(size, s)
-    packings = {1: packing(p)} if p.b.constant else {}
+    packings = {1: packing(p, target)} if p.b.constant else {}
     return GpuCode(
         "matmul", tgemm.render(gemm, s, target), tuple(signature) + (("*i8",) if work else ()), tgemm.grid(size, s),
         s.num_warps, s.num_stages, work, maps, packings,
@@ -98,24 +102,25 @@ def texpr_rows(shape: tuple[int, ...]) -> list[str]:
     return tgemm.row_coordinates("rm[:, None]", shape)
 
 
-def packing(p: Problem) -> Packing:
-    depth = tgemm.padded(p.k)
+def packing(p: Problem, target: GpuTarget) -> Packing:
+    depth, rounds = tgemm.padded(p.k), tgemm.rounds(p.b.dtype, target)
     kept = _Axes.of(p).kept
 
     def apply(b: np.ndarray) -> np.ndarray:
         one = b[tuple(slice(None) if axis in kept else 0 for axis in range(b.ndim - 2))]
         turned = np.swapaxes(one, -1, -2)
         pad = [(0, 0)] * (turned.ndim - 1) + [(0, depth - p.k)]
-        return np.ascontiguousarray(np.pad(turned, pad))
+        packed = np.ascontiguousarray(np.pad(turned, pad))
+        return tgemm.rounded(packed) if rounds else packed
 
-    return Packing(f"nk{depth}", apply)
+    return Packing(f"nk{depth}{'r' if rounds else ''}", apply)
 
 
 def _loads(
     p: Problem, s: Schedule, axes: _Axes, coordinates: list[str], stride: int | None, target: GpuTarget
 ) -> tuple[list[str], list[str], dict[int, TensorMap]]:
     """Statements before the loop, those that load tiles a and b, and the tensor maps."""
-    dot = tgemm.multiply(p.acc, p.a.dtype, target)
+    dot = tgemm.multiply(p.acc, p.a.dtype, target, p.b.constant)
     depth = tgemm.padded(p.k)
     if s.copy_engine and stride is not None:
         maps = {

@@ -37,6 +37,8 @@ def on_device(value: Any) -> bool:
     """Whether ``value`` says that its elements are in device memory."""
     if isinstance(value, np.ndarray):
         return False
+    if isinstance(value, DeviceArray):
+        return True
     if hasattr(value, "__cuda_array_interface__"):
         return True
     return hasattr(value, "__dlpack_device__") and value.__dlpack_device__()[0] in ON_CUDA
@@ -44,7 +46,12 @@ def on_device(value: Any) -> bool:
 
 def take(value: Any, port: Port, kind: str) -> DeviceArray:
     """``value`` where it is; raises InputError for another type, shape or layout than the port's."""
-    found = _from_interface(value, port) if hasattr(value, "__cuda_array_interface__") else _from_dlpack(value, port)
+    if isinstance(value, DeviceArray):
+        found = value
+    elif hasattr(value, "__cuda_array_interface__"):
+        found = _from_interface(value, port)
+    else:
+        found = _from_dlpack(value, port)
     if found.shape != port.shape or found.dtype != port.dtype:
         seen = f"{found.dtype} {shapes.text(found.shape)} was given"
         raise InputError(f"{kind} {port.name!r}", seen, f"expected {port.dtype} {shapes.text(port.shape)}")
@@ -60,6 +67,8 @@ def _contiguous(shape: tuple[int, ...], strides: tuple[int, ...] | None) -> bool
 
 def _from_interface(value: Any, port: Port) -> DeviceArray:
     facts = value.__cuda_array_interface__
+    if facts["typestr"] == port.dtype.str and facts["shape"] == port.shape and facts.get("strides") is None:
+        return DeviceArray(int(facts["data"][0]), port.shape, port.dtype, value)  # the short way, for the usual case
     dtype = np.dtype(facts["typestr"])
     shape = tuple(facts["shape"])
     strides = facts.get("strides")

@@ -7,8 +7,6 @@ reading the file and copying overlap.
 import ctypes
 import os
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -49,19 +47,14 @@ class CudaLoaded:
         with self.current():
             self.weights = self._upload(file)
 
-    @contextmanager
-    def current(self) -> Iterator[None]:
+    def current(self) -> "_Current":
         """The device's context is current in this thread. Raises EngineError in a forked process."""
         if os.getpid() != self.process:
             remedy = "load the engine after the fork, or start processes with spawn"
             raise EngineError(
                 self.path, "this process was forked from the one that loaded the engine", "CUDA forbids that", remedy
             )
-        self.driver.push(self.context)
-        try:
-            yield
-        finally:
-            self.driver.pop()
+        return _Current(self.driver, self.context)
 
     def function(self, step: int) -> Any:
         """The kernel of a step, loaded now if it is not yet."""
@@ -99,6 +92,21 @@ class CudaLoaded:
                 self.driver.destroy_event(event)
             self.driver.destroy_stream(stream)
         return target
+
+
+class _Current:
+    """Makes a device's context current; a class, because a generator costs more than the calls themselves."""
+
+    __slots__ = ("_context", "_driver")
+
+    def __init__(self, driver: Driver, context: Any) -> None:
+        self._driver, self._context = driver, context
+
+    def __enter__(self) -> None:
+        self._driver.push(self._context)
+
+    def __exit__(self, *error: object) -> None:
+        self._driver.pop()
 
 
 def _check_device(driver: Driver, device: int, where: str) -> None:
