@@ -4,16 +4,16 @@
     engine = redline.load("model.engine")    # needs numpy only
     outputs = engine(input=array)
 
-Both names are resolved at their first use, so that importing the package needs neither onnx nor a compiler.
+The names are resolved at their first use, so that importing the package needs neither onnx nor a compiler.
 """
 
 import importlib
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["build", "load"]
+__all__ = ["build", "load", "load_async"]
 
-_HOMES = {"build": "redline.builder", "load": "redline.runtime"}
+_HOMES = {"build": "redline.builder", "load": "redline.runtime", "load_async": "redline.runtime"}
 
 
 def __getattr__(name: str) -> Any:

@@ -35,6 +35,8 @@ UNLIMITED = {"cli", "__init__", "__main__", "viz"}
 
 # Third-party packages that only these may import; numpy, ml_dtypes, typer and rich are there on every machine.
 ONLY_IN: dict[str, set[str]] = {"onnx": {"frontend"}, "onnxruntime": {"cli"}, "openvino": {"cli"}}
+ONLY_IN |= {"google": {"frontend", "server"}}
+ONLY_IN |= {name: {"server"} for name in ("hpack", "httptools", "opentelemetry", "orjson", "prometheus_client", "uvloop")}
 NEEDS_NOTHING_BUT_NUMPY = ["redline", "redline.engine", "redline.runtime", "redline.server", "redline.cli"]
 COMPILE_HALF = ["frontend", "passes", "quant", "ops", "ir", "lower", "kernels", "codegen", "tune", "builder"]
 BLOCKED = ["onnx", "onnxruntime", "openvino", "triton", "torch", "ziglang", *(f"redline.{name}" for name in COMPILE_HALF)]

@@ -36,6 +36,11 @@ def num_threads() -> int:
     return _integer("REDLINE_NUM_THREADS", 0, 0, 1024)
 
 
+def bearer_token() -> str:
+    """REDLINE_TOKEN: the bearer token that callers of the server must send; empty for none."""
+    return os.environ.get("REDLINE_TOKEN", "")
+
+
 def child_environment(**changes: str) -> dict[str, str]:
     """The environment for a process that Redline starts: this one's, with ``changes``."""
     return {**os.environ, **changes}

@@ -74,25 +74,51 @@ def axis_index(axis: int, rank: int, where: str) -> int:
 
 
 @dataclass(frozen=True)
-class Profile:
-    """The shapes one engine is made for: for each input the smallest, the tuned and the largest."""
+class ShapeRange:
+    """The shapes that an input may have: the smallest, the one to tune for, and the largest."""
 
-    min: Mapping[str, StaticShape]
-    opt: Mapping[str, StaticShape]
-    max: Mapping[str, StaticShape]
+    min: StaticShape
+    opt: StaticShape
+    max: StaticShape
+
+    def __post_init__(self) -> None:
+        if not len(self.min) == len(self.opt) == len(self.max):
+            raise RedlineError("--shapes", f"{self} has shapes of different ranks")
+        if any(not 1 <= low <= opt <= high for low, opt, high in zip(self.min, self.opt, self.max, strict=True)):
+            raise RedlineError("--shapes", f"{self} is no range", "expected MIN,OPT,MAX, in every axis from 1 up")
+
+    def __str__(self) -> str:
+        return ",".join(map(text, (self.min, self.opt, self.max)))
 
 
-def parse_shapes(texts: Sequence[str]) -> dict[str, StaticShape]:
-    """``["ids:1x128", "mask:1x128"]`` as ``{"ids": (1, 128), ...}``; raises RedlineError for anything else."""
-    shapes: dict[str, StaticShape] = {}
+def parse_shapes(texts: Sequence[str]) -> dict[str, StaticShape | ShapeRange]:
+    """``["ids:1x1,8x128,32x512", "mask:1x128"]`` as ``{"ids": ShapeRange(...), "mask": (1, 128)}``.
+
+    Raises RedlineError for anything else.
+    """
+    shapes: dict[str, StaticShape | ShapeRange] = {}
     for item in texts:
         name, colon, extents = item.rpartition(":")
-        if not colon or not re.fullmatch(r"(\d+(x\d+)*)?|scalar", extents):
-            raise RedlineError("--shapes", f"{item!r} is no shape", "expected NAME:1x3x224x224")
+        parts = extents.split(",")
+        if not colon or len(parts) not in (1, 3) or not all(re.fullmatch(r"(\d+(x\d+)*)?|scalar", part) for part in parts):
+            raise RedlineError("--shapes", f"{item!r} is no shape", "expected NAME:1x3x224x224, or a range NAME:MIN,OPT,MAX")
         if name in shapes:
             raise RedlineError("--shapes", f"input {name!r} is given twice")
-        shapes[name] = tuple(int(e) for e in extents.split("x")) if extents not in ("", "scalar") else ()
+        found = [_parse(part) for part in parts]
+        shapes[name] = found[0] if len(found) == 1 else ShapeRange(*found)
     return shapes
+
+
+def fixed(shapes: Mapping[str, StaticShape | ShapeRange], what: str) -> dict[str, StaticShape]:
+    """``shapes`` itself when none is a range; raises RedlineError saying that ``what`` takes none."""
+    for name, shape in shapes.items():
+        if isinstance(shape, ShapeRange):
+            raise RedlineError("--shapes", f"{what} with a range for {name!r}", "allowed: fixed shapes", "give it one shape")
+    return dict(shapes)  # type: ignore[arg-type]  # none is a range
+
+
+def _parse(extents: str) -> StaticShape:
+    return tuple(int(e) for e in extents.split("x")) if extents not in ("", "scalar") else ()
 
 
 def check_names(given: Iterable[str], known: Iterable[str], where: str) -> None:

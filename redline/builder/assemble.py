@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import redline
+from redline.base.extents import high
+from redline.builder.shapes import Shapes
 from redline.builder.weights import Weights
 from redline.codegen.c import isa
 from redline.codegen.c.plan import Plan, Ref, Space
@@ -35,8 +37,11 @@ class Assembly:
 class Assembler:
     """Gives every operand of every step its address, for the C table and for the header alike."""
 
-    def __init__(self, program: Program, memory: MemoryPlan, choices: Sequence[Choice]) -> None:
-        self.program, self.memory, self.choices = program, memory, choices
+    def __init__(
+        self, program: Program, memory: MemoryPlan, choices: Sequence[Choice], shapes: Shapes | None = None
+    ) -> None:  # fmt: skip
+        """``program`` at its largest shape; ``shapes``: what is open in it."""
+        self.program, self.memory, self.choices, self.shapes = program, memory, choices, shapes or Shapes()
         self.weights = Weights(program)
         self.inputs = {buffer.index: i for i, (_, buffer, _) in enumerate(program.inputs)}
         self.outputs = {buffer.index: i for i, (_, buffer, _) in enumerate(program.outputs)}
@@ -57,12 +62,13 @@ class Assembler:
             steps.append(PlanStep(choice.code.symbol, choice.code.num_chunks, tuple(ref for ref, _ in placed), barrier))
             records.append(_record(step, choice, barrier, [access for _, access in placed]))
         scratch = max((choice.code.scratch_bytes for choice in self.choices), default=0)
-        plan = Plan(tuple(steps), self.memory.arena_bytes, scratch)
+        plan = Plan(tuple(steps), self.memory.arena_bytes, scratch, num_dims=len(self.shapes.dims))
         header = Header(
             Stamp(isa.text(target), tuple(sorted(isa.needs(target))), redline.__version__, toolchain.identity),
-            tuple(IO(name, buffer.dtype.name, shape) for name, buffer, shape in self.program.inputs),
-            tuple(IO(name, buffer.dtype.name, shape) for name, buffer, shape in self.program.outputs),
+            tuple(IO(name, b.dtype.name, shape, self.shapes.terms.get(name, ())) for name, b, shape in self.program.inputs),
+            tuple(IO(name, b.dtype.name, shape, self.shapes.terms.get(name, ())) for name, b, shape in self.program.outputs),
             tuple(self.tensors), tuple(records), plan.arena_bytes, plan.scratch_bytes, target.num_threads, report,
+            dims=self.shapes.dims,
         )  # fmt: skip
         return Assembly(plan, self.weights, header)
 
@@ -99,6 +105,6 @@ class Assembler:
 def _record(step: Step, choice: Choice, barrier: bool, accesses: Sequence[Access]) -> KernelRecord:
     problem, reads = step.problem, len(step.reads)
     return KernelRecord(
-        choice.code.symbol, step.family, step.nodes, choice.code.num_chunks, barrier, tuple(accesses[:reads]),
+        choice.code.symbol, step.family, step.nodes, high(choice.code.num_chunks), barrier, tuple(accesses[:reads]),
         tuple(accesses[reads:]), problem.flops, num_bytes(problem), repr(choice.schedule), choice.seconds, step.reason,
     )  # fmt: skip

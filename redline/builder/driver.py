@@ -1,41 +1,37 @@
 """The build, read top to bottom: ONNX -> graph -> passes -> kernel problems -> tuned code -> engine file."""
 
-import hashlib
 import os
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from redline import frontend, passes
-from redline.base import cpu, dtypes, env, log
+from redline.base import dtypes, log
 from redline.base.errors import BuildError, closest
-from redline.base.shapes import StaticShape
-from redline.builder.assemble import Assembler, Assembly
+from redline.base.shapes import ShapeRange, StaticShape, fixed
+from redline.builder import quantization
+from redline.builder.accuracy import worst_error
+from redline.builder.assemble import Assembly
 from redline.builder.cuda import build_cuda
+from redline.builder.quantization import Metric
+from redline.builder.shapes import profile
+from redline.builder.workshop import Made, Progress, Workshop
 from redline.codegen.c import isa, toolchain
-from redline.codegen.c.compile import compile_objects, source
-from redline.codegen.c.link import link_engine
-from redline.codegen.c.toolchain import Toolchain
-from redline.engine import write_engine
 from redline.ir import Graph
-from redline.kernels.problem import CpuTarget
-from redline.lower import Program, lower, plan
+from redline.lower import Program, lower
 from redline.runtime import Engine, load
-from redline.tune import Choice, Job, TimingCache, choose
 
 STORAGE = {"fp32": None, "bf16": dtypes.bfloat16, "fp16": dtypes.float16}  # of float32 values, by precision
-Progress = Callable[[str, int, int], None]
 
 
 def build(
     model: Any,
     *,
     output: str | os.PathLike[str] | None = None,
-    shapes: Mapping[str, StaticShape] | None = None,
+    shapes: Mapping[str, StaticShape | ShapeRange] | None = None,
     freeze: Mapping[str, np.ndarray] | None = None,
     precision: str = "fp32",
     opt_level: int = 3,
@@ -43,13 +39,23 @@ def build(
     memory_limit: int | None = None,
     target: str = "cpu",
     num_threads: int = 0,
+    calibrate: Any = None,
+    calibration_cache: str | os.PathLike[str] | None = None,
+    calibrator: str = "mse",
+    max_drop: float | None = None,
+    min_cosine: float | None = None,
+    metric: Metric | None = None,
     progress: Progress | None = None,
 ) -> Engine:
     """Builds an engine from an ONNX model (a path, bytes or a ModelProto), writes it and loads it.
 
     ``output``: where the engine goes; without it, beside a model given as a path, and nowhere for other models.
-    ``shapes`` fixes the inputs' open dimensions, ``freeze`` makes inputs constants. ``opt_level`` 0 to 5: how many tactics
-    are timed for a kernel. ``timing_cache``: a file of tactic timings (default: one for this machine in the cache folder).
+    ``shapes`` fixes the inputs' open dimensions, or leaves them open in a range (docs/shapes.md); ``freeze`` makes inputs
+    constants. ``opt_level`` 0 to 5: how many tactics are timed for a kernel. ``timing_cache``: a file of tactic timings
+    (default: one for this machine in the cache folder).
+    ``calibrate``: samples for the precisions int8 and best (an .npz, a folder of .npy, an iterable of input dicts), or a
+    ``calibration_cache`` file, which is written where it does not exist. ``max_drop``, ``min_cosine`` and ``metric`` are the
+    gate of the precision best (builder/gate.py).
     ``memory_limit``: the most bytes that weights and arena may take. ``num_threads``: what the engine is tuned for (0: all
     that the process may use). ``progress(stage, done, total)`` is called along the way.
 
@@ -60,65 +66,85 @@ def build(
     """
     if target.split(":")[0] == "cuda":
         path = build_cuda(
-            model, output=output, shapes=shapes, freeze=freeze, precision=precision, opt_level=opt_level,
+            model, output=output, shapes=fixed(shapes or {}, "a CUDA engine"), freeze=freeze, precision=precision,
+            opt_level=opt_level,
             timing_cache=timing_cache, memory_limit=memory_limit, target=target, progress=progress,
         )  # fmt: skip
         return load(path)
     started = time.perf_counter()
-    _check_options(precision, opt_level)
+    _check_options(precision, opt_level, num_threads)
+    destination = _destination(model, output)
+    wish = quantization.Wish(precision, calibrate, calibration_cache, calibrator, max_drop, min_cosine, metric)
+    wish.check()
     report = progress or (lambda stage, done, total: None)
     cpu_target = isa.target(target.removeprefix("cpu:"), num_threads)
     compiler = toolchain.find()
 
     report("read", 0, 1)
-    graph = frontend.load(model, shapes=shapes or {}, freeze=freeze or {})
-    num_nodes = sum(1 for _ in graph.operations)
-    report("optimise", 0, 1)
-    graph = passes.optimize(graph)
-    program = lower(graph, STORAGE[precision])
-    memory = plan(program.steps)
-    choices = _tune(program, cpu_target, compiler, opt_level, timing_cache, report)
-    summary = _summary(graph, num_nodes, precision, opt_level)
-    assembly = Assembler(program, memory, choices).run(cpu_target, compiler, summary)
-    _check_memory(assembly, memory_limit)
-    report("link", 0, 1)
-    objects = compile_objects([source(choice.code) for choice in choices], cpu_target, compiler)
-    code = link_engine(objects, assembly.plan, cpu_target, compiler)
+    shop = Workshop(cpu_target, compiler, opt_level, timing_cache, report)
+    if any(isinstance(shape, ShapeRange) for shape in (shapes or {}).values()):
+        made = _make_open(model, shapes or {}, freeze or {}, precision, shop)
+    else:
+        graph = frontend.load(model, shapes=fixed(shapes or {}, "this build"), freeze=freeze or {})
+        made = _make(model, graph, precision, shop, wish)
+    _check_memory(made.assembly, memory_limit)
     report("write", 0, 1)
-    engine = _write(assembly, code, _destination(model, output))
-    log.debug(1, f"built {graph.name}: {len(program.steps)} kernels in {time.perf_counter() - started:.1f} s")
+    engine = made.write(destination)
+    log.debug(1, f"built {engine.report['model']}: {made.steps} kernels in {time.perf_counter() - started:.1f} s")
     return engine
 
 
-def _check_options(precision: str, opt_level: int) -> None:
-    if precision not in STORAGE:
-        raise BuildError("--precision", f"there is no precision {precision!r}", closest(precision, STORAGE))
+def _make(model: Any, graph: Graph, precision: str, shop: Workshop, wish: quantization.Wish) -> Made:
+    """The engine for fixed shapes."""
+    num_nodes = sum(1 for _ in graph.operations)
+    shop.report("optimise", 0, 1)
+    graph = passes.optimize(graph)
+    summary = _summary(graph.name, num_nodes, precision, shop.opt_level)
+    if precision in quantization.PRECISIONS:
+        return quantization.make(model, graph, summary, shop, wish)
+    made = shop.make(graph, STORAGE[precision], summary)
+    if STORAGE.get(precision) is None:
+        return made
+    shop.report("compare", 0, 1)
+    reference = shop.make(graph, None, {}, opt_level=0)
+    return made.reporting({**summary, "error": worst_error(made.write(None), reference.write(None))})
+
+
+def _make_open(
+    model: Any, shapes: Mapping[str, StaticShape | ShapeRange], freeze: Mapping[str, np.ndarray], precision: str, shop: Workshop
+) -> Made:  # fmt: skip
+    """The engine for ranges of shapes."""
+    if precision != "fp32":
+        raise BuildError("--precision", f"{precision} with open shapes", "allowed: fp32", "fix the shapes, or build in fp32")
+    nodes = []
+
+    def lowered(fixed: Mapping[str, StaticShape]) -> Program:
+        graph = frontend.load(model, shapes=fixed, freeze=freeze)
+        nodes.append(sum(1 for _ in graph.operations))
+        return lower(passes.optimize(graph))
+
+    ranges = profile(shapes, frontend.declared(model))
+    if ranges is None:  # ranges that hold one shape each
+        program = lowered({name: s.max if isinstance(s, ShapeRange) else s for name, s in shapes.items()})
+        return shop.assemble(program, program, None, _summary(program.name, nodes[0], precision, shop.opt_level))
+    opened, spans = ranges.open(lowered)
+    summary = _summary(opened.program.name, nodes[0], precision, shop.opt_level)
+    return shop.assemble(opened.program, opened.largest, spans, summary)
+
+
+def _check_options(precision: str, opt_level: int, num_threads: int) -> None:
+    known = (*STORAGE, *quantization.PRECISIONS)
+    if precision not in known:
+        raise BuildError("--precision", f"there is no precision {precision!r}", closest(precision, known))
     if opt_level not in range(6):
         raise BuildError("--opt-level", f"{opt_level} is out of range", "allowed: 0 to 5")
+    if num_threads < 0:
+        raise BuildError("--threads", f"{num_threads} is out of range", "allowed: 1 and more, or 0 for all that there are")
 
 
-def _tune(
-    program: Program,
-    target: CpuTarget,
-    compiler: Toolchain,
-    opt_level: int,
-    path: str | os.PathLike[str] | None,
-    report: Progress,
-) -> list[Choice]:
-    machine = f"{cpu.model_name()} {isa.text(target)} {target.num_threads} threads, {compiler.identity}"
-    cache = TimingCache.open(Path(path) if path else _default_cache(machine), machine)
-    jobs = [Job(step.family, step.problem) for step in program.steps]
-    chosen = choose(jobs, target, compiler, opt_level, cache, report)
-    return [chosen[job] for job in jobs]
-
-
-def _default_cache(machine: str) -> Path:
-    return env.cache_dir() / "timings" / f"{hashlib.sha256(machine.encode()).hexdigest()[:16]}.json"
-
-
-def _summary(graph: Graph, num_nodes: int, precision: str, opt_level: int) -> dict[str, Any]:
+def _summary(name: str, num_nodes: int, precision: str, opt_level: int) -> dict[str, Any]:
     """The report in the header: only what is the same in every build from the same model and timing cache."""
-    return {"model": graph.name, "nodes": num_nodes, "precision": precision, "opt_level": opt_level}
+    return {"model": name, "nodes": num_nodes, "precision": precision, "opt_level": opt_level}
 
 
 def _check_memory(assembly: Assembly, limit: int | None) -> None:
@@ -134,17 +160,10 @@ def _mib(num_bytes: int) -> str:
 
 
 def _destination(model: Any, output: str | os.PathLike[str] | None) -> Path | None:
-    if output is not None:
-        return Path(output)
-    return Path(model).with_suffix(".engine") if isinstance(model, str | os.PathLike) else None
-
-
-def _write(assembly: Assembly, code: bytes, path: Path | None) -> Engine:
-    """Writes the file and loads it; a file without a place lives as long as it is mapped."""
-    blobs: dict[str, Iterable[bytes | memoryview]] = {"code": [code], "weights": assembly.weights.pieces()}
-    if path is not None:
-        write_engine(path, assembly.header, blobs)
-        return load(path)
-    with tempfile.TemporaryDirectory(prefix="redline-") as folder:
-        write_engine(Path(folder) / "model.engine", assembly.header, blobs)
-        return load(Path(folder) / "model.engine")
+    """Where the engine goes; a folder that is not there is found out before the work begins."""
+    if output is None:
+        return Path(model).with_suffix(".engine") if isinstance(model, str | os.PathLike) else None
+    path = Path(output)
+    if not path.parent.is_dir():
+        raise BuildError("--output", f"there is no folder {str(path.parent)!r}", "", "make it, or name another file")
+    return path

@@ -16,14 +16,27 @@ from typer.core import TyperGroup
 from redline.base.errors import RedlineError
 from redline.cli import console, extras
 
-VERBS = ("build", "run", "bench", "inspect", "check", "compare", "doctor", "cache")
+VERBS = (
+    "build",
+    "calibrate",
+    "run",
+    "bench",
+    "inspect",
+    "check",
+    "compare",
+    "reduce",
+    "serve",
+    "bench-server",
+    "doctor",
+    "cache",
+)
 
 
 def load_verb(name: str) -> typer.Typer:
     """The Typer application of one verb; one that raises MissingPackage where an extra is not installed."""
     verb = typer.Typer(add_completion=False, rich_markup_mode="markdown")
     try:
-        verb.command(name)(extras.load(f"redline.cli.{name}", name).command)
+        verb.command(name)(extras.load(f"redline.cli.{name.replace('-', '_')}", name).command)
     except extras.MissingPackage as missing:
         anything = {"allow_extra_args": True, "ignore_unknown_options": True}
         verb.command(name, context_settings=anything)(_unavailable(missing))

@@ -11,9 +11,9 @@ from redline.base.errors import InputError
 from redline.base.shapes import check_names
 from redline.cli.options import load_array
 from redline.engine.header import IO
+from redline.runtime.samples import random_array
 
 WHERE = "--input"
-RANDOM_RULE = "floats normal, 8-bit integers over their range, other integers and truth values 0 or 1"
 
 
 def read_inputs(items: Sequence[str] | None, names: Collection[str]) -> dict[str, np.ndarray]:
@@ -50,17 +50,6 @@ def _typed(array: np.ndarray, io: IO) -> np.ndarray:
     """``array``, with the type that a .npy file cannot name (bfloat16 comes back as two nameless bytes)."""
     numpy = dtypes.from_name(io.dtype).numpy
     return array.view(numpy) if array.dtype.kind == "V" and array.dtype.itemsize == numpy.itemsize else array
-
-
-def random_array(io: IO, rng: np.random.Generator) -> np.ndarray:
-    """Values that a model is likely to accept: wide integers may be indices or flags, and 0 and 1 are valid as both."""
-    dtype = dtypes.from_name(io.dtype)
-    if dtype.is_float:
-        return rng.standard_normal(io.shape).astype(dtype.numpy)
-    if dtype.is_integer and dtype.size == 1:
-        limits = np.iinfo(dtype.numpy)
-        return rng.integers(limits.min, limits.max, io.shape, dtype.numpy, endpoint=True)
-    return rng.integers(0, 2, io.shape).astype(dtype.numpy)
 
 
 def save(folder: Path, arrays: Mapping[str, np.ndarray]) -> list[Path]:

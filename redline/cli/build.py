@@ -10,16 +10,16 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from redline.base.errors import RedlineError
-from redline.base.shapes import parse_shapes
+from redline.base.shapes import fixed, parse_shapes
 from redline.builder import build, build_cuda
-from redline.cli import console, options
+from redline.cli import console, options, quantization
 from redline.cli.engine_facts import by_family
 from redline.engine import Header, read_header
 
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="The engine to write; without it, beside the model.")
 ]
-Precision = Annotated[str, typer.Option(help="Precision of the arithmetic.")]
+Precision = Annotated[str, typer.Option(help="fp32; bf16 or fp16: weights and tensors between kernels in 16 bits.")]
 OptLevel = Annotated[int, typer.Option(min=0, max=5, help="How many tactics are timed for a kernel: 0 none, 5 all.")]
 TimingCache = Annotated[Path | None, typer.Option(metavar="FILE", help="Timings of tactics, read and added to.")]
 MemoryLimit = Annotated[str | None, typer.Option(metavar="SIZE", help="The most that weights and arena may take, as in 2GiB.")]
@@ -40,6 +40,11 @@ def command(
     memory_limit: MemoryLimit = None,
     target: Target = "cpu",
     threads: options.Threads = 0,
+    calibrate: quantization.Calibrate = None,
+    calibration_cache: quantization.Cache = None,
+    calibrator: quantization.Calibrator = "mse",
+    max_drop: quantization.MaxDrop = None,
+    min_cosine: quantization.MinCosine = None,
 ) -> None:
     """Builds an engine from an ONNX model.
 
@@ -51,7 +56,8 @@ def command(
     if target.split(":")[0] == "cuda":  # the GPU need not be here
         with Stages() as stages:
             build_cuda(
-                model, output=path, shapes=parse_shapes(shapes or []), freeze=options.parse_arrays(freeze, "--freeze"),
+                model, output=path, shapes=fixed(parse_shapes(shapes or []), "a CUDA engine"),
+                freeze=options.parse_arrays(freeze, "--freeze"),
                 precision=precision, opt_level=opt_level, timing_cache=timing_cache,
                 memory_limit=parse_size(memory_limit) if memory_limit else None, target=target, progress=stages,
             )  # fmt: skip
@@ -69,9 +75,11 @@ def command(
             memory_limit=parse_size(memory_limit) if memory_limit else None,
             target=target,
             num_threads=threads,
+            **quantization.wishes(calibrate, calibration_cache, calibrator, max_drop, min_cosine),
             progress=stages,
         )
     print_summary(path, engine.header, time.perf_counter() - started)
+    quantization.print_gate(engine.header.report)
 
 
 def parse_size(text: str) -> int:
@@ -122,6 +130,11 @@ def print_summary(path: Path, header: Header, seconds: float) -> None:
         f"{header.report.get('nodes', '?')} nodes -> {len(header.kernels)} kernels; weights {console.num_bytes(weights)},"
         f" arena {console.num_bytes(header.arena_bytes)}, for {header.stamp.target} and {header.num_threads} threads"
     )
+    error = header.report.get("error")
+    if error:
+        out.print(
+            f"worst error against fp32 on random inputs: {error['relative_l2']:.1e} relative L2, output {error['output']!r}"
+        )
     rows = [
         (
             t.family,

@@ -7,7 +7,7 @@ import typer
 
 from redline import frontend, lower, passes
 from redline.base.errors import UnsupportedError
-from redline.base.shapes import StaticShape, is_static, parse_shapes, text
+from redline.base.shapes import ShapeRange, StaticShape, is_static, parse_shapes, text
 from redline.cli import console, options
 from redline.frontend import Unsupported
 from redline.ir import Graph
@@ -20,7 +20,8 @@ def command(model: options.Model, shapes: options.Shapes = None) -> None:
 
     Exits with 0 when the whole model builds, with 2 when some of it does not.
     """
-    found = find_unsupported(model, parse_shapes(shapes or []))
+    largest = {name: s.max if isinstance(s, ShapeRange) else s for name, s in parse_shapes(shapes or []).items()}
+    found = find_unsupported(model, largest)
     if not found:
         console.out().print("every node builds")
         return

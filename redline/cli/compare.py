@@ -11,10 +11,12 @@ from rich.text import Text
 from redline.base.errors import InputError
 from redline.cli import arrays, comparison, console, options, witness
 from redline.cli.comparison import Verdict
+from redline.cli.layers import compare_layers, first_wrong
 from redline.cli.witness import Witness
 from redline.runtime import Engine, load
 
 Reference = Annotated[bool, typer.Option("--reference", help="Compare with the numpy interpreter instead of ONNX Runtime.")]
+Layers = Annotated[bool, typer.Option("--layers", help="Walk the layers in order and name the first that goes wrong.")]
 Samples = Annotated[int, typer.Option(min=1, help="How many sets of random inputs to try.")]
 
 
@@ -25,6 +27,7 @@ def command(
     samples: Samples = 1,
     seed: options.Seed = 0,
     reference: Reference = False,
+    layers: Layers = False,
 ) -> None:
     """Compares an engine's answers with those of ONNX Runtime on the model it was built from.
 
@@ -34,6 +37,9 @@ def command(
     loaded = load(engine)
     against = _witness(model, loaded, reference)
     given = arrays.read_inputs(inputs, against.inputs)
+    if layers:
+        _print_layers(model, loaded, {**given, **arrays.fill(loaded.header.inputs, given, seed)})
+        return
     verdicts = compare_engine(loaded, against, given, samples=samples, seed=seed)
     for verdict in verdicts:
         console.out().print(_line(verdict))
@@ -42,6 +48,18 @@ def command(
     console.out().print(f"{failed} of {len(verdicts)} outputs differ from {against.name}, {samples} sample{plural}")
     if failed:
         raise typer.Exit(1)
+
+
+def _print_layers(model: Path, engine: Engine, feed: Mapping[str, np.ndarray]) -> None:
+    """The table of layers; exits with 1 where one goes wrong, which is named."""
+    verdicts = compare_layers(model, engine, feed)
+    rows = [(v.node, v.kernel, v.dtype, f"{v.snr_db:.1f} dB", f"{v.cosine:.5f}", f"{v.worst:.2e}") for v in verdicts]
+    console.table("", ("layer", "kernel", "type", "SNR", "cosine", "worst element"), rows)
+    wrong = first_wrong(verdicts)
+    if wrong is not None:
+        console.out().print(f"the first layer that goes wrong: {wrong.node} (SNR {wrong.snr_db:.1f} dB)")
+        raise typer.Exit(1)
+    console.out().print(f"none of {len(verdicts)} layers goes wrong")
 
 
 def compare_engine(

@@ -5,7 +5,9 @@ from types import ModuleType
 
 from redline.base.errors import RedlineError
 
-EXTRA_OF = {"onnx": "build", "ziglang": "build", "onnxruntime": "bench", "openvino": "bench"}
+EXTRA_OF = {"onnx": "build", "ziglang": "build", "onnxruntime": "bench", "openvino": "bench"} | dict.fromkeys(
+    ("hpack", "google", "google.protobuf", "uvloop", "httptools", "orjson", "prometheus_client"), "serve"
+)
 
 
 class MissingPackage(RedlineError):

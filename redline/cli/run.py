@@ -8,6 +8,7 @@ import typer
 
 from redline.cli import arrays, console, options
 from redline.runtime import load
+from redline.runtime.samples import RANDOM_RULE
 
 Files = Annotated[
     list[str] | None,
@@ -31,7 +32,7 @@ def command(
     given = arrays.read_inputs([*(inputs or []), *(files or [])], [io.name for io in loaded.header.inputs])
     absent = [io.name for io in loaded.header.inputs if io.name not in given]
     if absent:
-        console.note(f"random (seed {seed}): {', '.join(absent)}; {arrays.RANDOM_RULE}")
+        console.note(f"random (seed {seed}): {', '.join(absent)}; {RANDOM_RULE}")
     answers = loaded.run(arrays.fill(loaded.header.inputs, given, seed))
     headings = ("output", "dtype", "shape", "min", "mean", "max")
     console.table("", headings, [_row(name, array) for name, array in answers.items()], numbers_from=3)

@@ -8,7 +8,7 @@ from typing import Any
 from redline.base.errors import EngineError
 from redline.engine.convert import from_json, to_json
 
-FORMAT = 1
+FORMAT = 3
 ALIGNMENT = 64
 
 
@@ -23,12 +23,27 @@ class Stamp:
 
 
 @dataclass(frozen=True)
+class OpenDim:
+    """A dimension that each call decides, from ``min`` to ``max``; the schedules were chosen at ``opt``."""
+
+    name: str
+    min: int
+    opt: int
+    max: int
+
+
+@dataclass(frozen=True)
 class IO:
-    """An input or output of the engine."""
+    """An input or output of the engine. ``shape``: the largest.
+
+    ``extents`` is empty where the shape is always that. Else it gives each axis as a sum of terms: a term is a factor and
+    the power of each of ``Header.dims`` by which it is multiplied.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    extents: tuple[tuple[tuple[int, ...], ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,12 +94,16 @@ class KernelRecord:
 
 @dataclass(frozen=True)
 class Blob:
-    """A part of the file, ``offset`` bytes from the first one, with a SHA-256 in hexadecimal for each 4 MiB block."""
+    """A part of the file, ``offset`` bytes from the first one.
+
+    For each 4 MiB block a SHA-256 and a quick checksum (checksum.py), both in hexadecimal.
+    """
 
     name: str
     offset: int
     num_bytes: int
     sha256: tuple[str, ...]
+    checksums: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -101,6 +120,7 @@ class Header:
     num_threads: int
     report: Mapping[str, Any] = field(default_factory=dict)
     blobs: tuple[Blob, ...] = ()
+    dims: tuple[OpenDim, ...] = ()
 
 
 def encode(header: Header) -> bytes:

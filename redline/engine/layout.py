@@ -4,6 +4,7 @@ import hashlib
 import struct
 from collections.abc import Sequence
 
+from redline.engine.checksum import checksum
 from redline.engine.header import ALIGNMENT
 
 MAGIC = b"\x89RDLN\r\n\x1a"
@@ -35,30 +36,34 @@ def header_hash(preamble: bytes, text: bytes) -> bytes:
 
 
 class BlockHashes:
-    """The SHA-256 of each block of a blob that arrives in pieces."""
+    """The SHA-256 and the checksum of each block of a blob that arrives in pieces."""
 
     def __init__(self) -> None:
-        self._done: list[str] = []
-        self._open, self._bytes = hashlib.sha256(), 0
+        self.sha256: list[str] = []
+        self.checksums: list[str] = []
+        self._open = bytearray()
 
     def update(self, piece: memoryview) -> None:
         while piece.nbytes:
-            part = piece[: BLOCK_BYTES - self._bytes]
-            self._open.update(part)
-            self._bytes += part.nbytes
+            part = piece[: BLOCK_BYTES - len(self._open)]
+            self._open += part
             piece = piece[part.nbytes :]
-            if self._bytes == BLOCK_BYTES:
+            if len(self._open) == BLOCK_BYTES:
                 self._close()
 
-    def digests(self) -> tuple[str, ...]:
-        """The hashes; no more pieces may follow."""
-        if self._bytes:
+    def finish(self) -> None:
+        """No more pieces follow."""
+        if self._open:
             self._close()
-        return tuple(self._done)
 
     def _close(self) -> None:
-        self._done.append(self._open.hexdigest())
-        self._open, self._bytes = hashlib.sha256(), 0
+        self.sha256.append(block_hash(memoryview(self._open)))
+        self.checksums.append(checksum_text(checksum(memoryview(self._open))))
+        self._open = bytearray()
+
+
+def checksum_text(value: int) -> str:
+    return f"{value:016x}"
 
 
 def block_hash(block: memoryview) -> str:

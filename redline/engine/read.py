@@ -5,7 +5,6 @@ Nothing is copied, and no code is run. Everything that is wrong with a file is a
 
 import mmap
 import os
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -31,6 +30,7 @@ class EngineFile:
 
     def __init__(self, path: str, mapping: mmap.mmap, header: Header, start: int) -> None:
         self.path, self.header = path, header
+        self._mapping: mmap.mmap | None = mapping
         self._bytes = np.frombuffer(mapping, np.uint8)
         self._places = {blob.name: (blob, start + blob.offset) for blob in header.blobs}
 
@@ -42,17 +42,25 @@ class EngineFile:
         return self._bytes[start : start + blob.num_bytes]
 
     def verify(self, name: str) -> None:
-        """Compares every block of a blob with its hash; raises EngineError at the first that differs."""
+        """Compares every block of a blob with its SHA-256; raises EngineError at the first that differs."""
         data, (blob, _) = self.blob(name).data, self._places[name]
-        pieces = blocks(blob.num_bytes)
-        with ThreadPoolExecutor() as workers:
-            for index, digest in enumerate(workers.map(lambda piece: block_hash(data[piece[0] : piece[1]]), pieces)):
-                if digest != blob.sha256[index]:
-                    raise EngineError(self.path, f"it is damaged: block {index} of {name!r} is not what was written", "", AGAIN)
+        for index, (start, end) in enumerate(blocks(blob.num_bytes)):
+            if block_hash(data[start:end]) != blob.sha256[index]:
+                raise self.damaged(name, index)
+
+    def damaged(self, name: str, block: int) -> EngineError:
+        return EngineError(self.path, f"it is damaged: block {block} of {name!r} is not what was written", "", AGAIN)
+
+    def read_ahead(self, name: str, start: int, end: int) -> None:
+        """Asks the system to have bytes ``start`` to ``end`` of a blob in memory soon; does nothing on a closed file."""
+        mapping, place = self._mapping, self._places.get(name)
+        if mapping is not None and place is not None and start < end:
+            first = (place[1] + start) // mmap.PAGESIZE * mmap.PAGESIZE
+            mapping.madvise(mmap.MADV_WILLNEED, first, place[1] + end - first)
 
     def close(self) -> None:
         """Gives the file up; it is unmapped when the last view of a blob is gone."""
-        self._bytes, self._places = np.empty(0, np.uint8), {}
+        self._mapping, self._bytes, self._places = None, np.empty(0, np.uint8), {}
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
@@ -138,7 +146,7 @@ def _check_table(path: str, blobs: tuple[Blob, ...], num_bytes: int) -> None:
     offsets, end = place([blob.num_bytes for blob in blobs])
     if end != num_bytes or offsets != [blob.offset for blob in blobs]:
         raise malformed
-    if any(len(blob.sha256) != len(blocks(blob.num_bytes)) for blob in blobs):
+    if any({len(blob.sha256), len(blob.checksums)} != {len(blocks(blob.num_bytes))} for blob in blobs):
         raise malformed
 
 

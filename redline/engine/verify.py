@@ -1,7 +1,7 @@
 """Checks the plan of an engine, without the planner's code: what a kernel may touch, when, and beside what.
 
 The rules, each a function below:
-  sizes      counts and offsets are sane; tensors lie in their space, accesses in their tensor
+  sizes      counts and offsets are sane; tensors lie in their space, accesses in their tensor, at the largest shape
   lifetimes  arena tensors that share bytes are never alive together, and are used only while alive
   order      a byte range of the arena is written before it is read; every output is written
   hazards    steps that may run at the same time touch no byte in common, unless they all only read it
@@ -15,34 +15,39 @@ from dataclasses import dataclass
 from redline.base import dtypes
 from redline.base.errors import EngineError, RedlineError
 from redline.engine.header import ALIGNMENT, IO, Access, Header, KernelRecord, TensorPlan
+from redline.engine.profile import shape_at, sole_dimension
 
 LIMIT = 1 << 62
+MAX_DIMS = 8  # of executor.h
 GROUP_LIMIT = 512  # steps that may overlap; each is compared with each
 
 
 @dataclass(frozen=True)
 class Region:
-    """The bytes of an access: from ``low`` to ``high`` in ``space``, in runs of ``run`` bytes, ``period`` bytes apart.
+    """The bytes of an access: from ``low`` to ``high`` in ``space``.
 
-    ``space`` is a name, and a number where a space is several arrays. ``period`` divides the distance of any two runs;
-    0 when there is one run only.
+    ``space`` is a name, and a number where a space is several arrays. Each of ``cuts`` is a way to see the bytes as runs:
+    (length, period), where the period divides the distance of any two runs and is 0 when there is one run only.
     """
 
     space: tuple[str, int]
     low: int
     high: int
-    run: int
-    period: int
+    cuts: tuple[tuple[int, int], ...]
 
     def may_meet(self, other: "Region") -> bool:
         """Whether the two may have a byte in common; False is certain."""
         if self.space != other.space or self.high <= other.low or other.high <= self.low:
             return False
-        period = math.gcd(self.period, other.period)
-        if period == 0:
-            return True
-        ahead = (other.low - self.low) % period
-        return ahead < self.run or ahead + other.run > period
+        distance = other.low - self.low
+        return not any(_pass_by(distance, ours, theirs) for ours in self.cuts for theirs in other.cuts)
+
+
+def _pass_by(distance: int, ours: tuple[int, int], theirs: tuple[int, int]) -> bool:
+    """Whether runs that begin ``distance`` apart lie beside each other in every period."""
+    period = math.gcd(ours[1], theirs[1])
+    ahead = distance % period if period else 0
+    return ahead >= ours[0] and ahead + theirs[0] <= period
 
 
 def check_plan(header: Header, weight_bytes: int, where: str) -> None:
@@ -73,8 +78,10 @@ class _Checker:
         ):  # fmt: skip
             if not low <= value < LIMIT:
                 self.fail(f"{name} is {value}")
+        self.dims()
         for io in h.inputs + h.outputs:
             self.io_bytes(io)
+            self.open_shape(io)
         for kind, names in (("input", [io.name for io in h.inputs]), ("output", [io.name for io in h.outputs])):
             if len(set(names)) < len(names):
                 self.fail(f"two {kind}s have the same name")
@@ -82,6 +89,29 @@ class _Checker:
             self.tensor(tensor)
         for step, kernel in enumerate(h.kernels):
             self.kernel(step, kernel)
+
+    def dims(self) -> None:
+        """Ranges are sane, and the inputs of a call decide every dimension."""
+        dims = self.header.dims
+        if len(dims) > MAX_DIMS or len({dim.name for dim in dims}) < len(dims):
+            self.fail(f"its open dimensions are {[dim.name for dim in dims]}")
+        for dim in dims:
+            if not 1 <= dim.min <= dim.opt <= dim.max < LIMIT:
+                self.fail(f"dimension {dim.name!r} goes from {dim.min} over {dim.opt} to {dim.max}")
+        for io in self.header.inputs + self.header.outputs:
+            for terms in io.extents:
+                if any(len(term) != len(dims) + 1 or term[0] <= 0 or not all(0 <= p <= 4 for p in term[1:]) for term in terms):
+                    self.fail(f"{io.name} has an axis {terms}")
+        decided = {sole_dimension(terms) for io in self.header.inputs for terms in io.extents}
+        for index, dim in enumerate(dims):
+            if not any(found is not None and found[0] == index for found in decided):
+                self.fail(f"no input says what dimension {dim.name!r} is")
+
+    def open_shape(self, io: IO) -> None:
+        """The shape in the header is the largest: extents never shrink as a dimension grows."""
+        largest = [dim.max for dim in self.header.dims]
+        if io.extents and (len(io.extents) != len(io.shape) or shape_at(io, largest) != io.shape):
+            self.fail(f"{io.name} has shape {io.shape}, but its axes say {shape_at(io, largest)}")
 
     def io_bytes(self, io: IO) -> int:
         return self.element_bytes(io.dtype, io.name) * self.extent(io.shape, io.name)
@@ -131,8 +161,7 @@ class _Checker:
             low = high = access.offset
         if not 0 <= low <= high <= num_bytes:
             self.fail(f"step {step} touches bytes {low}..{high} of {self.name(access)}, which has {num_bytes}")
-        run, period = _runs(moves, size)
-        return Region(key, base + low, base + high, run, period)
+        return Region(key, base + low, base + high, _cuts(moves, size))
 
     def storage(self, step: int, access: Access) -> tuple[int, int, tuple[str, int]]:
         """Where the tensor of an access starts in its space, its length, and the name of the space."""
@@ -233,13 +262,11 @@ def _view(access: Access) -> tuple[object, ...]:
     return access.space, access.tensor, access.offset, access.shape, access.strides
 
 
-def _runs(moves: list[tuple[int, int]], size: int) -> tuple[int, int]:
-    """The length of the contiguous runs of a view in bytes, and the greatest common divisor of their distances."""
-    run = size
-    rest: list[int] = []
-    for dim, stride in sorted(moves, key=lambda move: abs(move[1])):
-        if abs(stride) == run and not rest:
-            run *= dim
-        elif stride:
-            rest.append(abs(stride))
-    return run, math.gcd(*rest)
+def _cuts(moves: list[tuple[int, int]], size: int) -> tuple[tuple[int, int], ...]:
+    """Every way to see a view as runs: the axes of small stride are inside them, the others between them."""
+    axes = sorted(((dim, abs(stride)) for dim, stride in moves if stride), key=lambda axis: axis[1])
+    cuts, run = [], size
+    for i, (dim, stride) in enumerate(axes):
+        cuts.append((run, math.gcd(*(outer for _, outer in axes[i:]))))
+        run += (dim - 1) * stride
+    return (*cuts, (run, 0))

@@ -48,7 +48,8 @@ def _append(body: BinaryIO, name: str, pieces: Iterable[bytes | memoryview]) -> 
         body.write(view)
     num_bytes = body.tell() - start
     _pad(body)
-    return Blob(name, start, num_bytes, hashes.digests())
+    hashes.finish()
+    return Blob(name, start, num_bytes, tuple(hashes.sha256), tuple(hashes.checksums))
 
 
 def _pad(file: BinaryIO) -> None:

@@ -5,15 +5,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from redline.base.errors import ModelError, UnsupportedError
-from redline.base.shapes import StaticShape
+from redline.base.shapes import Shape, StaticShape
 from redline.frontend.convert import Converter, Frame
-from redline.frontend.inputs import bind_inputs
+from redline.frontend.inputs import bind_inputs, declare
 from redline.frontend.read import Source, opset_version, read
 from redline.frontend.scope import Scope
 from redline.frontend.unsupported import Unsupported, error_of
 from redline.ir import Graph
 
-__all__ = ["Source", "Unsupported", "load", "unsupported"]
+__all__ = ["Source", "Unsupported", "declared", "load", "unsupported"]
 
 _NONE: Mapping[str, StaticShape] = {}
 _FROZEN: Mapping[str, np.ndarray] = {}
@@ -31,6 +31,13 @@ def load(source: Source, *, shapes: Mapping[str, StaticShape] = _NONE, freeze: M
     if found or graph is None:
         raise error_of(found)
     return graph
+
+
+def declared(source: Source) -> dict[str, Shape | None]:
+    """The shape of every input in the model, with symbols for open extents; None where even the rank is open."""
+    model, _ = read(source)
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    return {name: item.shape for name, item in declare(p for p in model.graph.input if p.name not in initializers).items()}
 
 
 def unsupported(source: Source, shapes: Mapping[str, StaticShape] = _NONE) -> list[Unsupported]:

@@ -10,7 +10,7 @@ import onnx
 
 from redline import ops
 from redline.base.errors import ModelError, UnsupportedError
-from redline.frontend import subgraphs
+from redline.frontend import signature, subgraphs
 from redline.frontend.attributes import Attributes, attributes
 from redline.frontend.functions import Functions, attribute_defaults, standard_function
 from redline.frontend.read import STANDARD_DOMAINS, opset_version
@@ -24,7 +24,11 @@ from redline.ir import Value, constant
 
 MAX_DEPTH = 32
 MAX_NODES = 250_000
-_SAME_AS_STANDARD = frozenset({("com.microsoft", op) for op in ("Gelu", "QuantizeLinear", "DequantizeLinear")})
+_KNOWN_OF_MICROSOFT = (
+    "Gelu", "QuantizeLinear", "DequantizeLinear", "QLinearAdd", "QLinearMul", "QLinearLeakyRelu", "QLinearSigmoid",
+    "QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearSoftmax", "QLinearConcat", "QGemm",
+)  # fmt: skip
+_SAME_AS_STANDARD = frozenset({("com.microsoft", op) for op in _KNOWN_OF_MICROSOFT})
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,8 @@ class Converter:
 
     def _operator(self, call: Call, node: onnx.NodeProto, frame: Frame, label: str) -> Sequence[Value | None]:
         _refuse_subgraphs(call.attrs, label)
+        if node.domain in STANDARD_DOMAINS:
+            signature.check(call, label)
         site = Site(label)
         with site.guard(call):
             settled = upgrade(call, site)

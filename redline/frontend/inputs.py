@@ -60,7 +60,7 @@ def bind_inputs(
     protos: Iterable[onnx.ValueInfoProto], shapes_: Mapping[str, StaticShape], freeze: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, Value], tuple[Node, ...]]:
     """The value of every input by name, and the graph's input nodes (without the frozen ones, which became constants)."""
-    declared = _declare(protos)
+    declared = declare(protos)
     shapes.check_names(shapes_, declared, "--shapes")
     shapes.check_names(freeze, declared, "--freeze")
     binding = Binding()
@@ -88,7 +88,7 @@ def _shape(item: Declared, shapes_: Mapping[str, StaticShape], binding: Binding)
     return binding.resolve(item.shape)
 
 
-def _declare(protos: Iterable[onnx.ValueInfoProto]) -> dict[str, Declared]:
+def declare(protos: Iterable[onnx.ValueInfoProto]) -> dict[str, Declared]:
     declared: dict[str, Declared] = {}
     for proto in protos:
         if not proto.name or proto.name in declared:

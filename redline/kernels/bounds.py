@@ -7,14 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from redline.base import dtypes
-from redline.kernels.expr import Call, Expr, Index, Lit, Load, call, children, integer, lit, transform
+from redline.base.extents import Undecided, is_open
+from redline.kernels.expr import Call, Expr, Index, Lit, Load, call, children, integer, lit, transform, whole
 
 Box = Sequence[tuple[int, int]]
 Interval = tuple[int, int]
 
 
 def box_of(extents: Sequence[int]) -> tuple[Interval, ...]:
-    return tuple((0, max(0, extent - 1)) for extent in extents)
+    return tuple((0, extent - 1 if is_open(extent) else max(0, extent - 1)) for extent in extents)
 
 
 def is_coordinate(expr: Expr) -> bool:
@@ -57,7 +58,7 @@ class Affine:
 def affine(expr: Expr) -> Affine | None:
     """``expr`` as an affine form of the coordinates; None if it is not one."""
     if isinstance(expr, Lit) and expr.dtype == dtypes.int64:
-        return Affine(int(expr.value))
+        return Affine(whole(expr.value))
     if isinstance(expr, Index):
         return Affine(0, ((expr.axis, 1),))
     if not isinstance(expr, Call) or expr.dtype != dtypes.int64 or expr.fn not in ("add", "sub", "mul", "neg"):
@@ -78,8 +79,15 @@ def affine(expr: Expr) -> Affine | None:
 
 def interval(expr: Expr, box: Box) -> Interval | None:
     """The lowest and highest value of an int64 (or bool: 0 and 1) expression over the box; None if unknown."""
+    try:
+        return _interval(expr, box)
+    except Undecided:
+        return None
+
+
+def _interval(expr: Expr, box: Box) -> Interval | None:
     if isinstance(expr, Lit):
-        return (int(expr.value), int(expr.value)) if not expr.dtype.is_float else None
+        return (whole(expr.value), whole(expr.value)) if not expr.dtype.is_float else None
     if isinstance(expr, Index):
         return box[expr.axis] if expr.axis < len(box) else None
     if not isinstance(expr, Call):
@@ -180,7 +188,7 @@ def _fold(node: Expr, box: Box) -> Expr:
     if known is not None and known[0] == known[1]:
         return integer(known[0]) if node.dtype == dtypes.int64 else lit(bool(known[0]), dtypes.bool_)
     if isinstance(node, Call) and node.fn in ("floordiv", "mod") and isinstance(node.args[1], Lit):
-        return _fold_division(node, int(node.args[1].value), box)
+        return _fold_division(node, whole(node.args[1].value), box)
     if isinstance(node, Call) and node.fn in ("and", "or") and isinstance(node.args[0], Lit | Call):
         return _fold_logic(node)
     form = affine(node)
@@ -197,12 +205,19 @@ def _fold_logic(node: Call) -> Expr:
 
 def _fold_division(node: Call, divisor: int, box: Box) -> Expr:
     """(d*q + r) // d -> q and (d*q + r) % d -> r where r stays within [0, d)."""
+    try:
+        return _divided(node, divisor, box)
+    except Undecided:
+        return node
+
+
+def _divided(node: Call, divisor: int, box: Box) -> Expr:
     form = affine(node.args[0])
     if form is None or divisor <= 0:
         return node
-    whole = tuple((axis, factor) for axis, factor in form.coefficients if factor % divisor == 0)
-    rest = Affine(form.offset % divisor, tuple(c for c in form.coefficients if c not in whole))
-    quotient = Affine(form.offset // divisor, tuple((axis, factor // divisor) for axis, factor in whole))
+    exact = tuple((axis, factor) for axis, factor in form.coefficients if _divides(divisor, factor))
+    rest = Affine(form.offset % divisor, tuple(c for c in form.coefficients if c not in exact))
+    quotient = Affine(form.offset // divisor, tuple((axis, factor // divisor) for axis, factor in exact))
     span = _affine_interval(rest, box)
     if span is None:
         return node
@@ -213,6 +228,13 @@ def _fold_division(node: Call, divisor: int, box: Box) -> Expr:
         return (quotient + Affine(multiple)).expr()
     smaller = call(node.fn, rest.expr(), integer(divisor))
     return smaller if node.fn == "mod" else call("add", quotient.expr(), smaller)
+
+
+def _divides(divisor: int, factor: int) -> bool:
+    try:
+        return factor % divisor == 0
+    except Undecided:
+        return False
 
 
 def substitute_axes(expr: Expr, axes: Mapping[int, Expr]) -> Expr:

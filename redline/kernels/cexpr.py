@@ -12,6 +12,7 @@ from pathlib import Path
 
 from redline.base import dtypes
 from redline.base.dtypes import DType
+from redline.base.extents import is_open, low
 from redline.kernels import bounds, functions
 from redline.kernels.expr import Acc, Call, Expr, Index, Lit, Load
 from redline.kernels.functions import compute_type
@@ -86,6 +87,8 @@ def to_storage(dtype: DType, text: str) -> str:
 
 def literal(value: float | int | bool, dtype: DType) -> str:
     """A constant of ``dtype``, rounded to it."""
+    if is_open(value):
+        return f"(int64_t){value}"
     if dtype == dtypes.bool_:
         return "1" if value else "0"
     if dtype.is_float:
@@ -200,9 +203,9 @@ class Renderer:
         if bounds.affine(expr) is not None:
             return self._offset(expr)
         symbol = {"add": "+", "sub": "-", "mul": "*"}.get(expr.fn, "")
-        if not symbol and isinstance(expr.args[-1], Lit) and expr.args[-1].value > 0:
-            low = (bounds.interval(expr.args[0], self.box) or (-1, 0))[0]
-            symbol = {"floordiv": "/", "mod": "%"}.get(expr.fn, "") if low >= 0 else ""
+        if not symbol and isinstance(expr.args[-1], Lit) and low(expr.args[-1].value) > 0:
+            least = (bounds.interval(expr.args[0], self.box) or (-1, 0))[0]
+            symbol = {"floordiv": "/", "mod": "%"}.get(expr.fn, "") if low(least) >= 0 else ""
         return f" {symbol} ".join(map(self._visit, expr.args)) if symbol else ""
 
     def _branch(self, expr: Call) -> str:

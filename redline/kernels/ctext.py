@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from redline.base.extents import is_open
+
 VECTORIZE = "#pragma clang loop vectorize(assume_safety) unroll(disable)"
 VECTORIZE_LONG = "#pragma clang loop vectorize(assume_safety)"
 SHORT_LOOP = 64
@@ -23,7 +25,7 @@ def vectorized(variable: str, begin: str | int, end: str | int, body: Sequence[s
     The compiler would unroll a short loop into scalars before it thinks of vectors, so that is forbidden; a longer one may
     be unrolled afterwards.
     """
-    short = isinstance(begin, int) and isinstance(end, int) and end - begin < SHORT_LOOP
+    short = isinstance(begin, int) and isinstance(end, int) and end - begin < SHORT_LOOP  # an open end is a long one
     return [VECTORIZE if short else VECTORIZE_LONG, *loop(variable, begin, end, body)]
 
 
@@ -52,16 +54,16 @@ def clipped(variable: str, begin: int, end: int, low: str, high: str, body: Sequ
 def share(variable: str, part: str, count: int, parts: int, ends: tuple[str, str] = ("0", "1")) -> list[str]:
     """The range that is number ``part`` of ``parts`` nearly equal ones of [0, count): variables named with ``ends``."""
     begin, end = (variable + name for name in ends)
-    if parts == 1:
+    if not is_open(parts) and parts == 1:
         return [f"const int64_t {begin} = 0, {end} = {count};"]
     return [f"const int64_t {begin} = {part} * {count} / {parts}, {end} = ({part} + 1) * {count} / {parts};"]
 
 
 def digits(variable: str, extents: Sequence[int]) -> list[str]:
-    """The coordinates of the flat index ``variable`` in an array of ``extents``."""
+    """The coordinates of the flat index ``variable`` in an array of ``extents``, none of which is 0."""
     texts, below = [], 1
     for position in range(len(extents) - 1, -1, -1):
-        text = f"{variable} / {below}" if below > 1 else variable
+        text = f"{variable} / {below}" if below != 1 else variable
         text = f"{text} % {extents[position]}" if position else text
         texts.append("0" if extents[position] == 1 else f"({text})")
         below *= extents[position]

@@ -16,6 +16,7 @@ from functools import cached_property
 
 from redline.base import dtypes
 from redline.base.dtypes import DType
+from redline.base.extents import Undecided, is_open
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -91,7 +92,12 @@ def index(axis: int) -> Index:
 
 def integer(value: int) -> Lit:
     """A coordinate literal."""
-    return Lit(dtypes.int64, int(value))
+    return Lit(dtypes.int64, whole(value))
+
+
+def whole(value: float | int | bool) -> int:
+    """The value of an integer literal: an int, or an open extent as it is."""
+    return value if is_open(value) else int(value)  # type: ignore[return-value]
 
 
 def call(fn: str, *args: Expr, dtype: DType | None = None) -> Expr:
@@ -183,7 +189,7 @@ def _simplify(node: Call) -> Expr:
         return node
     a, b = node.args
     if isinstance(a, Lit) and isinstance(b, Lit) and not (b.value == 0 and node.fn in ("floordiv", "mod")):
-        return integer(_FOLD[node.fn](int(a.value), int(b.value)))
+        return _folded(node, whole(a.value), whole(b.value))
     zero, one = integer(0), integer(1)
     if node.fn == "add":
         return b if a == zero else a if b == zero else node
@@ -194,6 +200,13 @@ def _simplify(node: Call) -> Expr:
     if b == one:
         return a if node.fn == "floordiv" else zero
     return node
+
+
+def _folded(node: Call, a: int, b: int) -> Expr:
+    try:
+        return integer(_FOLD[node.fn](a, b))
+    except Undecided:
+        return node
 
 
 _FOLD: dict[str, Callable[[int, int], int]] = {

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
+from redline.base.extents import extents_in, is_open
 from redline.kernels.ctext import block, loop
 from redline.kernels.problem import Operand
 
@@ -26,7 +27,8 @@ def once(body: Sequence[str]) -> Part:
 def walk(axes: Sequence[Axis], body: Sequence[str], num_chunks: int) -> Part:
     """``body`` inside loops over ``axes``, outermost first, of which as many as it takes for ``num_chunks`` are cut."""
     steps, prefix = 1, 0
-    while prefix < len(axes) and (steps < num_chunks or axes[prefix][1] == 1):
+    everything = any(is_open(extent) for _, extent in axes)  # as few as an open extent may be, there are chunks to be had
+    while prefix < len(axes) and (everything or steps < num_chunks or axes[prefix][1] == 1):
         steps *= axes[prefix][1]
         prefix += 1
     lines = list(body)
@@ -44,7 +46,7 @@ def coordinates(step: str, axes: Sequence[Axis]) -> list[str]:
     lines = []
     for number, (name, extent) in enumerate(axes):
         inner = prod(e for _, e in axes[number + 1 :])
-        text = f"{step} / {inner}" if inner > 1 else step
+        text = f"{step} / {inner}" if inner != 1 else step
         lines.append(f"const int64_t {name} = {text}{f' % {extent}' if number else ''};")
     return lines
 
@@ -52,12 +54,23 @@ def coordinates(step: str, axes: Sequence[Axis]) -> list[str]:
 def parameters(reads: Sequence[Operand], writes: Sequence[Operand]) -> list[str]:
     """The pointers that a part's function takes."""
     names = [f"const {read.dtype.c} *restrict arg{i}" for i, read in enumerate(reads)]
-    return names + [f"{write.dtype.c} *restrict out{i}" for i, write in enumerate(writes)]
+    names += [f"{write.dtype.c} *restrict out{i}" for i, write in enumerate(writes)]
+    return [*names, "const int64_t *restrict dims"] if any_open(reads, writes) else names
 
 
 def pointers(reads: Sequence[Operand], writes: Sequence[Operand]) -> str:
     """What KERNEL passes for them."""
-    return ", ".join(f"args[{i}]" for i in range(len(reads) + len(writes)))
+    return ", ".join(f"args[{i}]" for i in range(len(reads) + len(writes) + any_open(reads, writes)))
+
+
+def any_open(reads: Sequence[Operand], writes: Sequence[Operand]) -> bool:
+    """Whether the kernel is one for open extents: it then finds the dimensions behind its last argument."""
+    return any(True for operand in (*reads, *writes) for _ in extents_in((operand.shape, operand.strides)))
+
+
+def dims(reads: Sequence[Operand], writes: Sequence[Operand]) -> list[str]:
+    """C: ``dims`` in a function that has ``args``; nothing for a kernel of closed extents."""
+    return [f"const int64_t *const dims = args[{len(reads) + len(writes)}];"] if any_open(reads, writes) else []
 
 
 def function(name: str, parameters: Sequence[str], body: Sequence[str]) -> list[str]:
@@ -68,7 +81,7 @@ def function(name: str, parameters: Sequence[str], body: Sequence[str]) -> list[
 
 def share(chunk: str, num_steps: int, num_chunks: int) -> str:
     """The arguments ``begin, end`` of chunk number ``chunk``."""
-    if num_chunks == 1:
+    if not is_open(num_chunks) and num_chunks == 1:
         return f"0, {num_steps}"
     return f"{chunk} * {num_steps} / {num_chunks}, ({chunk} + 1) * {num_steps} / {num_chunks}"
 
@@ -77,5 +90,5 @@ def kernel(reads: Sequence[Operand], writes: Sequence[Operand], part: Part, num_
     """KERNEL for a single part, whose function also takes ``scratch``."""
     names = ["void *restrict scratch", *parameters(reads, writes)]
     call = f"part(scratch, {pointers(reads, writes)}, {share('chunk', part.num_steps, num_chunks)});"
-    body = ["(void)args, (void)scratch, (void)chunk;", *([call] if part.num_steps else [])]
+    body = ["(void)args, (void)scratch, (void)chunk;", *dims(reads, writes), *([call] if part.num_steps else [])]
     return function("part", names, part.body) + block("void KERNEL(void *const *args, void *scratch, int64_t chunk)", body)

@@ -8,6 +8,7 @@ load what may lie outside an operand has become a ``branch``, which does not eva
 from collections.abc import Sequence
 
 from redline.base import dtypes
+from redline.base.extents import Undecided
 from redline.kernels import bounds
 from redline.kernels.expr import Call, Expr, Load, call, children, integer
 from redline.kernels.problem import Operand
@@ -56,7 +57,10 @@ class _Preparation:
 
     def _inside(self, index: Expr, extent: int) -> bool:
         known = bounds.interval(index, self.box)
-        return known is not None and known[0] >= 0 and known[1] < extent
+        try:
+            return known is not None and known[0] >= 0 and known[1] < extent
+        except Undecided:
+            return False
 
     def _may_stray(self, node: Expr) -> bool:
         """Whether evaluating ``node`` where it is not asked for might read outside an operand."""

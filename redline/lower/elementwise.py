@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 
 from redline.base import dtypes
 from redline.base.dtypes import DType
-from redline.kernels.expr import Expr, call, cast, lit
+from redline.kernels.expr import Expr, Lit, call, cast, lit
 from redline.ops import Op
+from redline.ops.quantize import bounds
 
 Build = Callable[..., Expr]
 HALF = (dtypes.float16, dtypes.bfloat16)
@@ -172,6 +173,17 @@ def _selu(op: Op, x: Expr) -> Expr:
     return _exp_branch(x, alpha, gamma)
 
 
+def _quantize(op: Op, x: Expr, scale: Expr, zero: Expr | None = None) -> Expr:
+    """round(x / scale) + zero within the type, for constants: the cut comes first, where it keeps the rounding in range."""
+    assert isinstance(scale, Lit) and isinstance(zero, Lit | None), "other parameters have become arithmetic"
+    x = x if scale.value == 1 else call("div", x, scale)
+    zero_point = 0 if zero is None else int(zero.value)
+    low, high = bounds(op.type(2).dtype if op.has(2) else dtypes.uint8)
+    held = call("max", x, lit(float(low - zero_point), dtypes.float32))
+    held = call("min", held, lit(float(high - zero_point), dtypes.float32))
+    return call("add", call("rint32", held, dtype=dtypes.int32), lit(zero_point, dtypes.int32))
+
+
 SPECIAL: dict[str, Build] = {
     "Identity": lambda op, x: x,
     "Cast": lambda op, x: x,  # build() casts to the output type
@@ -198,4 +210,5 @@ SPECIAL: dict[str, Build] = {
     "IsInf": _is_inf,
     "BitShift": _bit_shift,
     "Mean": _mean,
+    "QuantizeLinear": _quantize,
 }

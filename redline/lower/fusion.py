@@ -15,7 +15,9 @@ from redline.lower import elementwise, indexing
 from redline.ops.attention_form import MASK
 
 MAX_INLINE_NODES = 24
-INLINE_READERS = frozenset({"Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization", "ArgMax", "ArgMin"})
+INLINE_READERS = frozenset(
+    {"AveragePool", "Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization", "ArgMax", "ArgMin"}
+)
 NO_EPILOGUE = frozenset(
     {"Attention", "TopK", "CumSum", "CumProd", "ScatterElements", "ScatterND", "TensorScatter"}
 )  # their kernels write the result as it is
@@ -87,12 +89,31 @@ def chain_of(anchor: Node, consumers: Consumers, taken: Mapping[Node, Chain]) ->
         value = reader.out
 
 
+def trimmed(chain: Chain, consumers: Consumers) -> Chain:
+    """Without the last nodes that only widen bytes: what reads the result computes them again from fewer bytes."""
+    readers = consumers.of(chain.last.out)
+    if chain.last.out in consumers.outputs or not readers or not all(map(reads_inline, readers)):
+        return chain
+    nodes = [chain.anchor, *chain.epilogue]
+    count = len(nodes)
+    while count > 1 and _is_unary(nodes[count - 1]) and nodes[count - 1].out.dtype.size > 1:
+        count -= 1
+        if nodes[count - 1].out.dtype.size == 1:
+            return Chain(chain.anchor, tuple(nodes[1:count]), f"{nodes[count].op} widens bytes")
+    return chain
+
+
+def _is_unary(node: Node) -> bool:
+    """Whether only one input is more than a constant."""
+    return sum(v is not None and not is_leaf(v.node) for v in node.inputs) == 1
+
+
 def chains(graph: Graph, consumers: Consumers, is_anchor: Mapping[str, object]) -> dict[Node, Chain]:
     """The chain that each anchor and each absorbed node belongs to."""
     member: dict[Node, Chain] = {}
     for node in graph.operations:
         if node.op in is_anchor:
-            chain = chain_of(node, consumers, member)
+            chain = trimmed(chain_of(node, consumers, member), consumers)
             member.update(dict.fromkeys((node, *chain.epilogue), chain))
     return member
 

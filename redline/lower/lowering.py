@@ -28,16 +28,20 @@ Anchor = Callable[["Lowering", fusion.Chain], None]
 
 
 class Reads:
-    """The read operands of a kernel under construction, each view once."""
+    """The read operands of a kernel under construction: the family's own, then what its expressions load, each view once.
+
+    An expression that loads one of the family's own operands reads it as one more: those may be packed.
+    """
 
     def __init__(self, first: Sequence[View] = ()) -> None:
         self.views: list[View] = list(first)
+        self._first = len(self.views)
 
     def load(self, view: View, at: Sequence[Expr]) -> Expr:
-        if view not in self.views:
+        if view not in self.views[self._first :]:
             self.views.append(view)
         index = tuple(integer(0) if e == 1 else i for e, i in zip(view.shape, at, strict=True))
-        return Load(view.dtype, self.views.index(view), index)
+        return Load(view.dtype, self.views.index(view, self._first), index)
 
     @property
     def operands(self) -> tuple[Operand, ...]:
@@ -222,23 +226,24 @@ class Lowering:
         for i, part in enumerate(node.inputs):
             assert part is not None, "the front end refuses a Concat with absent inputs"
             extent = op.shape(i)[axis]
-            self._ensure_at(part, views.narrow(whole, axis, start, extent), "is a part of a Concat")
+            self._ensure_at(part, views.narrow(whole, axis, start, extent), "is a part of a Concat", node)
             start += extent
         self.views[node.out] = whole
 
-    def _ensure_at(self, value: Value, view: View, reason: str) -> None:
-        """Copies or computes ``value`` into ``view`` unless it is there already."""
+    def _ensure_at(self, value: Value, view: View, reason: str, reader: Node | None = None) -> None:
+        """Copies or computes ``value`` into ``view``, for ``reader``, unless it is there already."""
         there = self.views.get(value)
         if (there is not None and there.is_place_of(view)) or size(view.shape) == 0:
             return
-        self._store(value, view, reason)
+        self._store(value, view, reason, reader)
 
-    def _store(self, value: Value, view: View, reason: str) -> None:
+    def _store(self, value: Value, view: View, reason: str, reader: Node | None = None) -> None:
         """One loop nest that computes every element of ``value`` into ``view``."""
         reads = Reads()
         body = cast(self.element(value, coordinates(len(view.shape)), reads), view.dtype)
         problem = nest.Problem(reads.operands, (view.operand,), (body,))
-        self._append("nest", problem, reads.views, [view], self._inlined(value), reason)
+        nodes = self._inlined(value) or ([reader] if reader else [])  # a leaf is copied on behalf of who reads it
+        self._append("nest", problem, reads.views, [view], nodes, reason)
         self.views.setdefault(value, view)
 
     def _inlined(self, value: Value) -> list[Node]:

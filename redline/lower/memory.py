@@ -12,6 +12,7 @@ from redline.base.shapes import size
 from redline.lower.program import Buffer, Step, View
 
 ALIGNMENT = 64
+MAX_STEPS = 256  # of a phase; the plan checker compares each with each, and refuses more than 512
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,14 @@ class _Block:
 
 def assign_phases(steps: Sequence[Step]) -> tuple[int, ...]:
     """The phase of each step: a new one begins at the step that reads or writes what the current one writes, or writes
-    what the current one reads."""
-    phases, phase = [], 0
+    what the current one reads, or where the current one is long."""
+    phases: list[int] = []
+    phase = 0
     reads: list[View] = []
     writes: list[View] = []
     for step in steps:
-        if _meet(step.reads, writes) or _meet(step.writes, writes) or _meet(step.writes, reads):
+        is_long = len(phases) >= MAX_STEPS and phases[-MAX_STEPS] == phase
+        if is_long or _meet(step.reads, writes) or _meet(step.writes, writes) or _meet(step.writes, reads):
             phase += 1
             reads, writes = [], []
         reads += step.reads

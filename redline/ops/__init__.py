@@ -21,6 +21,7 @@ from redline.ops import (  # noqa: F401  (each registers its operators)
     nn_pool,
     order,
     quantize,
+    quantized_contrib,
     quantized_math,
     reduce,
     reshape,

@@ -1,6 +1,7 @@
 """Convolutions: Conv, ConvTranspose, ConvInteger and DeformConv. Weights stay in ONNX order whatever the data's layout."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -91,12 +92,17 @@ def _infer_conv_integer(op: Op) -> list[TensorType]:
 def _conv_integer(
     op: Op, x: np.ndarray, w: np.ndarray, x_zero: np.ndarray | None = None, w_zero: np.ndarray | None = None
 ) -> np.ndarray:
-    """Products of bytes and their sums are exact in float64."""
+    """Products of bytes and their sums are exact in float64. ``pad_value`` (ours) stands outside x, 0 being its zero point."""
     x = x.astype(np.float64) - (0 if x_zero is None else x_zero.astype(np.float64))
+    window = explicit_window(op)
+    if op.attr("pad_value", 0):
+        pads = list(zip(window.pads_begin, window.pads_end, strict=True))
+        x = np.pad(x, [(0, 0), (0, 0), *pads], constant_values=op.attr("pad_value"))
+        window = replace(window, pads_begin=(0,) * len(pads), pads_end=(0,) * len(pads))
     w = w.astype(np.float64)
     if w_zero is not None:
         w = w - w_zero.astype(np.float64).reshape(-1, *(1,) * (w.ndim - 1))
-    return convolve(x, w, int(op.attr("group", 1)), explicit_window(op)).astype(np.int64).astype(np.int32)
+    return convolve(x, w, int(op.attr("group", 1)), window).astype(np.int64).astype(np.int32)
 
 
 def centred(op: Op, i: int, zero: int, shape: tuple[int, ...] | None = None) -> Value:

@@ -60,7 +60,8 @@ def _spread(op: Op, i: int) -> Value:
 
 
 def _same_params(op: Op) -> None:
-    if op.has(2) and op.type(2).shape != op.type(1).shape:
+    """One number may be written as a scalar in one place and as a vector in the other, as ONNX Runtime's quantizer does."""
+    if op.has(2) and op.type(2).shape != op.type(1).shape and {op.type(2).shape, op.type(1).shape} != {(), (1,)}:
         seen = f"scales {shapes.text(op.type(1).shape)}, zero points {shapes.text(op.type(2).shape)}"
         raise ModelError(op.label, seen, "they have one shape")
 

@@ -7,7 +7,7 @@ from redline.ops.layout import CHANNELS_LAST
 from redline.ops.rules import reshaped, transposed
 from redline.passes.algebra import operands
 
-OPS = frozenset({"Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "Resize"})
+OPS = frozenset({"Conv", "ConvInteger", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "Resize"})
 
 
 def run(graph: Graph) -> Graph:

@@ -12,9 +12,13 @@ from redline.passes import (
     eliminate_common_subexpressions,
     fold_constants,
     fold_padding,
+    fold_requantization,
     fold_scale_shift,
+    integer_products,
     merge_projections,
+    propagate_quantization,
     push_transposes,
+    quantized,
     reassociate,
     recognise_activations,
     recognise_attention,
@@ -36,14 +40,11 @@ def optimize(graph: Graph, observer: Observer | None = None, keep: Set[str] = NO
     All shapes must be static.
     """
     walk = _Walk(graph, observer)
+    is_quantized = quantized.holds_quantization(graph)
+    keep = keep | quantized.WHOLE if is_quantized else keep
 
     def simplify() -> None:
-        walk(fold_constants.run)
-        walk(simplify_movement.run)
-        walk(simplify_arithmetic.run)
-        walk(reassociate.run)
-        walk(fold_constants.run)
-        walk(eliminate_common_subexpressions.run)
+        _simplify(walk)
 
     # Exporters' spellings -> one operator each
     walk(lambda g: decompose.run(g, decompose.WHOLE | decompose.UNTIL_RECOGNISED | keep), "decompose")
@@ -69,7 +70,28 @@ def optimize(graph: Graph, observer: Observer | None = None, keep: Set[str] = NO
     walk(shape_rows.run)
     walk(lambda g: decompose.run(g, decompose.KERNELS | keep), "decompose")
     simplify()
+
+    return use_integers(walk.graph, observer, keep) if is_quantized else walk.graph
+
+
+def use_integers(graph: Graph, observer: Observer | None = None, keep: Set[str] = NOTHING) -> Graph:
+    """An optimized graph whose QuantizeLinear and DequantizeLinear have become arithmetic of integers."""
+    walk = _Walk(graph, observer)
+    walk(propagate_quantization.run)
+    walk(integer_products.run)
+    walk(fold_requantization.run)
+    walk(lambda g: decompose.run(g, decompose.KERNELS | (keep - quantized.WHOLE) | quantized.KERNELS), "decompose")
+    _simplify(walk)
     return walk.graph
+
+
+def _simplify(walk: "_Walk") -> None:
+    walk(fold_constants.run)
+    walk(simplify_movement.run)
+    walk(simplify_arithmetic.run)
+    walk(reassociate.run)
+    walk(fold_constants.run)
+    walk(eliminate_common_subexpressions.run)
 
 
 class _Walk:

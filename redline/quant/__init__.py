@@ -1,0 +1,13 @@
+"""Quantization of float graphs: what is observed, how ranges are chosen, and where QuantizeLinear goes. Knows no devices."""
+
+from redline.quant.cache import CalibrationCache
+from redline.quant.calibrators import CALIBRATORS
+from redline.quant.data import Samples, read_samples
+from redline.quant.insert import insert
+from redline.quant.recipe import Layer, Recipe, recipe_of
+from redline.quant.statistics import Statistics, Tensor
+
+__all__ = [
+    "CALIBRATORS", "CalibrationCache", "Layer", "Recipe", "Samples", "Statistics", "Tensor", "insert", "read_samples",
+    "recipe_of",
+]  # fmt: skip

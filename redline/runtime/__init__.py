@@ -2,6 +2,6 @@
 
 from redline.runtime.context import Context
 from redline.runtime.cuda.engine import CudaEngine
-from redline.runtime.engine import Engine, load
+from redline.runtime.engine import Engine, load, load_async
 
-__all__ = ["Context", "CudaEngine", "Engine", "load"]
+__all__ = ["Context", "CudaEngine", "Engine", "load", "load_async"]

@@ -1,8 +1,9 @@
 """An execution context: what one inference at a time needs besides the engine, that is an arena and the call's arguments."""
 
+import contextlib
 import ctypes
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from redline.runtime.library import Call, pointers
 from redline.runtime.loaded import Loaded
 from redline.runtime.memory import Arena
 from redline.runtime.ports import check_apart, check_names
+from redline.runtime.profile import Bound
 
 Arrays = dict[str, np.ndarray]
 
@@ -25,7 +27,7 @@ class Context:
         self._in, self._out = pointers([0] * len(loaded.inputs)), pointers([0] * len(loaded.outputs))
         self._call = Call(
             self._arena.address,
-            loaded.weights,
+            loaded.weights.address,
             self._in,
             self._out,
             None,
@@ -36,6 +38,7 @@ class Context:
         )
         self._address = ctypes.addressof(self._call)
         self._busy = threading.Lock()
+        self._bound: Bound | None = None  # the shapes of the last call
 
     def run(self, inputs: Mapping[str, Any], out: Mapping[str, np.ndarray] | None = None) -> Arrays:
         """The outputs by name, for inputs by name.
@@ -49,13 +52,30 @@ class Context:
         if not self._busy.acquire(blocking=False):
             raise InputError("context", "it is running in another thread", "", "make a context for each thread")
         try:
-            arrays = self._bind_inputs(loaded, inputs)
-            results = self._bind_outputs(loaded, arrays, out)
-            if loaded.library.run(loaded.pool, self._address):
-                raise EngineError(loaded.path, "its code does not fit this process's thread pool", "", "build the engine again")
+            bound = self._bind_shapes(loaded, inputs)
+            arrays = self._bind_inputs(loaded, inputs, bound)
+            results = self._bind_outputs(loaded, arrays, out, bound)
+            if loaded.weights.is_checked:
+                self._run_steps(loaded, 0, loaded.library.num_steps)
+            else:
+                self._run_behind_check(loaded)
             return results
         finally:
             self._busy.release()
+
+    def _run_steps(self, loaded: Loaded, first: int, end: int) -> None:
+        self._call.first_step, self._call.end_step = first, end
+        if loaded.library.run(loaded.pool, self._address):
+            raise EngineError(loaded.path, "its code does not fit this process's thread pool", "", "build the engine again")
+
+    def _run_behind_check(self, loaded: Loaded) -> None:
+        """Runs while the weights are being checked: no step before the blocks that it reads."""
+        step, weights = 0, loaded.weights
+        while step < loaded.library.num_steps:
+            weights.check(weights.needs[step])
+            end = weights.reach(step)
+            self._run_steps(loaded, step, end)
+            step = end
 
     def profile(self, inputs: Mapping[str, Any], repeats: int = 10) -> np.ndarray:
         """The seconds of each step, shape [repeats, steps]. Steps do not overlap here, so their sum exceeds a run's time."""
@@ -72,31 +92,53 @@ class Context:
             self._call.step_seconds = None
         return seconds
 
+    @contextlib.contextmanager
+    def stepping(self, inputs: Mapping[str, Any]) -> Iterator[tuple[Callable[[int], None], int, list[np.ndarray]]]:
+        """For one inference kernel by kernel: a function that runs kernel number n, the arena's address, and the outputs."""
+        loaded = self._loaded
+        if loaded is None:
+            raise EngineError("context", "it is closed")
+        bound = self._bind_shapes(loaded, inputs)
+        arrays = self._bind_inputs(loaded, inputs, bound)
+        results = self._bind_outputs(loaded, arrays, None, bound)
+        loaded.weights.preload()
+        yield lambda step: self._run_steps(loaded, step, step + 1), self._arena.address, list(results.values())
+
     def close(self) -> None:
         """Frees the arena; a second call does nothing. The engine's code goes with the last of its users."""
         if self._loaded is not None:
             self._loaded = None
             self._arena.close()
 
-    def _bind_inputs(self, loaded: Loaded, inputs: Mapping[str, Any]) -> list[np.ndarray]:
-        """Writes the inputs' addresses into the call; gives the arrays, which must live as long as it runs."""
-        ports, arrays = loaded.inputs, []
+    def _bind_shapes(self, loaded: Loaded, inputs: Mapping[str, Any]) -> Bound:
+        """The call's dimensions, by the shapes of its inputs."""
+        ports = loaded.inputs
         if len(inputs) != len(ports) or any(port.name not in inputs for port in ports):
             check_names(inputs, ports, "input")
-        for index, port in enumerate(ports):
+        bound = loaded.profile.bind(inputs, self._bound)
+        if bound is not self._bound:
+            self._bound, self._call.dims = bound, bound.dims
+        return bound
+
+    def _bind_inputs(self, loaded: Loaded, inputs: Mapping[str, Any], bound: Bound) -> list[np.ndarray]:
+        """Writes the inputs' addresses into the call; gives the arrays, which must live as long as it runs."""
+        arrays = []
+        for index, (port, shape) in enumerate(zip(loaded.inputs, bound.inputs, strict=True)):
             array = inputs[port.name]
-            if not port.takes(array):
-                array = port.accept(array)
+            if not port.takes(array, shape):
+                array = port.accept(array, shape)
             arrays.append(array)
             self._in[index] = array.__array_interface__["data"][0]
         return arrays
 
-    def _bind_outputs(self, loaded: Loaded, inputs: list[np.ndarray], out: Mapping[str, np.ndarray] | None) -> Arrays:
+    def _bind_outputs(
+        self, loaded: Loaded, inputs: list[np.ndarray], out: Mapping[str, np.ndarray] | None, bound: Bound
+    ) -> Arrays:  # fmt: skip
         given: Mapping[str, np.ndarray] = out or {}
         results = {}
-        for port in loaded.outputs:
+        for port, shape in zip(loaded.outputs, bound.outputs, strict=True):
             array = given.get(port.name)
-            results[port.name] = np.empty(port.shape, port.dtype) if array is None else port.accept_output(array)
+            results[port.name] = np.empty(shape, port.dtype) if array is None else port.accept_output(array, shape)
         if given:
             check_names(given, loaded.outputs, "output")
             check_apart(inputs, [results[name] for name in given])

@@ -7,11 +7,11 @@ import _ctypes
 import ctypes
 import os
 from collections.abc import Sequence
-from ctypes import POINTER, c_double, c_int32, c_int64, c_void_p
+from ctypes import POINTER, c_double, c_int32, c_int64, c_uint64, c_void_p
 
 from redline.base.errors import EngineError
 
-ABI = 1  # RL_ABI of executor.h
+ABI = 3  # RL_ABI of executor.h
 
 
 class Call(ctypes.Structure):
@@ -27,6 +27,7 @@ class Call(ctypes.Structure):
         ("capacity", c_int32),
         ("first_step", c_int32),
         ("end_step", c_int32),
+        ("dims", POINTER(c_int64)),
     )
 
 
@@ -43,13 +44,14 @@ class Library:
             code = ctypes.CDLL(f"/proc/self/fd/{descriptor}")
             self._handle = code._handle
             self.run = code.rl_run
-            self.workspace_bytes = code.rl_workspace_bytes
+            self.workspace_bytes, self.checksum = code.rl_workspace_bytes, code.rl_checksum
             self.pool_new, self.pool_free = code.rl_pool_new, code.rl_pool_free
             self.abi, self.num_steps = code.rl_abi(), code.rl_num_steps()
         except (OSError, AttributeError) as error:
             self.close()
             raise EngineError(name, f"its code cannot be loaded: {error}", "", "build the engine again") from error
         self.run.argtypes, self.run.restype = (c_void_p, c_void_p), c_int32
+        self.checksum.argtypes, self.checksum.restype = (c_void_p, c_int64), c_uint64
         self.workspace_bytes.argtypes, self.workspace_bytes.restype = (c_int32,), c_int64
         self.pool_new.argtypes, self.pool_new.restype = (c_int32,), c_void_p
         self.pool_free.argtypes, self.pool_free.restype = (c_void_p,), None

@@ -1,4 +1,4 @@
-"""An engine's parts in this process: mapped file, loaded code, thread pool. Shared by the engine and its contexts."""
+"""An engine's parts in this process: mapped file, weights, loaded code, thread pool. Shared by the engine and its contexts."""
 
 import os
 import weakref
@@ -9,28 +9,39 @@ from redline.engine import EngineFile, Header, check_plan, open_engine
 from redline.runtime.library import Library
 from redline.runtime.pool import POOL
 from redline.runtime.ports import Port
+from redline.runtime.profile import Profile
+from redline.runtime.weights import Weights
 
 
 class Loaded:
     """Freed when neither an engine nor a context holds it any more."""
 
-    def __init__(self, path: str | os.PathLike[str], verify: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], verify: str, preload: bool) -> None:
         file = open_engine(path, verify)
         try:
             self.path, self.header = file.path, file.header
-            weights = file.blob("weights")
-            check_plan(file.header, weights.nbytes, file.path)
+            check_plan(file.header, file.blob("weights").nbytes, file.path)
             check_processor(file.header, file.path)
             self.library = Library.from_bytes(file.blob("code").data, file.path)
         except BaseException:
             file.close()
             raise
-        weakref.finalize(self, _unload, file, self.library).atexit = False
+        self.weights = Weights(file, file.header, self.library)
+        weakref.finalize(self, _unload, file, self.library, self.weights).atexit = False
         _check_code(self.header, self.library, self.path)
         self.pool = POOL.pool(self.library, self.path)
-        self.weights = weights.__array_interface__["data"][0]
-        self.inputs = tuple(map(Port, self.header.inputs))
-        self.outputs = tuple(map(Port, self.header.outputs))
+        self._begin(verify, preload)
+        self.profile = Profile(self.header)
+        self.inputs = tuple(Port(io, self.header.dims) for io in self.header.inputs)
+        self.outputs = tuple(Port(io, self.header.dims) for io in self.header.outputs)
+
+    def _begin(self, verify: str, preload: bool) -> None:
+        if preload:
+            self.weights.preload()
+        elif verify == "full":
+            self.weights.trust()
+        else:
+            self.weights.start()
 
 
 def check_processor(header: Header, where: str, features: frozenset[str] | None = None) -> None:
@@ -49,6 +60,7 @@ def _check_code(header: Header, library: Library, where: str) -> None:
         raise EngineError(where, "its code and its header are not of the same build", "", "build the engine again")
 
 
-def _unload(file: EngineFile, library: Library) -> None:
+def _unload(file: EngineFile, library: Library, weights: Weights) -> None:
+    weights.stop()
     POOL.release(library)
     file.close()

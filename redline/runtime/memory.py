@@ -5,7 +5,7 @@ import mmap
 
 from redline.base.errors import EngineError
 
-HUGE_BYTES = 2 << 20
+HUGE_BYTES = 4 << 20  # a smaller arena would be rounded up by as much as it holds
 
 
 class Arena:

@@ -1,16 +1,16 @@
 """The process's one thread pool, shared by all engines: it lives in the code of the engine that was loaded first."""
 
-import os
 import threading
 
+from redline.base import cpu
 from redline.base.errors import EngineError
 from redline.runtime.library import Library
-
-MAX_THREADS = 1024
 
 
 class PoolOwner:
     """Makes the pool when the first engine is loaded; from then on that engine's code stays in the process.
+
+    The pool bounds the threads that compute at once, in all engines together, to the cores that the process may use then.
 
     A forked child may use the pool too: its C side notices the fork and starts new threads.
     """
@@ -23,7 +23,7 @@ class PoolOwner:
         """The address of the pool; ``library`` is kept loaded if its code becomes the pool's."""
         with self._lock:
             if not self._pool:
-                self._pool = library.pool_new(min(MAX_THREADS, os.cpu_count() or 1)) or 0
+                self._pool = library.pool_new(cpu.num_threads()) or 0
                 self._library = library
             if not self._pool:
                 raise EngineError(where, "there is no memory for a thread pool")

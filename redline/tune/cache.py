@@ -54,9 +54,14 @@ class TimingCache:
         self.entries.setdefault(problem, {})[schedule] = seconds
 
     def save(self) -> None:
-        """Writes the file beside its place and renames it; does nothing for a cache without a path."""
+        """Writes the file beside its place and renames it; does nothing for a cache without a path.
+
+        What another build has added meanwhile is kept, and where both have timed the same, theirs, which came first.
+        """
         if self.path is None:
             return
+        for problem, times in TimingCache.open(self.path, self.machine).entries.items():
+            self.entries[problem] = self.entries.get(problem, {}) | times
         text = json.dumps({"format": FORMAT, "machine": self.machine, "entries": self.entries}, indent=1, sort_keys=True)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=self.path.name)

@@ -9,11 +9,12 @@ The time of a candidate is the median of its repeats.
 import ctypes
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 import numpy as np
 
+from redline.base.extents import MAX_DIMS, at_nominal, nominal_dims
 from redline.base.shapes import size
 from redline.codegen.c.link import link_engine
 from redline.codegen.c.plan import Plan, Ref, Space, Step
@@ -51,7 +52,8 @@ class Harness:
             for repeat in range(REPEATS + 1)
         ]
         scratch = max((c.code.scratch_bytes for c in candidates), default=0)
-        self.library = Library.from_bytes(link_engine(objects, Plan(tuple(steps), 64, scratch), target, toolchain), "tuner")
+        plan = Plan(tuple(steps), 64, scratch, num_dims=MAX_DIMS)
+        self.library = Library.from_bytes(link_engine(objects, plan, target, toolchain), "tuner")
         self.pool = self.library.pool_new(self.threads)
         self.arena = _aligned(self.library.workspace_bytes(self.threads))
         self.times = (ctypes.c_double * len(steps))()
@@ -85,7 +87,7 @@ class Harness:
         """The arrays behind the refs: the operands in order, constants once a repeat; and whether constants are large."""
         arrays: list[np.ndarray] = []
         constant_bytes = 0
-        for i, operand in enumerate(candidate.problem.reads + candidate.problem.writes):
+        for i, operand in enumerate(_operands(candidate.problem)):
             copies = REPEATS + 1 if operand.constant else 1
             array = self._fill(operand)
             if i in candidate.code.packings:
@@ -109,14 +111,23 @@ class Harness:
         call.step_seconds = self.times
         call.num_threads = call.capacity = self.threads
         call.first_step, call.end_step = index * (REPEATS + 1), (index + 1) * (REPEATS + 1)
+        operands = self.candidates[index].problem.reads + self.candidates[index].problem.writes
+        dims = nominal_dims(tuple((operand.shape, operand.strides) for operand in operands))
+        call.dims = (ctypes.c_int64 * MAX_DIMS)(*dims)
         call.keep = (addresses, arrays)  # ctypes structures take attributes: the memory lives as long as the call
         return call
+
+
+def _operands(problem: Problem) -> list[Operand]:
+    """What the problem reads and writes, at the tuned shape."""
+    operands = problem.reads + problem.writes
+    return [replace(o, shape=at_nominal(o.shape), strides=at_nominal(o.strides)) for o in operands]
 
 
 def _refs(problem: Problem, repeat: int) -> tuple[Ref, ...]:
     """Operands as inputs of the harness, in the order of Harness._operands."""
     refs, position = [], 0
-    for operand in problem.reads + problem.writes:
+    for operand in _operands(problem):
         start = sum(min(s, 0) * (e - 1) for e, s in zip(operand.shape, operand.strides, strict=True)) * operand.dtype.size
         refs.append(Ref(Space.INPUT, -start, position + (repeat if operand.constant else 0)))
         position += REPEATS + 1 if operand.constant else 1

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from redline.base import log
+from redline.base.errors import BuildError
+from redline.base.extents import Undecided
 from redline.codegen.c.compile import compile_objects, source
 from redline.codegen.c.toolchain import Toolchain
 from redline.kernels import FAMILIES
+from redline.kernels.parts import any_open
 from redline.kernels.problem import CpuTarget, KernelCode, Problem
 from redline.tune.cache import TimingCache
 from redline.tune.harness import Candidate, Harness
@@ -43,6 +46,9 @@ class Choice:
     num_candidates: int
 
 
+OPEN_FAMILIES = ("attention", "matmul", "nest", "row")
+_OPEN = f"open extents are for {', '.join(OPEN_FAMILIES)}"
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -64,6 +70,17 @@ def choose(
 
 def _candidates(job: Job, target: CpuTarget, opt_level: int) -> list[tuple[Any, KernelCode]]:
     """Schedules with their code; two schedules that give the same code are one."""
+    if job.family not in OPEN_FAMILIES and any_open(job.problem.reads, job.problem.writes):
+        remedy = "fix the shapes, or build an engine for each"
+        raise BuildError("--shapes", f"a kernel of the family {job.family} with open extents", allowed=_OPEN, remedy=remedy)
+    try:
+        return _rendered(job, target, opt_level)
+    except Undecided as question:
+        seen = f"a kernel of the family {job.family} depends on {question}"
+        raise BuildError("--shapes", seen, "it must be the same for all shapes of the range", "narrow the range") from question
+
+
+def _rendered(job: Job, target: CpuTarget, opt_level: int) -> list[tuple[Any, KernelCode]]:
     family = FAMILIES[job.family]
     distinct: dict[str, tuple[Any, KernelCode]] = {}
     for schedule in family.schedules(job.problem, target)[: CANDIDATES[opt_level]]:

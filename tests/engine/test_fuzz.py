@@ -8,14 +8,16 @@ import hashlib
 import json
 import random
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from redline.base.errors import EngineError
-from redline.engine import check_plan, open_engine
+from redline.engine import FORMAT, check_plan, open_engine
 from redline.engine.layout import blobs_start
+from tests.builder.processes import finish, limit_memory, start
 from tests.small_engines import small_engine
 
 QUICK, LONG = 2_000, 20_000
@@ -106,7 +108,7 @@ def with_header(data: bytes, text: bytes) -> bytes:
     """The file with another header text, all lengths and hashes right."""
     body = data[blobs_start(len(header_text(data))) :]
     padded = text + bytes(-len(text) % 64)
-    preamble = struct.pack("<8sIIQQ", data[:8], 1, 0, len(text), 64 + len(padded) + len(body))
+    preamble = struct.pack("<8sIIQQ", data[:8], FORMAT, 0, len(text), 64 + len(padded) + len(body))
     return preamble + hashlib.sha256(preamble + text).digest() + padded + body
 
 
@@ -123,17 +125,43 @@ def outcome(path: Path, data: bytes) -> str:
     return "passed"
 
 
-def counts(number: int) -> Any:
-    return pytest.mark.parametrize("count", [number, pytest.param(LONG, marks=pytest.mark.slow)])
-
-
-@counts(QUICK // 2)
-def test_changed_bytes_are_always_noticed(original, tmp_path, count):
+def fuzz_bytes(original: bytes, path: Path, count: int) -> None:
     rng = random.Random(0)
-    path = tmp_path / "m.engine"
     for _ in range(count):
         data = mutate_bytes(original, rng)
         assert (outcome(path, data) == "passed") == (data == original)
+
+
+def fuzz_headers(original: bytes, path: Path, count: int) -> None:
+    """Headers with single values changed, and all hashes right."""
+    rng = random.Random(1)
+    outcomes = []
+    for _ in range(count):
+        tree = json.loads(header_text(original))
+        for _ in range(rng.choice([1, 1, 2, 5])):
+            mutate_json(tree, rng)
+        outcomes.append(outcome(path, with_header(original, json.dumps(tree).encode())))
+    assert outcomes.count("refused") > count // 3
+    assert outcomes.count("passed") > count // 50  # names, times and reports may be anything
+
+
+def fuzz_random_headers(original: bytes, path: Path, count: int) -> None:
+    rng = random.Random(2)
+    for _ in range(count):
+        assert outcome(path, with_header(original, json.dumps(random_json(rng)).encode())) == "refused"
+
+
+@pytest.mark.parametrize(("fuzz", "share"), [(fuzz_bytes, 2), (fuzz_headers, 2), (fuzz_random_headers, 4)])
+def test_mutated_files_are_refused_or_right(original, tmp_path, fuzz, share):
+    fuzz(original, tmp_path / "m.engine", QUICK // share)
+
+
+@pytest.mark.slow
+def test_many_mutated_files_in_little_memory(original, tmp_path):
+    """All kinds in a process that may take 2 GiB of addresses, numpy's included, and ten minutes."""
+    (tmp_path / "original.engine").write_bytes(original)
+    status, output = finish(start(["-m", "tests.engine.test_fuzz", "original.engine"], tmp_path), seconds=600)
+    assert (status, output) == (0, f"{LONG} {LONG} {LONG}\n")
 
 
 def test_every_bit_of_the_preamble_and_a_bit_of_every_byte_behind_it_are_noticed(original, tmp_path):
@@ -146,23 +174,9 @@ def test_every_bit_of_the_preamble_and_a_bit_of_every_byte_behind_it_are_noticed
         assert outcome(path, bytes(data)) == "refused"
 
 
-@counts(QUICK // 2)
-def test_changed_headers_with_right_hashes(original, tmp_path, count):
-    rng = random.Random(1)
-    path = tmp_path / "m.engine"
-    outcomes = []
-    for _ in range(count):
-        tree = json.loads(header_text(original))
-        for _ in range(rng.choice([1, 1, 2, 5])):
-            mutate_json(tree, rng)
-        outcomes.append(outcome(path, with_header(original, json.dumps(tree).encode())))
-    assert outcomes.count("refused") > count // 3
-    assert outcomes.count("passed") > count // 50  # names, times and reports may be anything
-
-
-@counts(QUICK // 4)
-def test_random_headers_with_right_hashes(original, tmp_path, count):
-    rng = random.Random(2)
-    path = tmp_path / "m.engine"
-    for _ in range(count):
-        assert outcome(path, with_header(original, json.dumps(random_json(rng)).encode())) == "refused"
+if __name__ == "__main__":
+    limit_memory(2 << 30)
+    content = Path(sys.argv[1]).read_bytes()
+    for run in (fuzz_bytes, fuzz_headers, fuzz_random_headers):
+        run(content, Path("m.engine"), LONG)
+    print(LONG, LONG, LONG)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from redline.base.errors import EngineError
 from redline.engine import Access, Header, check_plan
-from redline.engine.verify import Region, _runs
+from redline.engine.verify import Region, _cuts
 from tests.small_engines import SIZE, small_engine
 
 WEIGHT_BYTES = small_engine().weights.nbytes
@@ -216,8 +216,7 @@ def region(size: int, offset: int, dims: list[tuple[int, int]]) -> tuple[Region,
     for dim, stride in moves:
         touched = {byte + i * stride for byte in touched for i in range(dim)}
     touched = {byte + i for byte in touched for i in range(size)}
-    run, period = _runs(moves, size)
-    return Region(("arena", 0), min(touched), max(touched) + 1, run, period), touched
+    return Region(("arena", 0), min(touched), max(touched) + 1, _cuts(moves, size)), touched
 
 
 DIMS = st.lists(st.tuples(st.integers(1, 4), st.sampled_from([-12, -6, -2, -1, 0, 1, 2, 3, 4, 6, 12, 24])), max_size=3)
@@ -240,6 +239,14 @@ def test_neighbouring_channel_slices_are_known_to_be_apart(first, second, rows, 
     theirs, their_bytes = region(size, (first + gap) * size, [(rows, stride), (second, 1)])
     assert not our_bytes & their_bytes
     assert not ours.may_meet(theirs)
+
+
+def test_halves_of_halves_are_known_to_be_apart():
+    """A concatenation along one axis inside one along another: rows of rows, none of them contiguous."""
+    part = [(6, 64), (4, 8), (4, 1)]
+    parts = [region(4, 4 * offset, part) for offset in (0, 4, 32, 36)]
+    for i, (ours, _) in enumerate(parts):
+        assert [ours.may_meet(theirs) for theirs, _ in parts] == [i == j for j in range(4)]
 
 
 def test_a_plan_of_many_steps_is_checked_quickly(header):

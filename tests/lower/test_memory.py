@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redline.base import dtypes
-from redline.lower.memory import ALIGNMENT, assign_phases, plan
+from redline.lower.memory import ALIGNMENT, MAX_STEPS, assign_phases, plan
 from redline.lower.program import Buffer, Step, View
 
 
@@ -22,6 +22,12 @@ def step(reads, writes):
 def test_independent_steps_share_a_phase():
     a, b, c = map(buffer, range(3))
     assert assign_phases([step([], [a]), step([], [b]), step([a, b], [c])]) == (0, 0, 1)
+
+
+def test_a_phase_is_only_so_long():
+    """The plan checker refuses more than it can compare."""
+    phases = assign_phases([step([], [buffer(i)]) for i in range(2 * MAX_STEPS + 1)])
+    assert [phases.count(phase) for phase in range(3)] == [MAX_STEPS, MAX_STEPS, 1]
 
 
 def test_memory_is_not_handed_on_within_a_phase():

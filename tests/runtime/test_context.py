@@ -41,6 +41,19 @@ def read_only(x):
     return copy
 
 
+class Foreign:
+    """An array of another library, which lends its memory by DLPack alone."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
 class Wrapped:
     """Something that turns itself into an array, like a tensor of another library."""
 
@@ -53,12 +66,45 @@ class Wrapped:
     [
         lambda x: x, np.asfortranarray, lambda x: np.repeat(x, 2, axis=1)[:, ::2], lambda x: x[::-1].copy()[::-1], misaligned,
         read_only, lambda x: x.astype(">f4").astype("<f4"), lambda x: Wrapped(), lambda x: np.broadcast_to(x[:1], SHAPE),
+        Foreign, memoryview, lambda x: x.tobytes(), lambda x: bytearray(x.tobytes()), lambda x: memoryview(x.tobytes()),
     ],
-    ids=["contiguous", "fortran", "strided", "reversed", "misaligned", "read only", "swapped twice", "wrapped", "broadcast"],
+    ids=["contiguous", "fortran", "strided", "reversed", "misaligned", "read only", "swapped twice", "wrapped", "broadcast",
+         "dlpack", "buffer", "bytes", "bytearray", "bytes in a view"],
 )  # fmt: skip
 def test_arrays_of_any_layout(engine, make):
     x = make(X)
-    same(engine(x=x), x)
+    same(engine(x=x), x if isinstance(x, np.ndarray | Wrapped) else X)
+
+
+def test_memory_of_others_is_read_where_it_is(engine):
+    port = engine.inputs[0]
+    for value in (X, Foreign(X), memoryview(X), X.tobytes()):
+        array = port.accept(value, port.shape)
+        assert array.base is not None or array is X
+        assert not array.flags.owndata or array is X
+
+
+def test_bytes_of_another_length(engine):
+    with pytest.raises(InputError, match=r"\[input 'x'\] it is no array: 791 bytes were given; expected float32 6x33"):
+        engine(x=X.tobytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    "make", [bytearray, lambda n: memoryview(np.zeros(n, np.uint8)), lambda n: Foreign(np.zeros(SHAPE, np.float32))]
+)
+def test_outputs_in_memory_of_others(engine, make):
+    lent = make(X.nbytes)
+    results = engine.run({"x": X}, out={"z": lent})
+    same(results, X)
+    seen = lent.array if isinstance(lent, Foreign) else np.frombuffer(lent, np.float32).reshape(SHAPE)
+    np.testing.assert_array_equal(seen, -X)
+
+
+def test_bytes_cannot_be_written(engine):
+    with pytest.raises(
+        InputError, match=r"\[output 'z'\] bytes was given; expected float32 6x33 in a numpy array or a writable"
+    ):
+        engine.run({"x": X}, out={"z": X.tobytes()})
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -0.0, np.float32(1e-42)])
@@ -125,7 +171,7 @@ def test_arrays_of_the_caller_for_outputs(engine):
             "[output 'y'] float64 6x33 was given; expected float32 6x33; convert it with .astype('float32')",
         ),
         ({"y": np.empty((33, 6), np.float32)}, "[output 'y'] float32 33x6 was given; expected float32 6x33"),
-        ({"y": [1]}, "[output 'y'] list was given; expected float32 6x33 in a numpy array"),
+        ({"y": [1]}, "[output 'y'] list was given; expected float32 6x33 in a numpy array or a writable buffer"),
         (
             {"y": np.empty((33, 6), np.float32).T},
             "[output 'y'] the array is not contiguous, aligned and writable; expected float32 6x33; make it with numpy.empty",

@@ -42,3 +42,15 @@ def test_a_newer_format_is_refused(tmp_path):
     path.write_text(json.dumps({"format": 9, "machine": "cpu", "entries": {}}))
     with pytest.raises(BuildError, match="its format is 9; this version reads 1"):
         TimingCache.open(path, "cpu")
+
+
+def test_builds_side_by_side_keep_each_others_times(tmp_path):
+    path = tmp_path / "timings.json"
+    ours, theirs = TimingCache.open(path, "cpu"), TimingCache.open(path, "cpu")
+    theirs.record("conv", "fast", 1.0)
+    theirs.save()
+    ours.record("conv", "fast", 2.0)
+    ours.record("matmul", "tall", 3.0)
+    ours.save()
+    assert TimingCache.open(path, "cpu").entries == {"conv": {"fast": 1.0}, "matmul": {"tall": 3.0}}
+    assert ours.seconds("conv", "fast") == 1.0

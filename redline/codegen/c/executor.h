@@ -16,21 +16,27 @@
 #include <time.h>
 #include <unistd.h>
 
-#define RL_ABI 1  /* changes with every change of rl_pool, rl_call or the functions below */
+#define RL_ABI 3  /* changes with every change of rl_pool, rl_call or the functions below */
 #define RL_LINE 64
+#define RL_MAX_DIMS 8
 #define EXPORT __attribute__((visibility("default")))
 #define HIDDEN __attribute__((visibility("hidden")))
+
+/* What the pool calls. A thread other than 0 may leave at any time and then gives 1 when work is left, 0 when none is. */
+typedef int32_t rl_body(void *data, int32_t thread);
 
 /* A pool of threads. It is made by the code of one engine and used by that of others, so they agree on this struct. */
 typedef struct rl_pool rl_pool;
 struct rl_pool {
     int32_t abi;
-    int32_t num_threads;
-    /* Calls body(data, 0) on the caller's thread and body(data, t), 0 < t < num_threads, on those of the pool that wake
-     * in time; returns when all that were called have returned. body must not depend on how many are called. */
-    void (*run)(rl_pool *, int32_t num_threads, void (*body)(void *data, int32_t thread), void *data);
+    int32_t num_threads; /* the most that compute at once, all jobs together */
+    /* Calls body(data, 0) on the caller's thread once a core is free, and body(data, t), 0 < t < num_threads, on those of
+     * the pool that have the time; returns when all that were called have returned. body must not depend on how many are
+     * called, or how often. */
+    void (*run)(rl_pool *, int32_t num_threads, rl_body *body, void *data);
     void (*free)(rl_pool *);
     void *_Atomic crew;
+    _Atomic uint32_t waiting; /* callers that wait for a core: helpers leave when there is one */
 };
 
 /* One inference. The arena is rl_workspace_bytes(capacity) long, 64-byte aligned, zero before its first use, and never
@@ -44,6 +50,7 @@ typedef struct {
     int32_t num_threads;  /* the most to use; 1..capacity */
     int32_t capacity;
     int32_t first_step, end_step;
+    const int64_t *dims; /* the open dimensions of the profile; NULL where there are none */
 } rl_call;
 
 EXPORT int32_t rl_abi(void);
@@ -52,8 +59,11 @@ EXPORT int64_t rl_workspace_bytes(int32_t capacity);
 EXPORT rl_pool *rl_pool_new(int32_t num_threads);
 EXPORT void rl_pool_free(rl_pool *);
 EXPORT int32_t rl_run(rl_pool *, const rl_call *); /* 0, or -1 when the pool's ABI is another */
+EXPORT uint64_t rl_checksum(const void *block, int64_t num_bytes); /* of SPEC.md */
 
+/* args: the addresses of what the kernel reads, then of what it writes, then the open dimensions. */
 typedef void rl_kernel(void *const *args, void *scratch, int64_t chunk);
+typedef int64_t rl_count(const int64_t *dims);
 
 enum { RL_ARENA, RL_WEIGHTS, RL_INPUT, RL_OUTPUT };
 
@@ -64,14 +74,15 @@ typedef struct {
 
 typedef struct {
     rl_kernel *kernel;
-    uint32_t num_chunks, first_chunk; /* first_chunk: the sum of the earlier steps' num_chunks */
+    rl_count *count;      /* the chunks at these dimensions; NULL: always num_chunks */
+    uint32_t num_chunks;  /* the most that there may be */
     int32_t first_ref, num_refs, barrier;
 } rl_step;
 
 typedef struct {
     const rl_step *steps;
     const rl_ref *refs;
-    int32_t num_steps, max_refs, max_threads; /* max_threads: the most that are worth waking */
+    int32_t num_steps, num_dims, max_refs, max_threads; /* max_threads: the most that are worth waking */
     int64_t arena_bytes, scratch_bytes;
 } rl_plan;
 

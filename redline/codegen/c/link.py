@@ -20,7 +20,7 @@ def link_engine(kernels: Sequence[bytes], plan: Plan, target: CpuTarget, toolcha
     Raises CompilerError when a symbol of the plan is in no object.
     """
     header = package_text("executor.h")
-    texts = [header + package_text("pool.c"), header + package_text("executor.c"), header + render(plan)]
+    texts = [header + package_text(name) for name in ("pool.c", "executor.c", "checksum.c")] + [header + render(plan)]
     return link([*compile_objects(texts, target, toolchain), *kernels], toolchain)
 
 

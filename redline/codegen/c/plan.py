@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from redline.base.errors import BuildError
+from redline.base.extents import high, is_open
 
 
 class Space(IntEnum):
@@ -27,7 +28,7 @@ class Ref:
 
 @dataclass(frozen=True)
 class Step:
-    """One kernel call. ``refs`` in the order of its ``args``: what it reads, then what it writes.
+    """One kernel call. ``refs`` in the order of its ``args``: what it reads, then what it writes. ``num_chunks`` may be open.
 
     ``barrier``: every earlier step must be finished before a chunk of this one starts. Without it the step may
     overlap the earlier ones, back to the last step with a barrier.
@@ -44,17 +45,19 @@ class Plan:
     """The steps of an engine. ``arena_bytes`` holds the temporary tensors, ``scratch_bytes`` is for each thread.
 
     ``max_threads``: how many threads are worth waking (a wake-up takes some microseconds); 0: all that find a chunk.
+    ``num_dims``: the open dimensions that a call brings.
     """
 
     steps: tuple[Step, ...]
     arena_bytes: int
     scratch_bytes: int = 0
     max_threads: int = 0
+    num_dims: int = 0
 
 
 def render(plan: Plan) -> str:
     """C text that defines ``rl_plan_table`` of executor.h. Raises BuildError for a plan that is too large."""
-    if sum(step.num_chunks for step in plan.steps) >= 1 << 31:
+    if sum(high(step.num_chunks) for step in plan.steps) >= 1 << 31:
         raise BuildError("plan", "the plan has 2^31 chunks or more", "", "use schedules with larger chunks")
     return "\n".join(_lines(plan)) + "\n"
 
@@ -62,20 +65,24 @@ def render(plan: Plan) -> str:
 def _lines(plan: Plan) -> Iterator[str]:
     for symbol in dict.fromkeys(step.symbol for step in plan.steps):
         yield f"void {symbol}(void *const *args, void *scratch, int64_t chunk);"
+    counts = {str(step.num_chunks): f"count{i}" for i, step in enumerate(plan.steps) if is_open(step.num_chunks)}
+    for text, name in counts.items():
+        yield f"static int64_t {name}(const int64_t *dims) {{ return {text}; }}"
     refs = [ref for step in plan.steps for ref in step.refs] or [Ref(Space.ARENA)]
     yield f"static const rl_ref refs[{len(refs)}] = {{"
     yield from (f"    {{{int(ref.space)}, {ref.index}, {ref.offset}}}," for ref in refs)
     yield "};"
     yield f"static const rl_step steps[{max(1, len(plan.steps))}] = {{"
-    first_ref = first_chunk = 0
+    first_ref = 0
     for step in plan.steps:
-        yield f"    {{{step.symbol}, {step.num_chunks}, {first_chunk}, {first_ref}, {len(step.refs)}, {int(step.barrier)}}},"
+        count, most = counts.get(str(step.num_chunks), "NULL"), high(step.num_chunks)
+        yield f"    {{{step.symbol}, {count}, {most}, {first_ref}, {len(step.refs)}, {int(step.barrier)}}},"
         first_ref += len(step.refs)
-        first_chunk += step.num_chunks
     yield "};" if plan.steps else "    {0}};"
-    widest = max((step.num_chunks for step in plan.steps), default=1)
+    widest = max((high(step.num_chunks) for step in plan.steps), default=1)
     max_threads = min(plan.max_threads or widest, widest)
     max_refs = max((len(step.refs) for step in plan.steps), default=0)
     yield "HIDDEN const rl_plan rl_plan_table = {"
-    yield f"    steps, refs, {len(plan.steps)}, {max_refs}, {max_threads}, {plan.arena_bytes}, {plan.scratch_bytes}"
+    sizes = (len(plan.steps), plan.num_dims, max_refs, max_threads, plan.arena_bytes, plan.scratch_bytes)
+    yield f"    steps, refs, {', '.join(map(str, sizes))}"
     yield "};"

@@ -1,42 +1,69 @@
-/* The thread pool: a crew of workers that sleep on a futex between jobs.
+/* The thread pool: it hands out cores.
  *
- * Nobody ever waits for a worker to arrive. A job is open while the caller works on it; a worker that wakes in time joins
+ * A caller takes one core before it works, in the order of arrival when all are taken; workers take the cores that are
+ * left and help the jobs that are open. A worker gives its core back at the next chunk when a caller waits for one. So one
+ * caller has all cores, many callers run side by side with a core each, and never do more threads compute than there are
+ * cores.
+ *
+ * Nobody ever waits for a worker to arrive. A job is open while its caller works on it; a worker that wakes in time joins
  * in, one that does not finds the job closed. The caller waits only for those that joined.
- *
- * state: OPEN while there is a job to join, plus the number of workers inside it.
  */
 
-#define OPEN (UINT32_C(1) << 31)
 #define SPIN_NS 20000
 #define MAX_PLACED 15
+#define MAX_JOB_THREADS 1024
+#define WORD_BITS 64
 
 typedef struct crew crew;
+typedef struct job_slot job_slot;
+typedef struct waiter waiter;
+
+/* A job that workers may join; it lies on its caller's stack. */
+struct job_slot {
+    job_slot *next;
+    rl_body *body;
+    void *data;
+    int32_t num_threads;
+    int32_t num_helpers;
+    uint64_t used[MAX_JOB_THREADS / WORD_BITS]; /* the thread numbers inside; 0 is the caller's */
+    _Atomic uint32_t inside;                    /* helpers; the last thing that a leaving one touches */
+};
+
+/* A caller that waits for a core; it lies on that caller's stack. */
+struct waiter {
+    waiter *next;
+    _Atomic uint32_t granted;
+};
 
 typedef struct {
     crew *owner;
-    int32_t thread;
+    int32_t number;
 } worker;
 
-/* Everything that a fork makes useless is in here: the child builds another crew. */
+/* Everything that a fork makes useless is in here: the child builds another crew. What is not atomic is the lock's. */
 struct crew {
     pid_t pid;
-    int32_t num_workers;
-    int caller_cpu; /* that the workers were last told to stay away from */
-    _Atomic uint32_t next_ticket, serving, stop;
-    _Alignas(RL_LINE) _Atomic uint32_t state;
-    _Atomic uint32_t bell, sleepers; /* bell: the futex, rung once a job */
-    int32_t job_threads;
-    void (*body)(void *, int32_t);
-    void *data;
+    rl_pool *pool;
+    pthread_mutex_t lock;
+    int32_t num_cores, free_cores, num_workers;
+    int caller_cpu; /* that the workers were last told to stay away from; -1: none */
+    job_slot *open;
+    waiter *first, **last;
     pthread_t *handles;
     worker *workers;
+    _Alignas(RL_LINE) _Atomic uint32_t bell; /* a futex, rung when a worker may find something to do */
+    _Atomic uint32_t sleepers, stop;
 };
 
-static long futex(_Atomic uint32_t *word, int op, uint32_t value, uint32_t bitset) {
-    return syscall(SYS_futex, word, op | 128 /* private */, value, NULL, NULL, bitset);
+enum { FUTEX_WAIT_PRIVATE_ = 128, FUTEX_WAKE_PRIVATE_ = 129 };
+
+static void futex_wait(_Atomic uint32_t *word, uint32_t value) {
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE_, value, NULL, NULL, 0);
 }
 
-enum { FUTEX_WAIT_BITS = 9, FUTEX_WAKE_BITS = 10 };
+static void futex_wake(_Atomic uint32_t *word, int32_t count) {
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE_, count, NULL, NULL, 0);
+}
 
 static uint64_t now_ns(void) {
     struct timespec t;
@@ -44,16 +71,65 @@ static uint64_t now_ns(void) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static void join_job(crew *c, int32_t thread) {
-    uint32_t state = atomic_load(&c->state);
-    do {
-        if (!(state & OPEN)) return;
-    } while (!atomic_compare_exchange_weak(&c->state, &state, state + 1));
-    if (thread < c->job_threads) c->body(c->data, thread);
-    atomic_fetch_sub(&c->state, 1);
+/* Cores. All under the lock. */
+
+static void give_core(crew *c) {
+    waiter *w = c->first;
+    if (!w) {
+        c->free_cores++;
+        return;
+    }
+    c->first = w->next;
+    if (!c->first) c->last = &c->first;
+    atomic_fetch_sub(&c->pool->waiting, 1);
+    atomic_store(&w->granted, 1); /* the waiter may be gone from here on; waking an address where nobody is does no harm */
+    futex_wake(&w->granted, 1);
 }
 
-static void sleep_until_bell(crew *c, int32_t thread, uint32_t heard) {
+/* A core for a caller. The lock is held before and after, not while waiting. */
+static void take_core(crew *c) {
+    if (c->free_cores > 0) {
+        c->free_cores--;
+        return;
+    }
+    waiter w = {NULL, 0};
+    *c->last = &w;
+    c->last = &w.next;
+    atomic_fetch_add(&c->pool->waiting, 1);
+    pthread_mutex_unlock(&c->lock);
+    for (int spin = 0; !atomic_load(&w.granted); spin++) {
+        if (spin < 100) {
+            __builtin_ia32_pause();
+        } else {
+            futex_wait(&w.granted, 0);
+        }
+    }
+    pthread_mutex_lock(&c->lock);
+}
+
+/* The open job with the fewest helpers that takes one more; NULL when there is none, or no core for it. */
+static job_slot *job_to_join(crew *c) {
+    job_slot *best = NULL;
+    if (c->free_cores <= 0 || c->first) return NULL;
+    for (job_slot *j = c->open; j; j = j->next) {
+        if (j->num_helpers < j->num_threads - 1 && (!best || j->num_helpers < best->num_helpers)) best = j;
+    }
+    return best;
+}
+
+/* A thread number that nobody inside the job has: the worker's own where it is free, so that it meets its data again. */
+static int32_t thread_number(job_slot *j, int32_t wanted) {
+    int32_t n = wanted;
+    if (n >= j->num_threads || j->used[n / WORD_BITS] >> n % WORD_BITS & 1) {
+        for (n = 1; j->used[n / WORD_BITS] >> n % WORD_BITS & 1; n++) {}
+    }
+    j->used[n / WORD_BITS] |= UINT64_C(1) << n % WORD_BITS;
+    return n;
+}
+
+/* Workers */
+
+static void sleep_until_bell(crew *c, uint32_t heard) {
     uint64_t deadline = now_ns() + SPIN_NS;
     do {
         for (int i = 0; i < 32; i++) {
@@ -62,34 +138,64 @@ static void sleep_until_bell(crew *c, int32_t thread, uint32_t heard) {
         }
     } while (now_ns() < deadline);
     atomic_fetch_add(&c->sleepers, 1);
-    while (atomic_load(&c->bell) == heard) futex(&c->bell, FUTEX_WAIT_BITS, heard, UINT32_C(1) << (thread & 31));
+    while (atomic_load(&c->bell) == heard) futex_wait(&c->bell, heard);
     atomic_fetch_sub(&c->sleepers, 1);
+}
+
+static void ring(crew *c, int32_t count) {
+    atomic_fetch_add(&c->bell, 1);
+    if (atomic_load(&c->sleepers)) futex_wake(&c->bell, count);
+}
+
+/* Helps one job if there is one; gives whether there was. */
+static int help(crew *c, int32_t number) {
+    pthread_mutex_lock(&c->lock);
+    job_slot *j = job_to_join(c);
+    if (!j) {
+        pthread_mutex_unlock(&c->lock);
+        return 0;
+    }
+    c->free_cores--;
+    j->num_helpers++;
+    atomic_fetch_add(&j->inside, 1);
+    int32_t thread = thread_number(j, number);
+    pthread_mutex_unlock(&c->lock);
+    int32_t more = j->body(j->data, thread);
+    pthread_mutex_lock(&c->lock);
+    j->used[thread / WORD_BITS] &= ~(UINT64_C(1) << thread % WORD_BITS);
+    j->num_helpers--;
+    if (!more) j->num_threads = 0; /* nothing is left to join for */
+    give_core(c);
+    pthread_mutex_unlock(&c->lock);
+    atomic_fetch_sub(&j->inside, 1);
+    return 1;
 }
 
 static void *work(void *argument) {
     worker *self = argument;
     crew *c = self->owner;
     prctl(PR_SET_NAME, "redline", 0, 0, 0);
-    for (uint32_t heard = 0; !atomic_load(&c->stop);) {
-        uint32_t bell = atomic_load(&c->bell);
-        if (bell == heard) {
-            sleep_until_bell(c, self->thread, heard);
-            continue;
-        }
-        heard = bell;
-        join_job(c, self->thread);
+    while (!atomic_load(&c->stop)) {
+        uint32_t heard = atomic_load(&c->bell);
+        if (!help(c, self->number)) sleep_until_bell(c, heard);
     }
     return NULL;
 }
 
-static crew *crew_new(int32_t num_threads) {
+/* The crew */
+
+static crew *crew_new(rl_pool *pool) {
     crew *c = NULL;
     if (posix_memalign((void **)&c, RL_LINE, sizeof *c)) return NULL;
     memset(c, 0, sizeof *c);
     c->pid = getpid();
+    c->pool = pool;
+    c->num_cores = c->free_cores = pool->num_threads;
     c->caller_cpu = -1;
-    c->handles = calloc((size_t)num_threads, sizeof *c->handles);
-    c->workers = calloc((size_t)num_threads, sizeof *c->workers);
+    c->last = &c->first;
+    pthread_mutex_init(&c->lock, NULL);
+    c->handles = calloc((size_t)pool->num_threads, sizeof *c->handles);
+    c->workers = calloc((size_t)pool->num_threads, sizeof *c->workers);
     return c;
 }
 
@@ -109,14 +215,16 @@ static void crew_start(crew *c, int32_t num_threads) {
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-/* Keeps the workers off the caller's core. When all cores are busy, the system likes to wake a worker where its waker runs,
- * and there it gets to run only when the caller stops. Large crews find a free core by themselves. */
+/* Keeps the workers off the core of a caller that is alone. When all cores are busy, the system likes to wake a worker where
+ * its waker runs, and there it gets to run only when the caller stops. Several callers, and large crews, find free cores by
+ * themselves. */
 static void keep_apart(crew *c) {
-    int cpu = sched_getcpu();
+    int alone = c->free_cores == c->num_cores - 1;
+    int cpu = alone ? sched_getcpu() : -1;
     cpu_set_t others;
-    if (cpu == c->caller_cpu || cpu < 0 || cpu >= CPU_SETSIZE || c->num_workers > MAX_PLACED) return;
+    if (cpu == c->caller_cpu || cpu >= CPU_SETSIZE || c->num_workers > MAX_PLACED) return;
     if (sched_getaffinity(0, sizeof others, &others)) return;
-    CPU_CLR(cpu, &others);
+    if (cpu >= 0) CPU_CLR(cpu, &others);
     if (CPU_COUNT(&others) == 0) return;
     for (int32_t i = 0; i < c->num_workers; i++) pthread_setaffinity_np(c->handles[i], sizeof others, &others);
     c->caller_cpu = cpu;
@@ -125,8 +233,7 @@ static void keep_apart(crew *c) {
 static void crew_free(crew *c) {
     if (c->pid == getpid()) {
         atomic_store(&c->stop, 1);
-        atomic_fetch_add(&c->bell, 1);
-        futex(&c->bell, FUTEX_WAKE_BITS, INT32_MAX, UINT32_MAX);
+        ring(c, INT32_MAX);
         for (int32_t i = 0; i < c->num_workers; i++) pthread_join(c->handles[i], NULL);
     }
     free(c->handles);
@@ -139,51 +246,50 @@ static void crew_free(crew *c) {
 static crew *crew_of(rl_pool *pool) {
     void *found = atomic_load(&pool->crew);
     if (found && ((crew *)found)->pid == getpid()) return found;
-    crew *made = crew_new(pool->num_threads);
+    crew *made = crew_new(pool);
     if (made && !atomic_compare_exchange_strong(&pool->crew, &found, made)) {
         crew_free(made);
         return found;
     }
+    if (made) atomic_store(&pool->waiting, 0); /* those who waited are the parent's */
     return made;
 }
 
-/* Callers take turns in the order of their arrival. */
-static void take_turn(crew *c) {
-    uint32_t ticket = atomic_fetch_add(&c->next_ticket, 1), serving;
-    for (int spin = 0; (serving = atomic_load(&c->serving)) != ticket; spin++) {
-        if (spin < 100) {
-            __builtin_ia32_pause();
-        } else {
-            futex(&c->serving, FUTEX_WAIT_BITS, serving, UINT32_MAX);
-        }
-    }
+static void close_job(crew *c, job_slot *j) {
+    job_slot **link = &c->open;
+    while (*link != j) link = &(*link)->next;
+    *link = j->next;
 }
 
-static void end_turn(crew *c) {
-    uint32_t serving = atomic_fetch_add(&c->serving, 1) + 1;
-    if (atomic_load(&c->next_ticket) != serving) futex(&c->serving, FUTEX_WAKE_BITS, INT32_MAX, UINT32_MAX);
-}
-
-static void pool_run(rl_pool *pool, int32_t num_threads, void (*body)(void *, int32_t), void *data) {
-    crew *c = num_threads > 1 ? crew_of(pool) : NULL;
+static void pool_run(rl_pool *pool, int32_t num_threads, rl_body *body, void *data) {
+    crew *c = crew_of(pool);
     if (!c) {
         body(data, 0);
         return;
     }
-    take_turn(c);
-    crew_start(c, num_threads);
-    keep_apart(c);
-    c->job_threads = num_threads;
-    c->body = body;
-    c->data = data;
-    atomic_store(&c->state, OPEN);
-    atomic_fetch_add(&c->bell, 1);
-    uint32_t wanted = num_threads > 31 ? UINT32_MAX : (UINT32_C(1) << num_threads) - 2;
-    if (atomic_load(&c->sleepers)) futex(&c->bell, FUTEX_WAKE_BITS, INT32_MAX, wanted);
+    if (num_threads > MAX_JOB_THREADS) num_threads = MAX_JOB_THREADS;
+    job_slot j = {NULL, body, data, num_threads, 0, {1}, 0};
+    pthread_mutex_lock(&c->lock);
+    take_core(c);
+    if (num_threads > 1) {
+        crew_start(c, num_threads);
+        keep_apart(c);
+    }
+    j.next = c->open;
+    c->open = &j;
+    int32_t useful = c->free_cores < num_threads - 1 ? c->free_cores : num_threads - 1;
+    pthread_mutex_unlock(&c->lock);
+    if (useful > 0) ring(c, useful);
     body(data, 0);
-    atomic_fetch_and(&c->state, ~OPEN);
-    for (rl_wait wait = {0}; atomic_load(&c->state);) rl_wait_turn(&wait);
-    end_turn(c);
+    pthread_mutex_lock(&c->lock);
+    close_job(c, &j);
+    pthread_mutex_unlock(&c->lock);
+    for (rl_wait wait = {0}; atomic_load(&j.inside);) rl_wait_turn(&wait);
+    pthread_mutex_lock(&c->lock);
+    give_core(c);
+    int helpless = c->free_cores > 0 && c->open;
+    pthread_mutex_unlock(&c->lock);
+    if (helpless) ring(c, 1);
 }
 
 static void pool_free(rl_pool *pool) {
@@ -194,7 +300,7 @@ static void pool_free(rl_pool *pool) {
 
 rl_pool *rl_pool_new(int32_t num_threads) {
     rl_pool *pool = calloc(1, sizeof *pool);
-    if (pool) *pool = (rl_pool){RL_ABI, num_threads < 1 ? 1 : num_threads, pool_run, pool_free, NULL};
+    if (pool) *pool = (rl_pool){RL_ABI, num_threads < 1 ? 1 : num_threads, pool_run, pool_free, NULL, 0};
     return pool;
 }
 

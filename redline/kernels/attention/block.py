@@ -2,7 +2,7 @@
 
 from redline.base.dtypes import float32, float64
 from redline.kernels import cexpr, tile
-from redline.kernels.attention.layout import Block, Layout, base
+from redline.kernels.attention.layout import Block, Layout, Sizes, base
 from redline.kernels.attention.tiles import cover
 from redline.kernels.ctext import VECTORIZE_LONG, block, loop, vectorized
 from redline.kernels.problem import Operand
@@ -35,7 +35,7 @@ def _block(g: Layout, kind: Block) -> list[str]:
     keys = block(f"for (int64_t part = 0; part < {g.keys.count}; ++part)", [
         f"const int64_t k0 = {g.keys.begin('part')}, k1 = {g.keys.begin('(part + 1)')};", *walk,
     ])  # fmt: skip
-    return block(head, [*names, _each_lane(kind.lanes, begin), clear, *_turn(g, kind), *keys, *_finish(g, kind)])
+    return block(head, [*names, each_lane(kind.lanes, begin), clear, *_turn(g, kind), *keys, *finish(g, kind)])
 
 
 def _turn(g: Layout, kind: Block) -> list[str]:
@@ -56,7 +56,7 @@ def _turn(g: Layout, kind: Block) -> list[str]:
     return lines + ([plain.format(whole)] if whole < g.depth else [])
 
 
-def converted(g: Layout, operand: Operand, element: str) -> str:
+def converted(g: Sizes, operand: Operand, element: str) -> str:
     """An element of query, key or value in the type of the sums."""
     return cexpr.cast_text(cexpr.from_storage(operand.dtype, element), operand.dtype, g.acc)
 
@@ -69,7 +69,7 @@ def _key_block(g: Layout, kind: Block) -> list[str]:
     for name, cut in _by_key_count(g):
         tiles = Split.of_at_most(cut, tile.tallest(kind.lanes // g.lanes, g.target))
         lines += block(name, cover(tiles, f"score_{{}}_{kind.lanes}{call}"))
-    lines += _softmax(g, kind)
+    lines += softmax(g, kind)
     for number in range(g.panels.count):
         width = g.panels.width if number < g.panels.num_full else g.panels.last_width
         column = number * g.panels.width
@@ -88,7 +88,7 @@ def _by_key_count(g: Layout) -> list[tuple[str, int]]:
     return [(f"if (k1 - k0 == {large})", large), ("else", small)]
 
 
-def _softmax(g: Layout, kind: Block) -> list[str]:
+def softmax(g: Sizes, kind: Block) -> list[str]:
     """Scores become powers of e, relative to the largest score seen so far; ``shrink`` is what that does to the past."""
     extents, lanes = g.problem.extents, kind.lanes
     names = ["b", "h", "i", "j"]
@@ -104,18 +104,18 @@ def _softmax(g: Layout, kind: Block) -> list[str]:
     move = f"const {g.type} was = top[l]; top[l] = next[l]; next[l] = next[l] == -__builtin_inff() ? 0 : next[l];"
     move += f" shrink[l] = {_exp(g, 'was - next[l]')}; sum[l] *= shrink[l];"
     return [
-        _each_lane(lanes, "next[l] = top[l];"),
+        each_lane(lanes, "next[l] = top[l];"),
         *block("for (int64_t r = 0; r < k1 - k0; ++r)", ["const int64_t j = k0 + r;", *valid]),
-        VECTORIZE_LONG, _each_lane(lanes, move),
+        VECTORIZE_LONG, each_lane(lanes, move),
         *block("for (int64_t r = 0; r < k1 - k0; ++r)", [VECTORIZE_LONG, *loop("l", 0, lanes, power)]),
     ]  # fmt: skip
 
 
-def _exp(g: Layout, text: str) -> str:
+def _exp(g: Sizes, text: str) -> str:
     return f"exp({text})" if g.acc == float64 else f"rl_exp({text})"
 
 
-def _finish(g: Layout, kind: Block) -> list[str]:
+def finish(g: Sizes, kind: Block) -> list[str]:
     out = g.problem.out
     at = base(out, ["b", "h", "(q0 + l)"])
     value = cexpr.cast_text(f"held[l * {g.panels.padded} + d] * share", g.acc, out.dtype)
@@ -125,5 +125,5 @@ def _finish(g: Layout, kind: Block) -> list[str]:
     return loop("l", 0, kind.valid, inner)
 
 
-def _each_lane(lanes: int, statement: str) -> str:
+def each_lane(lanes: int, statement: str) -> str:
     return f"for (int64_t l = 0; l < {lanes}; ++l) {{ {statement} }}"

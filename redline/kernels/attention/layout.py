@@ -1,7 +1,9 @@
 """The sizes of an attention kernel: blocks of queries and keys, what lies where in scratch, strides that the tiles use."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
+from redline.base.dtypes import DType
 from redline.kernels import dot, tile
 from redline.kernels.attention.problem import Problem
 from redline.kernels.attention.schedule import VALUE_VECTORS, Schedule, query_blocks
@@ -21,6 +23,16 @@ class Block:
     @property
     def name(self) -> str:
         return f"block_{self.lanes}_{self.valid}"
+
+
+class Sizes(Protocol):
+    """What the pieces of text that closed and open lengths share ask for."""
+
+    problem: Problem
+    acc: DType
+    type: str
+    panels: Panels
+    width: int
 
 
 class Layout:

@@ -19,6 +19,7 @@ from redline.kernels.matmul import gemm as gemms
 from redline.kernels.matmul.gemm import Gemm
 from redline.kernels.matmul.problem import Problem
 from redline.kernels.matmul.schedule import Schedule, is_legal, panels, way
+from redline.kernels.parts import dims
 from redline.kernels.problem import CpuTarget, KernelCode, Packing
 from redline.kernels.tile import CACHE_LINE, Ahead, Loop, Panels, Split
 
@@ -28,14 +29,17 @@ def render(problem: Problem, schedule: Schedule, target: CpuTarget) -> KernelCod
     assert is_legal(problem, schedule, target) or not size(problem.out.shape), f"{schedule} does not fit {problem}"
     if not size(problem.out.shape):
         return KernelCode("matmul", "#include <stdint.h>\nvoid KERNEL(void *const *args, void *scratch, int64_t chunk) {}\n", 0)
-    kernel = _Kernel(problem, schedule, target)
+    return code(MatmulKernel(problem, schedule, target))
+
+
+def code(kernel: "MatmulKernel") -> KernelCode:
     packings = {kernel.g.w_arg: kernel.packing()} if kernel.g.w_constant else {}
     text = kernel.text()
     return KernelCode("matmul", cexpr.prelude(text) + text, kernel.num_chunks, kernel.scratch_bytes, packings)
 
 
 @dataclass(frozen=True)
-class _Kernel:
+class MatmulKernel:
     problem: Problem
     schedule: Schedule
     target: CpuTarget
@@ -122,7 +126,8 @@ class _Kernel:
         w_step = width * dot.group if g.w_constant or not self.is_direct(width, valid) else g.w[-2]
         vectors = width // self.panels.lanes
         offsets, steps = [i * stride for i in range(rows)], Loop(dot.steps(g.k), step * dot.group, w_step)
-        body = tile.inner_product(offsets, vectors, [steps], dot, self.ahead(width))
+        body = dims(self.problem.reads, self.problem.writes)
+        body += tile.inner_product(offsets, vectors, [steps], dot, self.ahead(width))
         body += tile.spill(rows, vectors, width, dot.acc)
         reads = self.problem.reads
         names = [f"arg{i}" for i in range(len(reads))]

@@ -69,7 +69,7 @@ def _merge_batches(gemm: Gemm) -> Gemm:
     while batch and (batch[-1] == 1 or (w[-3] == 0 and _steps_evenly(m, x, out))):
         extent = batch.pop()
         merged += 1
-        if m == 1 and extent > 1:
+        if m == 1 and extent != 1:
             x[-2], out[-2] = x[-3], out[-3]
         for strides in (x, w, out):
             del strides[-3]
@@ -89,15 +89,15 @@ def _row_texts(gemm: Gemm, num_batches: int, m: int, batch: list[str]) -> list[s
     for axis in range(num_batches, len(gemm.batch)):
         extent, above = gemm.batch[axis], below
         below //= extent
-        if extent > 1:
+        if extent != 1:
             texts[axis] = _digit("m", above, below, m)
-    row = _digit("m", below, 1, m) if gemm.m > 1 else "0"
+    row = _digit("m", below, 1, m) if gemm.m != 1 else "0"
     swapped = gemm.coordinates[-2] == "n"
     return [*texts, "n", row] if swapped else [*texts, row, "n"]
 
 
 def _digit(variable: str, above: int, below: int, whole: int) -> str:
     """C: the digit of ``variable`` < ``whole`` that counts multiples of ``below`` up to ``above``."""
-    text = f"{variable} / {below}" if below > 1 else variable
-    text = f"{text} % {above // below}" if above < whole else text
+    text = f"{variable} / {below}" if below != 1 else variable
+    text = f"{text} % {above // below}" if above != whole else text
     return f"({text})" if text != variable else text

@@ -2,25 +2,27 @@
 
 from collections.abc import Sequence
 
+from redline.base.extents import minimum, nominal
 from redline.kernels import cexpr
 from redline.kernels.ctext import block
 from redline.kernels.nest import pointwise, reduce
 from redline.kernels.nest.domain import Loops, loops_of
 from redline.kernels.nest.problem import Problem, Schedule
-from redline.kernels.parts import Part, function, parameters, pointers, share
+from redline.kernels.parts import Part, dims, function, parameters, pointers, share
 from redline.kernels.problem import CpuTarget, KernelCode
 
 
 def render(problem: Problem, schedule: Schedule, target: CpuTarget) -> KernelCode:
     boxes = loops_of(problem)
-    whole = sum(loops.num_elements for loops in boxes)
-    shares = [schedule.max_chunks * loops.num_elements // max(1, whole) for loops in boxes]
+    whole = sum(nominal(loops.num_elements) for loops in boxes)
+    shares = [schedule.max_chunks * nominal(loops.num_elements) // max(1, whole) for loops in boxes]
     parts = [_part(problem, loops, share) for loops, share in zip(boxes, shares, strict=True)]
-    shares = [min(share, part.num_steps) for share, part in zip(shares, parts, strict=True)]
+    shares = [minimum(share, part.num_steps) for share, part in zip(shares, parts, strict=True)]
     lines = []
     for number, part in enumerate(parts):
         lines += function(f"part{number}", parameters(problem.reads, problem.writes), part.body)
-    lines += block("void KERNEL(void *const *args, void *scratch, int64_t chunk)", _deal(problem, parts, shares))
+    deal = dims(problem.reads, problem.writes) + _deal(problem, parts, shares)
+    lines += block("void KERNEL(void *const *args, void *scratch, int64_t chunk)", deal)
     text = "\n".join(lines) + "\n"
     num_chunks = sum(shares) + (0 in shares or not shares)
     return KernelCode("nest", cexpr.prelude(text) + text, num_chunks)

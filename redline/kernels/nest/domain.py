@@ -8,15 +8,17 @@ Three steps, each of which leaves the meaning as it is:
     merge     two axes that every address walks as one become one
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from math import prod
 
 from redline.base import dtypes
+from redline.base.extents import Undecided, is_open, nominal
 from redline.kernels import bounds
 from redline.kernels.bounds import Affine, Box
-from redline.kernels.expr import Call, Expr, Lit, Load, call, children, index, integer, text, transform, walk
+from redline.kernels.expr import Call, Expr, Lit, Load, call, children, index, integer, text, transform, walk, whole
 from redline.kernels.nest.problem import Problem
 from redline.kernels.prepare import linear_index, prepare
 
@@ -90,11 +92,11 @@ def _in_box(problem: Problem, box: Box) -> Loops:
     shift = [call("add", index(axis), integer(low)) for axis, (low, _) in enumerate(box)]
     shift += [index(axis) for axis in range(len(box), len(problem.domain))]
     inner = tuple(integer(0) if extent == 1 else index(axis) for axis, extent in enumerate(extents))
-    whole = bounds.box_of(extents)
+    inside = bounds.box_of(extents)
 
     def place(expr: Expr) -> Expr:
         moved = bounds.substitute_axes(expr, dict(enumerate(shift)))
-        return prepare(bounds.substitute_axes(moved, dict(enumerate(inner))), problem.reads, whole)
+        return prepare(bounds.substitute_axes(moved, dict(enumerate(inner))), problem.reads, inside)
 
     written = len(problem.shape)
     stores = [linear_index(write, [place(index(axis)) for axis in range(written)]) for write in problem.writes]
@@ -134,31 +136,49 @@ def _affine_parts(expr: Expr) -> set[Affine]:
 def _boxes(problem: Problem) -> Iterator[Box]:
     """Boxes of the written axes within which as many conditions as possible are decided."""
     cuts: list[set[int]] = [set() for _ in problem.shape]
-    for axis, place in sorted(set(_break_points(problem))):
-        if 0 < place < problem.shape[axis]:
+    places = {point for point in _break_points(problem) if _is_inside(problem, *point)}
+    for axis, place in sorted(places, key=lambda point: (point[0], nominal(point[1]))):
+        if all(_are_ordered(place, other) for other in cuts[axis]):
             wider = [{*c, place} if a == axis else c for a, c in enumerate(cuts)]
             cuts = wider if prod(len(c) + 1 for c in wider) <= MAX_BOXES else cuts
     ranges = [
-        [(low, high - 1) for low, high in pairwise([0, *sorted(c), extent])]
+        [(low, high - 1) for low, high in pairwise([0, *sorted(c, key=nominal), extent])]
         for c, extent in zip(cuts, problem.shape, strict=True)
     ]
     yield from product(*ranges)
 
 
+def _is_inside(problem: Problem, axis: int, place: int) -> bool:
+    """Whether the place is known to lie inside the axis, for whatever shape."""
+    try:
+        return 0 < place < problem.shape[axis]
+    except Undecided:
+        return False
+
+
+def _are_ordered(a: int, b: int) -> bool:
+    """Whether it is known which of two places comes first, or that they are one."""
+    try:
+        return a == b or a < b or b < a
+    except Undecided:
+        return False
+
+
 def _break_points(problem: Problem) -> Iterator[tuple[int, int]]:
     """(axis, coordinate) where the outcome of a condition on one written axis may change."""
-    whole = bounds.box_of(problem.domain)
+    everywhere = bounds.box_of(problem.domain)
     expressions = {node for expr in (*problem.bodies, *problem.epilogues) for node in walk(expr)}
     for node in expressions:
         if not isinstance(node, Call) or node.fn not in _SLACK or not all(map(bounds.is_coordinate, node.args)):
             continue
         if any(arg.dtype != dtypes.int64 for arg in node.args):
             continue
-        form = bounds.affine(bounds.simplify(call("sub", *node.args, dtype=dtypes.int64), whole))
+        form = bounds.affine(bounds.simplify(call("sub", *node.args, dtype=dtypes.int64), everywhere))
         axes = [axis for axis, _ in form.coefficients if axis < len(problem.shape)] if form is not None else []
         if form is not None and len(axes) == 1:
             for slack in _SLACK[node.fn]:
-                yield from _threshold(form + Affine(-slack), axes[0], whole)
+                with contextlib.suppress(Undecided):
+                    yield from list(_threshold(form + Affine(-slack), axes[0], everywhere))
 
 
 _SLACK = {"ge": (0,), "lt": (0,), "gt": (1,), "le": (1,), "eq": (0, 1), "ne": (0, 1)}
@@ -194,8 +214,11 @@ def _divided_axes(loops: Loops) -> Iterator[tuple[int, int]]:
             continue
         if not isinstance(node.args[1], Lit):
             continue
-        form, divisor = bounds.affine(node.args[0]), int(node.args[1].value)
-        for axis, factor in form.coefficients if form is not None else ():
+        form, divisor = bounds.affine(node.args[0]), whole(node.args[1].value)
+        closed = form is not None and not is_open(divisor)
+        for axis, factor in form.coefficients if form is not None and closed else ():
+            if is_open(factor) or is_open(loops.extents[axis]):
+                continue
             period = divisor // factor if factor > 0 and divisor > 0 and divisor % factor == 0 else 1
             if 1 < period < loops.extents[axis] and loops.extents[axis] % period == 0:
                 found.append((axis, period))

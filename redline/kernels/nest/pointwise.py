@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from math import prod
 
+from redline.base.extents import is_open, nominal
 from redline.kernels import cexpr
 from redline.kernels.bounds import Affine
 from redline.kernels.ctext import block, loop, vectorized
@@ -28,7 +29,7 @@ def part(problem: Problem, loops: Loops, num_chunks: int) -> Part:
         inner = ["#pragma clang loop unroll(full)", *loop(f"i{axis}", 0, loops.extents[axis], inner)]
     extent = loops.extents[order.vector]
     outer = list(order.outer)
-    if prod(loops.extents[a] for a in outer) < num_chunks or not outer:
+    if nominal(prod(loops.extents[a] for a in outer)) < num_chunks or not outer:
         return _cut_vectors(loops, order, inner)
     body = vectorized(f"i{order.vector}", 0, extent, inner)
     return walk([(f"i{axis}", loops.extents[axis]) for axis in outer], body, num_chunks)
@@ -74,7 +75,7 @@ def _transposing(problem: Problem, loops: Loops, order: Order, crossing: Transpo
     for number, (load, form) in enumerate(crossing.loads):
         lines += _fill_tile(problem, load, form, number, across, vector)
     whole = _tile_loops(problem, loops, crossing, across, vector, TILE, TILE)
-    if any(extent % TILE for _, extent in ends):
+    if any(is_open(extent) or extent % TILE for _, extent in ends):
         rest = _tile_loops(problem, loops, crossing, across, vector, f"n{across}", f"n{vector}")
         full = f"n{across} == {TILE} && n{vector} == {TILE}"
         lines += [*block(f"if ({full})", whole), *block("else", rest)]

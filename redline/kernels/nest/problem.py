@@ -15,6 +15,7 @@ import numpy as np
 from redline.base import dtypes
 from redline.base.dtypes import DType
 from redline.base.errors import RedlineError, closest
+from redline.base.extents import nominal
 from redline.base.shapes import StaticShape, size
 from redline.kernels.accumulator import ARG_KINDS, KINDS
 from redline.kernels.evaluate import evaluate
@@ -105,7 +106,7 @@ def schedules(problem: Problem, target: CpuTarget) -> list[Schedule]:
     """One chunk where there is one thread or little work; else several a thread, so that none waits long for another."""
     if target.num_threads == 1:
         return [Schedule(1)]
-    wanted = size(problem.domain) * cost_of_element(problem) // BYTES_PER_CHUNK
+    wanted = nominal(size(problem.domain)) * cost_of_element(problem) // BYTES_PER_CHUNK
     return [Schedule(max(1, min(wanted, CHUNKS_PER_THREAD * target.num_threads)))]
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
+from redline.base.extents import ceil_div, high, is_open
 from redline.kernels import cexpr, functions
 from redline.kernels.accumulator import Accumulator
 from redline.kernels.cexpr import affine_text
@@ -31,10 +32,11 @@ def part(problem: Problem, loops: Loops, num_chunks: int) -> Part:
     nest = _Nest(problem, loops, _states(problem))
     steps = prod(loops.extents[axis] for axis in loops.reduced)
     best = vector_axis(loops, range(len(loops.extents)), count_stores=False)
-    if best is not None and best in loops.reduced and (steps > SMALL or loops.extents[best] >= SHORT):
+    is_long = is_open(steps) or steps > SMALL
+    if best is not None and best in loops.reduced and (is_long or loops.extents[best] >= SHORT):
         return _rows(nest, best, num_chunks)
     written = vector_axis(loops, loops.written, count_stores=False)
-    if steps > SMALL and written is not None:
+    if is_long and written is not None:
         return _columns(nest, written, num_chunks)
     return _small(nest, num_chunks)
 
@@ -121,13 +123,13 @@ def _small(nest: _Nest, num_chunks: int) -> Part:
 
 def _columns(nest: _Nest, vector: int, num_chunks: int) -> Part:
     extent = nest.loops.extents[vector]
-    width = min(extent, COLUMNS)
+    width = COLUMNS if is_open(extent) else min(extent, COLUMNS)
     whole, rest = extent // width, extent % width
     lines = _column_block(nest, vector, width, width)
-    if rest:
+    if is_open(rest) or rest:
         last = _column_block(nest, vector, width, rest)
         lines = [*block(f"if (b{vector} < {whole})", lines), *block("else", last)]
-    return walk([*nest.outer_written(vector), (f"b{vector}", whole + (rest > 0))], lines, num_chunks)
+    return walk([*nest.outer_written(vector), (f"b{vector}", ceil_div(extent, width))], lines, num_chunks)
 
 
 def _column_block(nest: _Nest, vector: int, width: int, count: int) -> list[str]:
@@ -137,7 +139,7 @@ def _column_block(nest: _Nest, vector: int, width: int, count: int) -> list[str]
         head = [f"const int64_t i{vector} = b{vector} * {width} + l;"]
         return vectorized("l", 0, count, [*head, *body])
 
-    walked = _walk(nest, nest.outer_reduced(None), lanes(nest.update("[l]")), count)
+    walked = _walk(nest, nest.outer_reduced(None), lanes(nest.update("[l]")), width if is_open(count) else count)
     results = [_total(state, "[l]") if state in walked.doubled else state.result("[l]") for state in nest.states]
     return [*walked.lines, *lanes(nest.finish(results))]
 
@@ -147,7 +149,7 @@ def _column_block(nest: _Nest, vector: int, width: int, count: int) -> list[str]
 
 def _rows(nest: _Nest, inner: int, num_chunks: int) -> Part:
     extent = nest.loops.extents[inner]
-    lanes = min(LANES, 1 << max(0, extent.bit_length() - 1))
+    lanes = LANES if is_open(extent) else min(LANES, 1 << max(0, extent.bit_length() - 1))
     own = _RowLoop(inner, extent // lanes * lanes, lanes, extent)
     walked = _walk(nest, nest.outer_reduced(inner), own.body(nest.update("[l]")), lanes, own)
     lines = list(walked.lines)
@@ -172,7 +174,7 @@ class _RowLoop:
 
     @property
     def is_long(self) -> bool:
-        return self.steps > STRETCH
+        return high(self.steps) > STRETCH
 
     def body(self, update: list[str]) -> list[str]:
         """The row from ``low`` to ``high``."""
@@ -211,18 +213,18 @@ def _walk(nest: _Nest, axes: Sequence[int], body: list[str], lanes: int, own: _R
     """
     extents = nest.loops.extents
     doubled = [state for state in nest.states if state.needs_double]
-    if (own.steps if own else 1) * prod(extents[axis] for axis in axes) <= STRETCH:
+    if high((own.steps if own else 1) * prod(extents[axis] for axis in axes)) <= STRETCH:
         doubled = []
     flush = [line for state in doubled for line in _flush(state, lanes)]
     inner = own.around(body, flush) if own else list(body)
     steps, depth = (own.steps if own else 1), len(axes)
     flushed = not doubled or (own is not None and own.is_long)
-    while depth and (flushed or steps * extents[axes[depth - 1]] <= STRETCH):
+    while depth and (flushed or high(steps * extents[axes[depth - 1]]) <= STRETCH):
         depth -= 1
         steps *= extents[axes[depth]]
         inner = loop(f"i{axes[depth]}", 0, extents[axes[depth]], inner)
     if depth:
-        inner = _cut_axis(axes[depth - 1], extents[axes[depth - 1]], max(1, STRETCH // steps), inner, flush)
+        inner = _cut_axis(axes[depth - 1], extents[axes[depth - 1]], max(1, STRETCH // max(1, high(steps))), inner, flush)
     for axis in reversed(axes[: max(0, depth - 1)]):
         inner = loop(f"i{axis}", 0, extents[axis], inner)
     totals = [line for state in doubled for line in _declare_total(state, lanes)]

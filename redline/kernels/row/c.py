@@ -7,6 +7,7 @@ along another axis, across neighbouring rows, each of which then has a lane of i
 from collections.abc import Sequence
 
 from redline.base.dtypes import float64
+from redline.base.extents import high, is_open, minimum
 from redline.base.shapes import size
 from redline.kernels import bounds, cexpr
 from redline.kernels.ctext import VECTORIZE_LONG, block, loop, vectorized
@@ -25,9 +26,9 @@ def render(problem: Problem, schedule: Schedule, target: CpuTarget) -> KernelCod
     row = _AlongRow(problem) if across is None else _AcrossRows(problem, across)
     axes = [row.axis(axis) for axis in range(rank - 1)]
     part = once([]) if size(problem.shape) == 0 else walk(axes, row.body(), schedule.max_chunks)
-    num_chunks = min(part.num_steps, schedule.max_chunks)
+    num_chunks = minimum(part.num_steps, schedule.max_chunks)
     text = "\n".join(kernel(problem.reads, problem.writes, part, num_chunks)) + "\n"
-    return KernelCode("row", cexpr.prelude(text) + text, num_chunks, row.num_held * problem.prologue.dtype.size)
+    return KernelCode("row", cexpr.prelude(text) + text, num_chunks, high(row.num_held) * problem.prologue.dtype.size)
 
 
 def _vector_axis(problem: Problem) -> int | None:
@@ -38,7 +39,8 @@ def _vector_axis(problem: Problem) -> int | None:
     rank = len(problem.shape)
     if all(abs(step) <= 1 for step in steps(rank - 1)):
         return None
-    return next((axis for axis in range(rank - 2, -1, -1) if 1 in steps(axis) and problem.shape[axis] >= 8), None)
+    wide = lambda extent: not is_open(extent) and extent >= 8  # noqa: E731
+    return next((axis for axis in range(rank - 2, -1, -1) if 1 in steps(axis) and wide(problem.shape[axis])), None)
 
 
 class _AlongRow:
@@ -51,7 +53,7 @@ class _AlongRow:
         self.problem = problem
         self.type = problem.prologue.dtype.c
         self.coordinates = [f"i{axis}" for axis in range(len(problem.shape) - 1)] + ["j"]
-        self.lanes = min(LANES, 1 << max(0, problem.length.bit_length() - 1))
+        self.lanes = LANES if is_open(problem.length) else min(LANES, 1 << max(0, problem.length.bit_length() - 1))
 
     @property
     def num_held(self) -> int:
@@ -70,7 +72,11 @@ class _AlongRow:
         inner = [VECTORIZE_LONG, *loop("l", 0, self.lanes, ["const int64_t j = j0 + l;", *element])]
         lines = block(f"for (int64_t j0 = 0; j0 < {whole}; j0 += {self.lanes})", inner)
         rest = self.problem.length - whole
-        return lines + ([VECTORIZE_LONG, *loop("l", 0, rest, [f"const int64_t j = {whole} + l;", *element])] if rest else [])
+        return lines + (
+            [VECTORIZE_LONG, *loop("l", 0, rest, [f"const int64_t j = {whole} + l;", *element])]
+            if is_open(rest) or rest
+            else []
+        )
 
     def begin(self, name: str, value: str) -> list[str]:
         fill = f"for (int64_t l = 0; l < {self.lanes}; ++l) {name}[l] = {value};"

@@ -15,6 +15,7 @@ import numpy as np
 
 from redline.base import dtypes
 from redline.base.errors import RedlineError, closest
+from redline.base.extents import nominal
 from redline.base.shapes import StaticShape, size
 from redline.kernels import evaluate
 from redline.kernels.expr import Call, Expr, walk
@@ -77,7 +78,7 @@ def schedules(problem: Problem, target: CpuTarget) -> list[Schedule]:
     if target.num_threads == 1:
         return [Schedule(1)]
     wanted = size(problem.shape) // ELEMENTS_PER_CHUNK
-    return [Schedule(max(1, min(wanted, problem.num_rows, CHUNKS_PER_THREAD * target.num_threads)))]
+    return [Schedule(max(1, min(nominal(wanted), nominal(problem.num_rows), CHUNKS_PER_THREAD * target.num_threads)))]
 
 
 def reference(problem: Problem, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:

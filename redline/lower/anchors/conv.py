@@ -26,5 +26,5 @@ def conv(lowering: Lowering, chain: Chain) -> None:
     is_depthwise = groups == x.shape[-1] == w.shape[0] and w.shape[1] == 1 and groups > 1
     family, make = ("depthwise", DepthwiseProblem) if is_depthwise else ("conv", Problem)
     first, second, *extra = reads.operands
-    problem = make(first, second, out.operand, epilogue, tuple(extra), *geometry, groups)
+    problem = make(first, second, out.operand, epilogue, tuple(extra), *geometry, groups, int(op.attr("pad_value", 0)))
     lowering.emit(family, problem, reads.views, [out], chain)

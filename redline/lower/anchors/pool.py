@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from redline.base import dtypes
 from redline.base.dtypes import float32, float64
+from redline.ir import Value
 from redline.kernels import nest
 from redline.kernels import pool as kernel
 from redline.kernels.expr import Acc, Expr, call, cast, index, integer, lit
@@ -23,7 +24,7 @@ KINDS = {"MaxPool": "max", "AveragePool": "average"}
 def pool(lowering: Lowering, chain: Chain) -> None:
     """MaxPool and AveragePool; the places of the maxima, where they are asked for, are a kernel of their own."""
     op = registry.view(chain.anchor)
-    x = channels_last(op, lowering.memory(op.value(0)))
+    x = channels_last(op, lowering.memory(_data(op)))
     reads = Reads([x])
     acc = _accumulator(op)
     epilogue = lowering.epilogue(chain, Acc(acc), reads, graph_coordinates(op, len(x.shape)))
@@ -41,6 +42,15 @@ def pool(lowering: Lowering, chain: Chain) -> None:
     lowering.emit("pool", problem, reads.views, [out], chain)
     if op.num_outputs > 1:
         _indices(lowering, chain, op, window)
+
+
+def _data(op: registry.Op) -> Value:
+    """What is pooled; an average of small integers is taken from the integers themselves."""
+    x = op.value(0)
+    if op.name == "AveragePool" and x.op == "Cast" and x.node.inputs[0] is not None:
+        source = x.node.inputs[0]
+        return source if source.dtype.is_integer and source.dtype.size == 1 and x.dtype == float32 else x
+    return x
 
 
 def _accumulator(op: registry.Op) -> dtypes.DType:

@@ -1,0 +1,269 @@
+"""Open extents: sizes that a call decides, as exact arithmetic over the dimensions of a profile.
+
+An ``Extent`` stands where an int would: it adds, multiplies and divides, and its text is the C expression of its value, over
+``dims[0]``, ``dims[1]``, ... A question about it (``extent < 64``) has an answer only where that is the same for every shape
+of the profile; else it raises ``Undecided``. So code that was written for constants is either right for all shapes or fails
+when the engine is built, and code that knows open extents asks for ``low``, ``high`` or ``nominal`` where it needs a number.
+
+``==`` means "the same for all shapes", as keys of dictionaries need it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+MAX_DIMS = 8  # RL_MAX_DIMS of executor.h
+
+
+class Undecided(Exception):
+    """The answer differs between shapes of the profile."""
+
+
+@dataclass(frozen=True, order=True)
+class Atom:
+    """A non-negative quantity that is known when a call begins: ``text`` in C, its range, its value at the tuned shape."""
+
+    text: str
+    low: int
+    high: int
+    nominal: int
+
+
+Monomial = tuple[Atom, ...]
+
+
+class Extent:
+    """A polynomial in atoms with integer coefficients that is not constant; see the module's text."""
+
+    __slots__ = ("_hash", "terms")
+
+    def __init__(self, terms: Iterable[tuple[Monomial, int]]) -> None:
+        self.terms = tuple(sorted(terms))
+        self._hash = hash(self.terms)
+
+    # -- values
+
+    @property
+    def low(self) -> int:
+        return sum(c * prod((a.low if c > 0 else a.high) for a in m) for m, c in self.terms)
+
+    @property
+    def high(self) -> int:
+        return sum(c * prod((a.high if c > 0 else a.low) for a in m) for m, c in self.terms)
+
+    @property
+    def nominal(self) -> int:
+        return sum(c * prod(a.nominal for a in m) for m, c in self.terms)
+
+    def __str__(self) -> str:
+        return f"({' + '.join(map(_term_text, self.terms))})"
+
+    def __repr__(self) -> str:
+        return f"<{self} {self.low}..{self.high} ~{self.nominal}>"
+
+    # -- arithmetic
+
+    def __add__(self, other: Any) -> Any:
+        return _sum(self, other)
+
+    __radd__ = __add__
+
+    def __neg__(self) -> Any:
+        return self * -1
+
+    def __sub__(self, other: Any) -> Any:
+        return _sum(self, other * -1)
+
+    def __rsub__(self, other: Any) -> Any:
+        return _sum(other, self * -1)
+
+    def __mul__(self, other: Any) -> Any:
+        total: dict[Monomial, int] = {}
+        for m, c in self.terms:
+            for n, d in _terms(other):
+                key = tuple(sorted(m + n))
+                total[key] = total.get(key, 0) + c * d
+        return _made(total)
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Any) -> Any:
+        return _divided(self, other)
+
+    def __rfloordiv__(self, other: Any) -> Any:
+        return _divided(other, self)
+
+    def __mod__(self, other: Any) -> Any:
+        return self - (self // other) * other
+
+    def __rmod__(self, other: Any) -> Any:
+        return other - (other // self) * self
+
+    def __abs__(self) -> Any:
+        return self if self >= 0 else -self
+
+    # -- questions
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Extent) and self.terms == other.terms
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __bool__(self) -> bool:
+        if self.low > 0 or self.high < 0:
+            return True
+        raise Undecided(f"whether {self!r} is 0")
+
+    def __lt__(self, other: Any) -> bool:
+        gap = self - other
+        if high(gap) < 0:
+            return True
+        if low(gap) >= 0:
+            return False
+        raise Undecided(f"whether {self!r} < {other!r}")
+
+    def __ge__(self, other: Any) -> bool:
+        return not self < other
+
+    def __gt__(self, other: Any) -> bool:
+        return not self <= other
+
+    def __le__(self, other: Any) -> bool:
+        return self < other + 1
+
+
+def dimension(index: int, low: int, high: int, nominal: int) -> Extent:
+    """Number ``index`` of the profile's dimensions."""
+    return Extent([((Atom(f"dims[{index}]", low, high, nominal),), 1)])
+
+
+def at_nominal(value: Any) -> Any:
+    """``value``, a tree of tuples and dataclasses, with the tuned number in place of every open extent."""
+    if isinstance(value, Extent):
+        return value.nominal
+    if isinstance(value, tuple):
+        return tuple(map(at_nominal, value))
+    return value
+
+
+def nominal_dims(value: Any) -> list[int]:
+    """The tuned values of ``dims[0]``, ``dims[1]``, ... as far as the open extents within ``value`` name them; else 1."""
+    found = [1] * MAX_DIMS
+    for extent in extents_in(value):
+        for monomial, _ in extent.terms:
+            for atom in monomial:
+                if atom.text.startswith("dims["):
+                    found[int(atom.text[5:-1])] = atom.nominal
+    return found
+
+
+def is_open(value: Any) -> bool:
+    return isinstance(value, Extent)
+
+
+def low(value: Any) -> int:
+    """The least that ``value`` can be."""
+    return value.low if isinstance(value, Extent) else value
+
+
+def high(value: Any) -> int:
+    """The most that ``value`` can be."""
+    return value.high if isinstance(value, Extent) else value
+
+
+def nominal(value: Any) -> int:
+    """``value`` at the tuned shape: for choices that any shape may live with."""
+    return value.nominal if isinstance(value, Extent) else value
+
+
+def minimum(a: Any, b: Any) -> Any:
+    """The smaller one, decided when a call begins if need be."""
+    try:
+        return min(a, b)
+    except Undecided:
+        text = f"({a} < {b} ? {a} : {b})"
+        return _atom(text, min(low(a), low(b)), min(high(a), high(b)), min(nominal(a), nominal(b)))
+
+
+def ceil_div(a: Any, b: Any) -> Any:
+    return -(-a // b)
+
+
+def extents_in(value: Any) -> Iterator[Extent]:
+    """Every open extent among nested tuples and operands."""
+    if isinstance(value, Extent):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from extents_in(item)
+
+
+def _terms(value: Any) -> Iterable[tuple[Monomial, int]]:
+    return value.terms if isinstance(value, Extent) else ((((), value),) if value else ())
+
+
+def _made(total: Mapping[Monomial, int]) -> Any:
+    terms = [(m, c) for m, c in total.items() if c]
+    if not terms:
+        return 0
+    return terms[0][1] if len(terms) == 1 and not terms[0][0] else Extent(terms)
+
+
+def _sum(a: Any, b: Any) -> Any:
+    total: dict[Monomial, int] = {}
+    for m, c in (*_terms(a), *_terms(b)):
+        total[m] = total.get(m, 0) + c
+    return _made(total)
+
+
+def _divided(a: Any, b: Any) -> Any:
+    """The floor of a / b: exact where b divides every term, a new atom where it must be computed."""
+    if low(b) <= 0:
+        raise Undecided(f"{a!r} // {b!r}")
+    exact = _quotient(a, b)
+    if exact is not None:
+        return exact
+    if high(a) <= 0 and (low(a) < 0 or is_open(a)):
+        return -_atom_quotient(-a + b - 1, b)
+    if low(a) < 0:
+        raise Undecided(f"{a!r} // {b!r}")
+    return _atom_quotient(a, b)
+
+
+def _atom_quotient(a: Any, b: Any) -> Any:
+    """The floor of a / b for a >= 0; 0 where a < b for all shapes."""
+    try:
+        if a < b:
+            return 0
+    except Undecided:
+        pass
+    return _atom(f"({a} / {b})", low(a) // high(b), high(a) // low(b), nominal(a) // nominal(b))
+
+
+def _atom(text: str, least: int, most: int, usual: int) -> Any:
+    return least if least == most else Extent([((Atom(text, least, most, usual),), 1)])
+
+
+def _quotient(a: Any, b: Any) -> Any:
+    """a / b where b is one term that divides every term of a; else None."""
+    divisor = list(_terms(b))
+    if len(divisor) != 1:
+        return 1 if a == b else None
+    (by, factor), total = divisor[0], {}
+    for m, c in _terms(a):
+        rest = list(m)
+        for atom in by:
+            if atom not in rest:
+                return None
+            rest.remove(atom)
+        if c % factor:
+            return None
+        total[tuple(rest)] = c // factor
+    return _made(total)
+
+
+def _term_text(term: tuple[Monomial, int]) -> str:
+    monomial, factor = term
+    return " * ".join([*(atom.text for atom in monomial), *([str(factor)] if factor != 1 or not monomial else [])])

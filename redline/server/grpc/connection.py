@@ -1,0 +1,285 @@
+"""One HTTP/2 connection of a gRPC client: frames in, calls to the front end, windows and limits kept."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from redline.base.log import logger
+from redline.server.errors import Kind, ServeError, invalid
+from redline.server.grpc import http2
+from redline.server.grpc.framing import timeout_s
+from redline.server.grpc.http2 import ConnectionError2, Headers
+from redline.server.grpc.stream import QUEUED_MESSAGES, Stream
+
+DEADLINE_EXCEEDED = 4
+
+if TYPE_CHECKING:
+    from redline.server.grpc.front import GrpcFront
+
+
+class GrpcConnection(asyncio.Protocol):
+    """``window`` and ``peer_frame`` are what may be sent: bytes in all, and bytes a frame."""
+
+    def __init__(self, front: "GrpcFront") -> None:
+        self._front, self._limit = front, front.options.message_bytes
+        self._incoming = http2.Incoming(self._on_frame)
+        self._blocks = http2.Blocks()
+        self._streams: dict[int, Stream] = {}
+        self._open_block: tuple[int, int, bytearray] | None = None
+        self._last, self._received, self._resets = 0, 0, 0
+        self.window, self._peer_window, self.peer_frame = http2.DEFAULT_WINDOW, http2.DEFAULT_WINDOW, 16_384
+        self._closing = self._going = False
+
+    # -- the transport's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self._front.opened(self)
+        settings = (
+            (3, self._front.options.max_concurrent_streams), (4, http2.STREAM_WINDOW), (5, http2.MAX_FRAME),
+            (6, http2.MAX_HEADER_BYTES),
+        )  # fmt: skip
+        payload = b"".join(key.to_bytes(2, "big") + value.to_bytes(4, "big") for key, value in settings)
+        more = http2.CONNECTION_WINDOW - http2.DEFAULT_WINDOW
+        update = http2.frame(http2.WINDOW_UPDATE, 0, 0, more.to_bytes(4, "big"))
+        self.write(http2.frame(http2.SETTINGS, 0, 0, payload) + update)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._closing = True
+        self._front.closed(self)
+        for stream in list(self._streams.values()):
+            stream.abandon()
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
+        try:
+            self._incoming.feed(data)
+        except ConnectionError2 as error:
+            self._fail(error)
+        except Exception:
+            logger.exception("[grpc] a connection failed")
+            self._fail(ConnectionError2(http2.INTERNAL_ERROR, "internal error"))
+
+    def pause_writing(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if not self._closing:
+            self._transport.resume_reading()
+
+    def write(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def _fail(self, error: ConnectionError2) -> None:
+        payload = self._last.to_bytes(4, "big") + error.code.to_bytes(4, "big") + str(error).encode("ascii", "replace")[:200]
+        self.write(http2.frame(http2.GOAWAY, 0, 0, payload))
+        self._closing = True
+        self._transport.close()
+
+    def go_away(self) -> None:
+        """No new calls from here on; the connection ends with the last one under way."""
+        if not self._going:
+            self._going = True
+            self.write(http2.frame(http2.GOAWAY, 0, 0, self._last.to_bytes(4, "big") + bytes(4)))
+            self._end_when_empty()
+
+    def _end_when_empty(self) -> None:
+        if self._going and not self._streams and not self._closing:
+            self._closing = True
+            self._transport.close()
+
+    def abort(self) -> None:
+        self._closing = True
+        self._transport.abort()
+
+    def ended(self, stream: Stream) -> None:
+        self._streams.pop(stream.id, None)
+        if self._going:
+            self._end_when_empty()
+
+    # -- frames
+
+    def _on_frame(self, kind: int, flags: int, number: int, payload: memoryview) -> None:
+        if self._open_block is not None and (kind != http2.CONTINUATION or number != self._open_block[0]):
+            raise ConnectionError2(http2.PROTOCOL_ERROR, "a frame inside a header block")
+        if kind == http2.DATA:
+            self._on_data(flags, number, payload)
+        elif kind == http2.HEADERS:
+            self._on_headers(flags, number, http2.unpad(flags, payload))
+        elif kind == http2.WINDOW_UPDATE:
+            self._on_window(number, payload)
+        elif kind == http2.PING:
+            if len(payload) != 8 or number:
+                raise ConnectionError2(http2.FRAME_SIZE_ERROR, "a PING of the wrong form")
+            if not flags & http2.ACK:
+                self.write(http2.frame(http2.PING, http2.ACK, 0, bytes(payload)))
+        elif kind == http2.SETTINGS:
+            self._on_settings(flags, number, payload)
+        elif kind == http2.RST_STREAM:
+            self._on_reset(number, payload)
+        elif kind == http2.CONTINUATION:
+            self._on_continuation(flags, payload)
+        elif kind == http2.PUSH_PROMISE:
+            raise ConnectionError2(http2.PROTOCOL_ERROR, "a client cannot push")
+
+    def _on_headers(self, flags: int, number: int, block: memoryview) -> None:
+        if not number & 1:
+            raise ConnectionError2(http2.PROTOCOL_ERROR, f"HEADERS on stream {number}")
+        if flags & http2.END_HEADERS:
+            self._on_block(flags, number, bytes(block))
+        else:
+            self._open_block = number, flags, bytearray(block)
+
+    def _on_continuation(self, flags: int, payload: memoryview) -> None:
+        if self._open_block is None:
+            raise ConnectionError2(http2.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
+        number, first_flags, block = self._open_block
+        block += payload
+        if len(block) > http2.MAX_HEADER_BYTES or not payload:
+            raise ConnectionError2(http2.ENHANCE_YOUR_CALM, "an endless header block")
+        if flags & http2.END_HEADERS:
+            self._open_block = None
+            self._on_block(first_flags, number, bytes(block))
+
+    def _on_block(self, flags: int, number: int, block: bytes) -> None:
+        headers = self._blocks(block)
+        stream = self._streams.get(number)
+        if stream is not None:
+            if not flags & http2.END_STREAM:
+                raise ConnectionError2(http2.PROTOCOL_ERROR, "trailers that do not end the stream")
+            self._caller_done(stream)
+            return
+        if number <= self._last:
+            if flags & http2.END_STREAM:
+                return  # trailers of a call that was answered early
+            raise ConnectionError2(http2.STREAM_CLOSED, f"HEADERS on closed stream {number}")
+        self._last = number
+        if self._going or len(self._streams) >= self._front.options.max_concurrent_streams:
+            self.write(http2.frame(http2.RST_STREAM, 0, number, http2.REFUSED_STREAM.to_bytes(4, "big")))
+            return
+        stream = self._streams[number] = Stream(self, number, headers, self._peer_window, self._limit)
+        self._begin(stream, headers)
+        if flags & http2.END_STREAM and stream.open:
+            self._caller_done(stream)
+
+    def _begin(self, stream: Stream, headers: Headers) -> None:
+        if headers.get(":method") != "POST" or not headers.get("content-type", "").startswith("application/grpc"):
+            stream.finish(Kind.INVALID.grpc, "[grpc] this port speaks gRPC: expected POST of application/grpc")
+            return
+        seconds = timeout_s(headers["grpc-timeout"]) if "grpc-timeout" in headers else None
+        if seconds is not None:
+            stream.timer = asyncio.get_running_loop().call_later(seconds, self._time_out, stream)
+        self._front.begin(stream)
+
+    @staticmethod
+    def _time_out(stream: Stream) -> None:
+        cancel, stream.cancel = stream.cancel, None
+        stream.finish(DEADLINE_EXCEEDED, "[grpc] the caller's deadline has passed")
+        if cancel is not None:
+            cancel()
+
+    def _on_data(self, flags: int, number: int, payload: memoryview) -> None:
+        size = len(payload)
+        self._received += size
+        if self._received > http2.CONNECTION_WINDOW // 2:
+            self._replenish()
+        stream = self._streams.get(number)
+        if stream is None:
+            if number > self._last or not number & 1:
+                raise ConnectionError2(http2.PROTOCOL_ERROR, f"DATA on stream {number}, which is not open")
+            return
+        if flags & http2.PADDED:
+            payload = http2.unpad(flags & http2.PADDED, payload)
+        stream.received += size
+        if stream.received > http2.STREAM_WINDOW:
+            raise ConnectionError2(http2.FLOW_CONTROL_ERROR, f"stream {number} overran its window")
+        try:
+            messages = stream.messages.feed(payload) if payload else []
+        except ServeError as error:
+            stream.finish(error.kind.grpc, str(error))
+            return
+        for message in messages:
+            if stream.open:
+                self._front.message(stream, message)
+        if flags & http2.END_STREAM:
+            if stream.open:
+                self._caller_done(stream)
+        elif stream.open and stream.received > http2.STREAM_WINDOW // 2:
+            if stream.incoming is not None and stream.incoming.qsize() >= QUEUED_MESSAGES:
+                stream.credit = False
+            else:
+                self.give_credit(stream)
+
+    def give_credit(self, stream: Stream) -> None:
+        """Lets the caller send as much again as has been received."""
+        if stream.received and stream.open:
+            self.write(http2.frame(http2.WINDOW_UPDATE, 0, stream.id, stream.received.to_bytes(4, "big")))
+            stream.received = 0
+
+    def _replenish(self) -> None:
+        if sum(s.messages.num_bytes for s in self._streams.values()) > 2 * self._limit + http2.CONNECTION_WINDOW:
+            raise ConnectionError2(http2.ENHANCE_YOUR_CALM, "too many unfinished messages")
+        self.write(http2.frame(http2.WINDOW_UPDATE, 0, 0, self._received.to_bytes(4, "big")))
+        self._received = 0
+
+    def _caller_done(self, stream: Stream) -> None:
+        if stream.incoming is not None:
+            if stream.messages.partial:
+                error = invalid("grpc", "the stream ends inside a message")
+                stream.finish(error.kind.grpc, str(error))
+            else:
+                stream.incoming.put_nowait(None)
+        else:
+            self._front.caller_done(stream)
+
+    def _on_window(self, number: int, payload: memoryview) -> None:
+        if len(payload) != 4:
+            raise ConnectionError2(http2.FRAME_SIZE_ERROR, "a WINDOW_UPDATE of the wrong size")
+        more = int.from_bytes(payload, "big") & http2.MAX_WINDOW
+        if not more:
+            raise ConnectionError2(http2.PROTOCOL_ERROR, "a WINDOW_UPDATE of nothing")
+        if number:
+            stream = self._streams.get(number)
+            if stream is not None:
+                stream.window += more
+                if stream.window > http2.MAX_WINDOW:
+                    stream.reset(http2.FLOW_CONTROL_ERROR)
+                stream.flush()
+            return
+        self.window += more
+        if self.window > http2.MAX_WINDOW:
+            raise ConnectionError2(http2.FLOW_CONTROL_ERROR, "the connection's window overflows")
+        for stream in list(self._streams.values()):
+            stream.flush()
+
+    def _on_settings(self, flags: int, number: int, payload: memoryview) -> None:
+        if number or len(payload) % 6 or (flags & http2.ACK and payload):
+            raise ConnectionError2(http2.FRAME_SIZE_ERROR, "SETTINGS of the wrong form")
+        if flags & http2.ACK:
+            return
+        for at in range(0, len(payload), 6):
+            key, value = int.from_bytes(payload[at : at + 2], "big"), int.from_bytes(payload[at + 2 : at + 6], "big")
+            if key == 4:
+                if value > http2.MAX_WINDOW:
+                    raise ConnectionError2(http2.FLOW_CONTROL_ERROR, "an initial window that is too large")
+                for stream in self._streams.values():
+                    stream.window += value - self._peer_window
+                self._peer_window = value
+            elif key == 5:
+                if not 16_384 <= value < 1 << 24:
+                    raise ConnectionError2(http2.PROTOCOL_ERROR, "a frame size out of range")
+                self.peer_frame = value
+        self.write(http2.frame(http2.SETTINGS, http2.ACK, 0))
+        for stream in list(self._streams.values()):
+            stream.flush()
+
+    def _on_reset(self, number: int, payload: memoryview) -> None:
+        if len(payload) != 4 or not number or number > self._last:
+            raise ConnectionError2(http2.PROTOCOL_ERROR, "RST_STREAM of the wrong form")
+        stream = self._streams.get(number)
+        if stream is not None:
+            self._resets += 1
+            if self._resets > http2.MAX_RESETS and self._resets > number // 4:
+                raise ConnectionError2(http2.ENHANCE_YOUR_CALM, "too many calls are cancelled")
+            stream.abandon()

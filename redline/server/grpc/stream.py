@@ -1,0 +1,157 @@
+"""One gRPC call on an HTTP/2 connection: its messages in, its answer out, under flow control."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from redline.server.grpc import http2
+from redline.server.grpc.framing import OK, PREFIX, RESPONSE, Messages, only_status, pack, status
+
+if TYPE_CHECKING:
+    from redline.server.grpc.connection import GrpcConnection
+
+Pieces = Sequence[bytes | memoryview]
+SENDABLE_BELOW = 1 << 20
+QUEUED_MESSAGES = 16
+
+
+class Stream:
+    """``cancel`` is called when the caller resets the stream or goes away; ``incoming`` is set for a streaming call."""
+
+    __slots__ = (
+        "_connection", "_out", "_out_bytes", "_room", "_started", "_trailers", "cancel", "coding", "credit", "headers", "id",
+        "incoming", "messages", "open", "received", "timer", "window",
+    )  # fmt: skip
+
+    def __init__(self, connection: "GrpcConnection", number: int, headers: http2.Headers, window: int, limit: int) -> None:
+        self._connection, self.id, self.headers, self.window = connection, number, headers, window
+        self.messages = Messages(limit, headers.get("grpc-encoding", ""))
+        self.cancel: Callable[[], Any] | None = None
+        self.incoming: asyncio.Queue[Any] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.received = 0  # bytes since the last window update
+        self.credit = True  # whether the caller may send more at once
+        self.open, self.coding = True, ""
+        self._out: deque[bytes | memoryview] = deque()
+        self._out_bytes, self._started, self._trailers = 0, False, b""
+        self._room: asyncio.Event | None = None
+
+    # -- answers
+
+    def reply(self, pieces: Pieces) -> None:
+        """The one message of a unary answer, and the end of the call."""
+        if not self.open:
+            return
+        size = sum(map(len, pieces))
+        total = PREFIX.size + size
+        connection = self._connection
+        if self.coding or self._started or total > min(self.window, connection.window, connection.peer_frame):
+            self.send(pieces)
+            self.finish(0, "")
+            return
+        self.window -= total
+        connection.window -= total
+        number = self.id
+        connection.write(
+            b"".join((
+                http2.frame_head(http2.HEADERS, http2.END_HEADERS, number, len(RESPONSE)), RESPONSE,
+                http2.frame_head(http2.DATA, 0, number, total), PREFIX.pack(0, size), *pieces,
+                http2.frame_head(http2.HEADERS, http2.END_HEADERS | http2.END_STREAM, number, len(OK)), OK,
+            ))
+        )  # fmt: skip
+        self._end()
+
+    def send(self, pieces: Pieces) -> None:
+        """One message; what does not fit the windows waits."""
+        if not self.open:
+            return
+        if not self._started:
+            self._start()
+        data = pack(b"".join(pieces), self.coding)
+        self._out.append(data)
+        self._out_bytes += len(data)
+        self.flush()
+
+    def finish(self, code: int, text: str) -> None:
+        """Ends the call with a status, after everything that waits."""
+        if not self.open:
+            return
+        if not self._started:
+            block = only_status(code, text)
+            self._connection.write(http2.frame(http2.HEADERS, http2.END_HEADERS | http2.END_STREAM, self.id, block))
+            self._end()
+            return
+        self._trailers = status(code, text) if code else OK
+        self.flush()
+
+    def _start(self) -> None:
+        self._started = True
+        block = RESPONSE
+        if self.coding:
+            block += b"\x00\x0dgrpc-encoding" + bytes([len(self.coding)]) + self.coding.encode()
+        self._connection.write(http2.frame(http2.HEADERS, http2.END_HEADERS, self.id, block))
+
+    def flush(self) -> None:
+        """Sends what the windows allow; the trailers when nothing waits any more."""
+        connection = self._connection
+        while self._out and self.open:
+            room = min(self.window, connection.window, connection.peer_frame)
+            if room <= 0:
+                return
+            piece = memoryview(self._out.popleft())
+            part, rest = piece[:room], piece[room:]
+            if rest:
+                self._out.appendleft(rest)
+            self.window -= len(part)
+            connection.window -= len(part)
+            self._out_bytes -= len(part)
+            connection.write(http2.frame_head(http2.DATA, 0, self.id, len(part)) + part)
+        if self._room is not None and self._out_bytes < SENDABLE_BELOW:
+            self._room.set()
+        if self._trailers and self.open and not self._out:
+            ending = http2.END_HEADERS | http2.END_STREAM
+            connection.write(http2.frame(http2.HEADERS, ending, self.id, self._trailers))
+            self._end()
+
+    async def sendable(self) -> None:
+        """Returns when little enough waits to be sent."""
+        while self.open and self._out_bytes >= SENDABLE_BELOW:
+            self._room = asyncio.Event()
+            await self._room.wait()
+        self._room = None
+
+    def reset(self, code: int) -> None:
+        """Ends the stream without an answer."""
+        if self.open:
+            self._connection.write(http2.frame(http2.RST_STREAM, 0, self.id, code.to_bytes(4, "big")))
+            self._end()
+
+    def _end(self) -> None:
+        self.open, self.cancel = False, None
+        if self.timer is not None:
+            self.timer.cancel()
+        if self.incoming is not None:
+            self.incoming.put_nowait(None)
+        if self._room is not None:
+            self._room.set()
+        self._connection.ended(self)
+
+    def abandon(self) -> None:
+        """The caller has gone: cancels whatever works for it."""
+        cancel, self.cancel = self.cancel, None
+        if self.open:
+            self._end()
+        if cancel is not None:
+            cancel()
+
+    # -- requests of streaming calls
+
+    async def requests(self) -> AsyncIterator[memoryview]:
+        """The messages as they come, until the caller ends its side. Gives the caller credit as they are taken."""
+        assert self.incoming is not None
+        while (message := await self.incoming.get()) is not None:
+            if not self.credit and self.incoming.qsize() < QUEUED_MESSAGES // 2:
+                self.credit = True
+                self._connection.give_credit(self)
+            yield message

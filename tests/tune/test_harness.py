@@ -1,0 +1,105 @@
+"""The harness: times are those of the kernel asked for, whatever its operands look like."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from redline import passes
+from redline.base import dtypes
+from redline.codegen.c import isa, toolchain
+from redline.codegen.c.compile import compile_objects, source
+from redline.kernels import FAMILIES
+from redline.kernels.problem import CpuTarget, KernelCode, Operand, Packing
+from redline.lower import lower
+from redline.tune.harness import REPEATS, Candidate, Harness
+from tests.builder.random_graphs import grown
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A problem of given operands."""
+
+    reads: tuple[Operand, ...]
+    writes: tuple[Operand, ...]
+    flops: int = 0
+
+
+X = Operand.contiguous(dtypes.float32, (64,))
+BODY = """#include <stdint.h>
+#include <time.h>
+void KERNEL(void *const *args, void *scratch, int64_t chunk) {{ {body} }}
+"""
+
+
+def candidate(body: str, problem: Plain, chunks: int = 1, **options: object) -> Candidate:
+    code = KernelCode("plain", BODY.format(body=body), chunks, **options)  # type: ignore[arg-type]
+    return Candidate("problem", body, problem, code)
+
+
+def harness(candidates: list[Candidate], target: CpuTarget) -> Harness:
+    tools = toolchain.find()
+    return Harness(candidates, compile_objects([source(c.code) for c in candidates], target, tools), target, tools)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_each_candidate_has_its_own_time(threads: int) -> None:
+    """A kernel that sleeps for two milliseconds takes at least that long; the ones beside it are not blamed."""
+    sleep = "struct timespec t = {0, 2000000}; nanosleep(&t, 0);"
+    copy = "float *y = args[1]; const float *x = args[0]; for (int i = 0; i < 64; i++) y[i] = x[i] + %d;"
+    bodies = [copy % 1, sleep, copy % 2]
+    with harness([candidate(body, Plain((X,), (X,))) for body in bodies], isa.target("cpu", threads)) as timer:
+        first, slept, last = (timer.seconds(i) for i in range(3))
+    assert slept >= 2e-3
+    assert first > 0 and last > 0
+
+
+def test_every_chunk_is_run() -> None:
+    """Four chunks of a millisecond on two threads take two milliseconds at least."""
+    sleep = "struct timespec t = {0, 1000000}; nanosleep(&t, 0);"
+    with harness([candidate(sleep, Plain((X,), (X,)), 4)], isa.target("cpu", 2)) as timer:
+        assert timer.seconds(0) >= 2e-3
+
+
+def test_operands_are_where_their_strides_reach() -> None:
+    """Backwards, broadcast, transposed and packed: a kernel that touches every element stays inside its arrays."""
+    backwards = Operand(dtypes.float32, (8, 16), (-16, -1))
+    broadcast = Operand(dtypes.float32, (8, 16), (0, 1))
+    packed = Operand.contiguous(dtypes.float32, (3, 5), constant=True)
+    empty = Operand.contiguous(dtypes.float32, (0, 4))
+    body = """
+        const float *a = args[0], *b = args[1], *w = args[2]; float *y = args[4];
+        if (w[15] != 42 || (uintptr_t)w % 64) __builtin_trap();
+        for (int i = 0; i < 8; i++) for (int j = 0; j < 16; j++) y[j * 8 + i] = a[-16 * i - j] + b[j];"""
+    out = Operand(dtypes.float32, (8, 16), (1, 8))
+    packing = Packing("tail", lambda array: np.append(array.reshape(-1), np.float32(42)))
+    problem = Plain((backwards, broadcast, packed, empty), (out,))
+    with harness([candidate(body, problem, packings={2: packing})], isa.target("cpu", 1)) as timer:
+        assert timer.seconds(0) > 0
+
+
+def test_constants_come_in_copies() -> None:
+    """A constant is at another address in every repeat, so that it comes from memory as it does in an engine."""
+    weights = Operand.contiguous(dtypes.float32, (256,), constant=True)
+    timed = candidate("((float *)args[1])[0] = ((const float *)args[0])[1];", Plain((weights,), (X,)))
+    with harness([timed], isa.target("cpu", 1)) as timer:
+        arrays, is_cold = timer._operands(timed)
+    assert len({array.ctypes.data for array in arrays}) == REPEATS + 2
+    assert not is_cold
+
+
+def test_the_kernels_of_random_graphs_have_times() -> None:
+    """First and last candidates of real problems, indices among their operands: finite times, no crash."""
+    target = isa.target("cpu", 2)
+    candidates = []
+    for seed in range(500, 504):
+        for step in lower(passes.optimize(grown(seed, 16))).steps:
+            family = FAMILIES[step.family]
+            options = family.schedules(step.problem, target)
+            for schedule in dict.fromkeys((options[0], options[-1])):
+                code = family.render(step.problem, schedule, target)
+                candidates.append(Candidate("", repr(schedule), step.problem, code))
+    with harness(candidates, target) as timer:
+        times = [timer.seconds(i) for i in range(len(candidates))]
+    assert all(t > 0 and math.isfinite(t) for t in times)
