@@ -110,7 +110,8 @@ def triton(folder, python):
     package, libraries = subprocess.check_output([python, "-c", where], text=True).split()
     home, root, backends = Path(package) / "tritonserver", folder / "triton", folder / "backends"
     shutil.copytree(home / "backends", backends)
-    version = subprocess.check_output([python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], text=True).strip()
+    asked = "import sys; print('%d.%d' % sys.version_info[:2])"
+    version = subprocess.check_output([python, "-c", asked], text=True).strip()
     shutil.copy(home / "python_backend_stubs" / version / "triton_python_backend_stub", backends / "python")
     (root / "identity" / "1").mkdir(parents=True)
     (root / "identity" / "config.pbtxt").write_text(CONFIG.format(backend='backend: "python"'))
@@ -120,8 +121,13 @@ def triton(folder, python):
         str(home / "bin" / "tritonserver"), f"--model-repository={root}", f"--backend-directory={backends}",
         f"--http-port={http}", f"--grpc-port={grpc}", "--allow-metrics=false", "--log-info=false",
     ]  # fmt: skip
-    site = subprocess.check_output([python, "-c", "import numpy; print(numpy.__path__[0] + '/..')"], text=True).strip()
-    env = {**os.environ, "LD_LIBRARY_PATH": f"{libraries}:{home}/external_libs", "PYTHONPATH": site}
+    packages = "import numpy; print(numpy.__path__[0] + '/..')"
+    site = subprocess.check_output([python, "-c", packages], text=True).strip()
+    env = {
+        **os.environ,
+        "LD_LIBRARY_PATH": f"{libraries}:{':'.join(map(str, Path(package).parent.glob('*pytriton.libs')))}",
+        "PYTHONPATH": site,
+    }
     env["PATH"] = f"{Path(python).parent}:{env['PATH']}"
     return Peer("Triton", command, http, grpc, env=env)
 

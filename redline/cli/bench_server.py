@@ -7,7 +7,7 @@ import typer
 
 from redline.base import cpu
 from redline.base.errors import RedlineError
-from redline.base.shapes import parse_shapes
+from redline.base.shapes import fixed, parse_shapes
 from redline.cli import console, options
 from redline.server import load_client
 from redline.server.load_client import Run, Target
@@ -41,7 +41,7 @@ def command(
     """
 
     async def measure() -> list[Run]:
-        target = await load_client.make_target(url, model, parse_shapes(shapes or []), rows, seed)
+        target = await load_client.make_target(url, model, fixed(parse_shapes(shapes or []), "a load"), rows, seed)
         if find_limit_ms:
             return await load_client.find_limit(target, find_limit_ms / 1e3, seconds)
         if rate:

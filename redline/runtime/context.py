@@ -101,6 +101,7 @@ class Context:
         bound = self._bind_shapes(loaded, inputs)
         arrays = self._bind_inputs(loaded, inputs, bound)
         results = self._bind_outputs(loaded, arrays, None, bound)
+        loaded.weights.preload()
         yield lambda step: self._run_steps(loaded, step, step + 1), self._arena.address, list(results.values())
 
     def close(self) -> None:

@@ -7,82 +7,15 @@ first. Its laws are in tests/server/test_batcher_laws.py.
 
 import heapq
 import itertools
-from collections import deque
 from collections.abc import Callable, Hashable
-from typing import Any
 
 from redline.server.config import Batching, QueuePolicy
 from redline.server.errors import Kind, ServeError, invalid, unavailable
 from redline.server.learner import Learner
+from redline.server.waiting import Item, Level
 
 SCANNED_GROUPS = 64
-
-
-class Item:
-    """A request in the queue: ``size`` rows, ``key`` of its shapes, ``deadline`` on the batcher's clock (None: no limit)."""
-
-    __slots__ = ("arrived", "deadline", "key", "late", "number", "payload", "priority", "size", "waiting")
-
-    def __init__(self, payload: Any, size: int = 1, key: Hashable = None, priority: int = 0, timeout_us: int = 0) -> None:
-        self.payload, self.size, self.key, self.priority = payload, size, key, priority
-        self.arrived, self.number, self.waiting, self.late = 0.0, 0, False, False
-        self.deadline: float | None = timeout_us / 1e6 if timeout_us else None
-
-
-class Level:
-    """The groups of one priority, each a queue in the order of arrival, and the rows waiting in each."""
-
-    __slots__ = ("groups", "heads", "rows")
-
-    def __init__(self) -> None:
-        self.groups: dict[Hashable, deque[Item]] = {}
-        self.rows: dict[Hashable, int] = {}
-        self.heads: list[tuple[int, int, Hashable]] = []  # number of a group's first item when it was pushed
-
-    def push(self, item: Item) -> None:
-        group = self.groups.get(item.key)
-        if group is None:
-            group = self.groups[item.key] = deque()
-            self.rows[item.key] = 0
-        if not group:
-            heapq.heappush(self.heads, (item.number, id(group), item.key))
-        group.append(item)
-        self.rows[item.key] += item.size
-
-    def first(self) -> Item | None:
-        """The oldest item that still waits; drops what has been cancelled in front of it."""
-        while self.heads:
-            number, _, key = self.heads[0]
-            item = self.head(key)
-            if item is not None and item.number == number:
-                return item
-            heapq.heappop(self.heads)
-            if item is not None:
-                heapq.heappush(self.heads, (item.number, 0, key))
-        return None
-
-    def head(self, key: Hashable) -> Item | None:
-        """The first waiting item of a group; an empty group is forgotten."""
-        group = self.groups.get(key)
-        if group is None:
-            return None
-        while group and not group[0].waiting:
-            group.popleft()
-        if group:
-            return group[0]
-        del self.groups[key], self.rows[key]
-        return None
-
-    def take(self, key: Hashable, limit: int, taken: list[Item]) -> int:
-        """Moves items of a group to ``taken`` while they fit in ``limit`` rows; the rows moved."""
-        moved = 0
-        while (item := self.head(key)) is not None and moved + item.size <= limit:
-            self.groups[key].popleft()
-            self.rows[key] -= item.size
-            item.waiting = False
-            moved += item.size
-            taken.append(item)
-        return moved
+__all__ = ["Batcher", "Item"]
 
 
 class Batcher:

@@ -31,7 +31,7 @@ class Batching:
     policy: QueuePolicy = QueuePolicy()
     policies: Mapping[int, QueuePolicy] = field(default_factory=dict)
     adaptive: bool = True
-    auto_delay: bool = False
+    auto_delay: bool = True
 
 
 @dataclass(frozen=True)

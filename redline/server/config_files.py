@@ -104,7 +104,7 @@ def _from_toml(values: Mapping[str, Any]) -> Any:
         target.max_queue_delay_microseconds = batching.pop("max_delay_us", 0)
         target.preferred_batch_size.extend(batching.pop("preferred", ()))
         target.preserve_ordering = batching.pop("preserve_ordering", False)
-        for key, default in (("adaptive", True), ("auto_delay", False)):
+        for key, default in (("adaptive", True), ("auto_delay", True)):
             message.parameters[f"redline.{key}"].string_value = str(bool(batching.pop(key, default))).lower()
         _all_known("batching", batching)
     if "instances" in values:
@@ -194,7 +194,7 @@ def _batching(m: Any, parameters: Mapping[str, str], where: str) -> Batching:
         policy=_policy(b.default_queue_policy),
         policies={level: _policy(q) for level, q in b.priority_queue_policy.items()},
         adaptive=parameters.get("redline.adaptive", "true") != "false",
-        auto_delay=parameters.get("redline.auto_delay", "false") == "true",
+        auto_delay=parameters.get("redline.auto_delay", "true") != "false",
     )
 
 

@@ -1,6 +1,7 @@
 """Ensembles: a small pipeline of models. A step starts when its inputs are there; tensors pass between steps uncopied."""
 
 import asyncio
+import functools
 import itertools
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from redline.server.config import ModelConfig, Step
 from redline.server.errors import invalid
 from redline.server.program import with_batch
 from redline.server.scheduler import Work
-from redline.server.served import NUMBERS, Cancel, Served
+from redline.server.served import NUMBERS, Served
 from redline.server.signature import Checker
 from redline.server.stats import Stats
 from redline.server.types import TensorSpec
@@ -55,12 +56,16 @@ class Ensemble:
     def members(self) -> list[str]:
         return [step.model for step in self.config.steps]
 
-    def submit(self, work: Work, rows: int, key: Any, priority: int, timeout_us: int) -> Cancel:
+    def submit(self, work: Work, rows: int, key: Any, priority: int, timeout_us: int) -> "_Run":
         """Starts the pipeline for one request."""
         run = _Run(self, work, priority, timeout_us)
         self._running.add(run)
         run.advance()
-        return run.cancel
+        return run
+
+    def cancel(self, run: Any) -> bool:
+        """Takes a request out, whatever of it still waits."""
+        return bool(run.cancel())
 
     def find(self, step: Step) -> Served:
         return self._find(step.model, version_text(step))  # type: ignore[no-any-return]
@@ -113,7 +118,7 @@ class _Run:
         self._ensemble, self._work, self._priority, self._timeout_us = ensemble, work, priority, timeout_us
         self._tensors: dict[str, np.ndarray] = dict(work.arrays)
         self._left = list(ensemble.config.steps)
-        self._cancels: dict[int, Cancel] = {}
+        self._cancels: dict[int, Callable[[], bool]] = {}
         self._numbers = itertools.count()
         self._over = False
         work.started = time.perf_counter()
@@ -135,8 +140,8 @@ class _Run:
             member = self._ensemble.find(step)
             checked = member.checker.check(tuple((n, types.V2_OF[a.dtype], a.shape) for n, a in arrays.items()))
             work = _StepWork(arrays, lambda outputs: self._stepped(number, step, outputs))
-            self._cancels[number] = lambda: False
-            self._cancels[number] = member.submit(work, checked.rows, checked.key, self._priority, self._timeout_us)
+            handle = member.submit(work, checked.rows, checked.key, self._priority, self._timeout_us)
+            self._cancels[number] = functools.partial(member.cancel, handle)
         except Exception as error:
             self._end(error)
 

@@ -58,3 +58,8 @@ def kind_of(error: BaseException) -> Kind:
     if isinstance(error, ServeError):
         return error.kind
     return Kind.INVALID if isinstance(error, InputError) else Kind.INTERNAL
+
+
+def text_of(error: BaseException) -> str:
+    """What the caller is told. The words of a bug stay in the log."""
+    return str(error) if isinstance(error, RedlineError) else f"[server] internal error ({type(error).__name__}); see its log"

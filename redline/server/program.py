@@ -49,7 +49,7 @@ class Program(Protocol):
         """Frees what the instances share."""
 
 
-Progress = Callable[[str], None]
+Progress = Callable[[str], None]  # told what is going on ("" for nothing new); raises when the load is to be given up
 Loader = Callable[[ModelConfig, Path, Progress], Program]
 
 

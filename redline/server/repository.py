@@ -14,15 +14,14 @@ from typing import Any
 
 from redline.base.errors import RedlineError, closest
 from redline.base.log import logger
-from redline.server import config_files, folders
-from redline.server.config import ModelConfig
+from redline.server import folders
 from redline.server.ensemble import Ensemble
 from redline.server.errors import Kind, ServeError, invalid, not_found, unavailable
 from redline.server.program import Loader
 from redline.server.served import Prepared, Served, prepare, serve
+from redline.server.source import DEFAULT_BACKEND, Source, completed, read_source, unpack
 
 Model = Served | Ensemble
-DEFAULT_BACKEND = "redline"
 
 
 @dataclass
@@ -36,16 +35,6 @@ class Entry:
     upload: "tempfile.TemporaryDirectory[str] | None" = None
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where a model is to be loaded from."""
-
-    folder: Path
-    message: Any
-    config: ModelConfig
-    versions: Mapping[int, Path]
-
-
 class Repository:
     """Used on the event loop; files are read, and models loaded, on threads."""
 
@@ -55,6 +44,7 @@ class Repository:
         self._threads = ThreadPoolExecutor(2, "redline-load")
         self._retiring: set[asyncio.Task[None]] = set()
         self._lookup: dict[tuple[str, str], Model] = {}
+        self._closing = False
 
     # -- looking up
 
@@ -111,9 +101,9 @@ class Repository:
         async with entry.lock:
             self._entries[name] = entry
             try:
-                upload = self._unpack(name, config_json, files) if files else None
+                upload = self._accept(name, config_json, files) if files else None
                 root = Path(upload.name) / name if upload else None
-                source = await self._on_thread(self._read, name, config_json, root)
+                source = await self._on_thread(read_source, self.roots, name, config_json, root)
             except RedlineError as error:
                 if not entry.states:
                     del self._entries[name]
@@ -157,73 +147,36 @@ class Repository:
         config = source.config
         if config.backend == "ensemble":
             return Ensemble(config, number, source.message, self.find)
-        prepared = await self._on_thread(self._prepare, source, folder)
-        return serve(config, number, self._completed(source.message, prepared), source.folder, prepared)
+        prepared = await self._on_thread(self._prepare, source, number, folder)
+        return serve(config, number, completed(source.message, prepared), source.folder, prepared)
 
-    def _prepare(self, source: Source, folder: Path) -> Prepared:
+    def _prepare(self, source: Source, number: int, folder: Path) -> Prepared:
         """Loads and warms one version; on a thread."""
         name = source.config.backend or DEFAULT_BACKEND
         loader = self._backends.get(name)
         if loader is None:
             raise invalid(f"model {source.config.name!r}", f"there is no backend {name!r}", closest(name, self._backends))
-        program = loader(source.config, folder, lambda text: logger.info("%s", text))
+        program = loader(source.config, folder, lambda text: self._progress(source.config.name, number, text))
         try:
             return prepare(source.config, source.folder, program)
         except BaseException:
             program.close()
             raise
 
-    @staticmethod
-    def _completed(message: Any, prepared: Prepared) -> Any:
-        """The configuration message with what only the model file says: its inputs, outputs and largest batch."""
-        program, filled = prepared.program, type(message)()
-        filled.CopyFrom(message)
-        front = 1 if program.max_batch_size else 0
-        filled.max_batch_size = program.max_batch_size
-        for field_, specs in ((filled.input, program.inputs), (filled.output, program.outputs)):
-            if not field_:
-                for spec in specs:
-                    field_.add(name=spec.name, data_type=config_files.datatype_number(spec.datatype), dims=spec.shape[front:])
-        if not filled.backend:
-            filled.backend = DEFAULT_BACKEND
-        return filled
+    def _progress(self, name: str, number: int, text: str) -> None:
+        """What a load is doing, for the index and the log; on a thread. Raises ServeError to end it with the server."""
+        if self._closing:
+            raise unavailable(f"model {name!r}", "the server is shutting down")
+        if text:
+            logger.info("%s", text)
+            states = self._entries[name].states
+            states[number] = states[number][0], text
 
-    def _read(self, name: str, config_json: str, root: Path | None) -> Source:
-        """The configuration and the versions to serve; on a thread."""
-        folder = root or folders.model_folder(self.roots, name)
-        if config_json:
-            message = config_files.parse_json(config_json, name, f"model {name!r}")
-        else:
-            message = config_files.read_folder(folder)
-            if not any((folder / file).is_file() for file in ("config.pbtxt", "redline.toml")):
-                message.dynamic_batching.SetInParent()
-        config = config_files.to_config(message)
-        present = folders.version_folders(folder)
-        chosen = config.versions.select(list(present))
-        if not chosen:
-            asked = f"present: {', '.join(map(str, sorted(present))) or 'none'}"
-            raise not_found(f"model {name!r}", "no version of its policy is there", asked, f"put a model in {name}/1/")
-        return Source(folder, message, config, {number: present[number] for number in chosen})
-
-    def _unpack(self, name: str, config_json: str, files: Mapping[str, bytes]) -> "tempfile.TemporaryDirectory[str]":
-        """The files of a load request in a folder of their own."""
-        where = f"model {name!r}"
+    def _accept(self, name: str, config_json: str, files: Mapping[str, bytes]) -> "tempfile.TemporaryDirectory[str]":
         if not self._uploads:
-            raise ServeError(
-                Kind.UNSUPPORTED, where, "models in load requests are not accepted", "", "start with --allow-uploads"
-            )
-        if not config_json:
-            raise invalid(where, "files are given without a config")
-        upload = tempfile.TemporaryDirectory(prefix="redline-upload-")
-        for path, content in files.items():
-            version, slash, file = path.partition("/")
-            if not slash or "/" in file or file in ("", ".", "..") or "\0" in file:
-                upload.cleanup()
-                raise invalid(where, f"the file {path[:80]!r} has no place", "allowed: file:VERSION/NAME")
-            folder = Path(upload.name) / name / str(folders.check_version(version))
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / file).write_bytes(content)
-        return upload
+            seen = "models in load requests are not accepted"
+            raise ServeError(Kind.UNSUPPORTED, f"model {name!r}", seen, "", "start with --allow-uploads")
+        return unpack(name, config_json, files)
 
     async def unload(self, name: str, dependents: bool = False) -> None:
         """Takes a model out of service; it finishes what it holds. With ``dependents``, an ensemble's members too."""
@@ -274,7 +227,7 @@ class Repository:
 
     def _is_ensemble(self, name: str) -> bool:
         try:
-            return self._read(name, "", None).config.backend == "ensemble"
+            return read_source(self.roots, name).config.backend == "ensemble"
         except RedlineError:
             return False
 
@@ -304,6 +257,7 @@ class Repository:
 
     async def close(self) -> None:
         """Retires every model and waits for the last answer."""
+        self._closing = True
         for entry in self._entries.values():
             for model in entry.serving.values():
                 self._retire(model)

@@ -14,6 +14,7 @@ from redline.server.learner import Learner
 from redline.server.program import Ran
 from redline.server.runners import Runner
 from redline.server.stats import Stats
+from redline.server.timer import Timer
 from redline.server.types import Arrays
 
 
@@ -42,7 +43,7 @@ class Scheduler:
         self._batcher = Batcher(max_batch, rules, self._run, self._expire, time.perf_counter, len(runners), learner)
         self._order: deque[_Batch] | None = deque() if rules.preserve_ordering else None
         self._keys = itertools.count()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         self._pump_due = False
         self.running = 0
         self._drained: asyncio.Event | None = None
@@ -71,10 +72,11 @@ class Scheduler:
         self._pump_due = False
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
         wake = self._batcher.poll()
         if wake is not None:
-            self._timer = self._loop.call_later(max(0.0, wake - time.perf_counter()), self._pump)
+            if self._timer is None:
+                self._timer = Timer(self._loop, self._pump)
+            self._timer.set(wake - time.perf_counter())
 
     def _expire(self, item: Item, error: ServeError) -> None:
         item.payload.answer(error)
@@ -139,7 +141,7 @@ class Scheduler:
     def close(self) -> None:
         """Gives the instances back; nothing waits or runs any more."""
         if self._timer is not None:
-            self._timer.cancel()
+            self._timer.close()
         for runner in self._runners:
             runner.close()
 

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from redline.server.types import TensorSpec
 
 NUMBERS = itertools.count(1)
 MEASURED_RUNS = 3
-Cancel = Callable[[], bool]
 
 
 @dataclass(eq=False)
@@ -50,11 +49,15 @@ class Served:
         self.outputs: dict[str, TensorSpec] = {spec.name: spec for spec in self.program.outputs}
         self.batched = self.program.max_batch_size > 0
 
-    def submit(self, work: Work, rows: int, key: Any, priority: int, timeout_us: int) -> Cancel:
-        """Queues work; the callable given back takes it out of the queue again, if it still waits."""
+    def submit(self, work: Work, rows: int, key: Any, priority: int, timeout_us: int) -> Item:
+        """Queues work; ``cancel`` of what is given back takes it out of the queue again, if it still waits."""
         item = Item(work, rows, key, priority, timeout_us)
         self.scheduler.submit(item)
-        return lambda: self.scheduler.cancel(item)
+        return item
+
+    def cancel(self, item: Any) -> bool:
+        """True when the item was still waiting and will not run."""
+        return self.scheduler.cancel(item)
 
     async def retire(self) -> None:
         """Finishes what it holds, then frees everything."""

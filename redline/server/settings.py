@@ -33,6 +33,10 @@ class TraceSettings:
     def of(self, model: str = "") -> dict[str, list[str]]:
         return {**self._global, **self._models.get(model, {})}
 
+    def any_on(self) -> bool:
+        """Whether some request may be traced."""
+        return any("OFF" not in self.of(model)["trace_level"] for model in ["", *self._models])
+
     def change(self, model: str, changes: Mapping[str, Sequence[str] | None]) -> dict[str, list[str]]:
         """Sets what is named; None takes a setting back. Nothing changes when one value is wrong."""
         checked = {key: self._check(key, values) for key, values in changes.items()}

@@ -16,6 +16,7 @@ from redline.server.types import BYTES, NUMPY, V2_NAMES, Shape
 
 MAX_RANK = 32
 MAX_ELEMENTS = 1 << 40
+COPY_BELOW = 4 << 10  # a view costs more than so many bytes
 LENGTH = struct.Struct("<I")
 INTEGER_LIMITS = {name: np.iinfo(d) for name, d in NUMPY.items() if d.kind in "iu"}
 
@@ -35,7 +36,7 @@ def check_shape(where: str, shape: Any) -> Shape:
     for extent in shape:
         if type(extent) is not int or not 0 <= extent < MAX_ELEMENTS:
             raise invalid(where, f"the shape has an extent {str(extent)[:40]}", allowed)
-    if math.prod(shape) >= MAX_ELEMENTS:
+    if math.prod(extent or 1 for extent in shape) >= MAX_ELEMENTS:  # numpy refuses these even where one extent is 0
         raise invalid(where, f"the shape {shapes.text(tuple(shape))} is too large", f"allowed: below {MAX_ELEMENTS} elements")
     return tuple(shape)
 
@@ -57,9 +58,11 @@ def from_bytes(where: str, datatype: str, shape: Shape, data: memoryview | bytes
 
 
 def to_bytes(array: np.ndarray, datatype: str) -> bytes | memoryview:
-    """The elements of ``array`` in row-major order; a view where it is contiguous already."""
+    """The elements of ``array`` in row-major order; a view where it is contiguous and not small."""
     if datatype == BYTES:
         return b"".join(LENGTH.pack(len(item)) + item for item in map(as_bytes, array.flat))
+    if array.nbytes <= COPY_BELOW:
+        return array.tobytes()
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 

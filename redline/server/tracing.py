@@ -44,7 +44,7 @@ class Tracer:
         if self._known != self.settings.version:
             self._known = self.settings.version
             self._left.clear()
-            self.active = any("OFF" not in s["trace_level"] for s in map(self.settings.of, ["", *self.settings._models]))
+            self.active = self.settings.any_on()
 
     def start(self, model: str, version: str, request_id: str) -> Trace | None:
         """A trace for this request, or None."""

@@ -47,7 +47,7 @@ def test_help_names_every_verb():
 @pytest.mark.parametrize("name", VERBS)
 def test_a_verbs_docstring_is_its_help(name):
     result = runner.invoke(app, [name, "--help"])
-    first_words = extras.load(f"redline.cli.{name}", name).command.__doc__.split()[:4]
+    first_words = extras.load(f"redline.cli.{name.replace('-', '_')}", name).command.__doc__.split()[:4]
     assert " ".join(first_words) in result.output
 
 

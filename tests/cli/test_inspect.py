@@ -31,7 +31,7 @@ def test_an_engine_as_text(engine_file):
 
 def test_an_engine_as_json(engine_file):
     facts = json.loads(runner.invoke(app, ["inspect", str(engine_file), "--json"]).stdout)
-    assert facts["inputs"] == [{"name": "x", "dtype": "float32", "shape": [2, 4]}]
+    assert facts["inputs"] == [{"name": "x", "dtype": "float32", "shape": [2, 4], "extents": []}]
     assert [kernel["nodes"] for kernel in facts["kernels"]] == [["dense", "bias"], ["relu"]]
     assert facts["report"] == {"model": "small", "nodes": 3}
 

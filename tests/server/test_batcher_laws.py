@@ -263,3 +263,14 @@ def test_requests_too_large_or_of_unknown_priority_are_refused():
         Batcher(4, Batching(priority_levels=2, default_priority=1), lambda i: None, lambda i, e: None, lambda: 0.0).submit(
             Item(None, 1, priority=3)
         )
+
+
+def test_a_long_life_leaves_nothing_behind():
+    """One entry a group, however many batches there were: the queue of a busy server stays as cheap as a new one's."""
+    batcher = Batcher(4, Batching(), lambda items: batcher.release(), lambda item, error: None, lambda: 0.0)
+    for n in range(5000):
+        batcher.submit(Item(None, 1, n % 3))
+        batcher.submit(Item(None, 1, "other"))
+        batcher.poll()
+    assert batcher.waiting == 0
+    assert len(batcher._levels[0]._heads) <= 4 and len(batcher._levels[0].groups) <= 4 and not batcher._deadlines

@@ -32,7 +32,8 @@ dynamic_batching {
   max_queue_delay_microseconds: 100
 }
 version_policy: { latest { num_versions: 2 } }
-model_warmup [ { name: "random" batch_size: 2 inputs { key: "x" value: { data_type: TYPE_FP32 dims: [ 16 ] random_data: true } } } ]
+model_warmup [ { name: "random" batch_size: 2
+  inputs { key: "x" value: { data_type: TYPE_FP32 dims: [ 16 ] random_data: true } } } ]
 """
 
 

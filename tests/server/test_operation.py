@@ -126,3 +126,17 @@ def test_bench_server(tmp_path):
         assert len(rates) == 2 and all(rates)
         found = CliRunner().invoke(app, ["bench-server", url, "--model", "absent"])
         assert found.exit_code == 2 and "absent" in found.output
+
+
+def test_a_delay_of_microseconds_is_kept(tmp_path):
+    """Alone in the queue, a request waits its 300 us and not the milliseconds of an event loop's timer."""
+    config = (
+        'max_batch_size: 8\ndynamic_batching { max_queue_delay_microseconds: 300 }\n'
+        'parameters: { key: "redline.auto_delay" value: { string_value: "false" } }\n'
+    )  # fmt: skip
+    add_network(tmp_path, config=config)
+    with running(tmp_path) as server:
+        for _ in range(60):
+            ask(server.http)
+        queue = server.server.repository.find("network").stats.queue
+        assert sum(queue.counts[:2]) == 0 and sum(queue.counts[2:4]) > 0  # none below 250 us, some within a millisecond

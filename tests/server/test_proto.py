@@ -1,4 +1,4 @@
-"""Our messages have the names, numbers and types that the client library of Triton speaks; the binary form is that of the text."""
+"""Our messages have the names, numbers and types that the client library of Triton speaks, in text and in binary."""
 
 import subprocess
 import sys

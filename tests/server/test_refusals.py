@@ -117,7 +117,8 @@ def test_limits_of_bodies():
 
 @pytest.mark.parametrize(
     "lines",
-    ["Content-Length: 3\r\nTransfer-Encoding: chunked", "Content-Length: 3\r\nContent-Length: 4", "Transfer-Encoding: gzip, chunked",
+    ["Content-Length: 3\r\nTransfer-Encoding: chunked", "Content-Length: 3\r\nContent-Length: 4",
+     "Transfer-Encoding: gzip, chunked",
      "Content-Length: -1", "Content-Length: 3x", "Bad Header: x", "Inference-Header-Content-Length: 1e3"],
 )  # fmt: skip
 def test_heads_that_two_readers_might_read_differently(lines):
@@ -140,7 +141,8 @@ def test_versions_that_are_none(version):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("max_batch_size: -1", "max_batch_size is -1"), ("nonsense", "cannot be read"), ("sequence_batching { }", "sequence_batching"),
+        ("max_batch_size: -1", "max_batch_size is -1"), ("nonsense", "cannot be read"),
+        ("sequence_batching { }", "sequence_batching"),
         ("max_batch_size: 4 dynamic_batching { preferred_batch_size: 5 }", "allowed: 1..4"),
         ("instance_group { kind: KIND_GPU }", "KIND_GPU"), ("model_transaction_policy { decoupled: true }", "decoupled"),
         ("max_batch_size: 4 dynamic_batching { priority_levels: 2 default_priority_level: 3 }", "allowed: 1..2"),
@@ -159,7 +161,8 @@ def test_short_configurations_that_are_wrong(text):
 
 
 def test_short_configurations():
-    text = 'max_batch_size = 8\nversions = "all"\ncache = true\n[batching]\nmax_delay_us = 5\nauto_delay = true\n[instances]\ncount = 2\nthreads = 1\n'
+    text = 'max_batch_size = 8\nversions = "all"\ncache = true\n[batching]\nmax_delay_us = 5\nauto_delay = true\n'
+    text += "[instances]\ncount = 2\nthreads = 1\n"
     config = config_files.to_config(config_files.parse_toml(text, "redline.toml"))
     assert config.batching.max_delay_us == 5 and config.batching.auto_delay and config.cache and config.versions.all
     assert (config.instances.count, config.instances.threads) == (2, 1)
@@ -173,8 +176,10 @@ def test_version_policies():
 @pytest.mark.parametrize(
     ("datatype", "shape", "data", "words"),
     [
-        ("INT8", (2,), [1, 300], "300"), ("INT8", (2,), [1, 1.5], "1.5"), ("UINT8", (1,), [-1], "-1"), ("FP32", (1,), ["a"], "a"),
-        ("FP32", (2,), [1.0], "1 elements"), ("FP32", (2,), [[1.0], 2.0], "mixes"), ("BOOL", (1,), [2], "2"), ("BYTES", (1,), [1], "int"),
+        ("INT8", (2,), [1, 300], "300"), ("INT8", (2,), [1, 1.5], "1.5"), ("UINT8", (1,), [-1], "-1"),
+        ("FP32", (1,), ["a"], "a"),
+        ("FP32", (2,), [1.0], "1 elements"), ("FP32", (2,), [[1.0], 2.0], "mixes"), ("BOOL", (1,), [2], "2"),
+        ("BYTES", (1,), [1], "int"),
         ("FP32", (1,), [None], "null|None"), ("INT32", (1,), [True], "True"),
     ],
 )  # fmt: skip
@@ -192,7 +197,7 @@ def test_binary_strings_that_are_wrong(data):
 
 
 def test_shapes_that_are_wrong():
-    for shape in ([-1], [1.0], [True], "12", None, [1] * 40, [2**30, 2**30], [2**62]):
+    for shape in ([-1], [1.0], [True], "12", None, [1] * 40, [2**30, 2**30], [2**62], [0, 2**39, 2**39]):
         with pytest.raises(ServeError):
             tensors.check_shape("input", shape)
 

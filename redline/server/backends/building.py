@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from redline.server.errors import Kind, ServeError, invalid
 from redline.server.program import Progress
 
 BUILD_LIMIT_S = 3600
+POLL_S = 0.05
 CHUNK = 1 << 20
 
 
@@ -31,7 +33,7 @@ def build_engines(config: ModelConfig, onnx: Path, progress: Progress) -> dict[i
         target = env.cache_dir() / "served" / f"{_key(content, options)}.engine"
         if not target.is_file():
             progress(f"building {onnx} for batch {size}" if size else f"building {onnx}")
-            _build(config, onnx, target, options)
+            _build(config, onnx, target, options, progress)
         made[size] = target
     return made
 
@@ -80,17 +82,33 @@ def _key(content: str, options: list[str]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
-def _build(config: ModelConfig, onnx: Path, target: Path, options: list[str]) -> None:
+def _build(config: ModelConfig, onnx: Path, target: Path, options: list[str], progress: Progress) -> None:
     where = f"model {config.name!r}"
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         path = Path(scratch) / "model.engine"
         command = [sys.executable, "-m", "redline", "build", str(onnx), "--output", str(path), *options]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_LIMIT_S, env=env.child_environment())
-        except subprocess.TimeoutExpired as error:
-            raise ServeError(Kind.INTERNAL, where, f"building it took more than {BUILD_LIMIT_S} s") from error
-        if done.returncode or not path.is_file():
-            lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit status {done.returncode}"]
-            raise ServeError(Kind.INVALID, where, f"it does not build: {lines[-1].strip()}", "", "see redline check")
+        with tempfile.TemporaryFile() as said:
+            status = _wait(where, subprocess.Popen(command, stdout=said, stderr=said, env=env.child_environment()), progress)
+            said.seek(0)
+            lines = said.read().decode("utf-8", "replace").split("\n")
+        if status or not path.is_file():
+            last = next((line.strip() for line in reversed(lines) if line.strip()), f"exit status {status}")
+            raise ServeError(Kind.INVALID, where, f"it does not build: {last}", "", "see redline check")
         os.replace(path, target)
+
+
+def _wait(where: str, process: subprocess.Popen[bytes], progress: Progress) -> int:
+    """The exit status of the builder; it is killed when the load is given up or takes too long."""
+    deadline = time.monotonic() + BUILD_LIMIT_S
+    try:
+        while process.poll() is None:
+            progress("")
+            if time.monotonic() > deadline:
+                raise ServeError(Kind.INTERNAL, where, f"building it took more than {BUILD_LIMIT_S} s")
+            time.sleep(POLL_S)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+    return process.returncode

@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from redline.server import proto, tensors
 from redline.server.errors import invalid
 from redline.server.grpc.codec import decode, encode
 from redline.server.memory import Regions
 from redline.server.signature import Signature
-from redline.server.types import BYTES, InferRequest, InferResponse, Tensor, Wanted
+from redline.server.types import InferRequest, InferResponse, Tensor, Wanted
 
 RAW_INPUT_TAG = 0x3A  # field 7, length-delimited
 RAW_OUTPUT_TAG = b"\x32"  # field 6, length-delimited
@@ -130,10 +128,7 @@ class FastInfer:
             plan.templates[key] = head
         pieces: list[bytes | memoryview] = [head]
         for tensor in response.outputs:
-            if tensor.datatype == BYTES:
-                data = tensors.to_bytes(tensor.array, tensor.datatype)
-            else:
-                data = np.ascontiguousarray(tensor.array).reshape(-1).view(np.uint8).data
+            data = tensors.to_bytes(tensor.array, tensor.datatype)
             pieces += (RAW_OUTPUT_TAG + varint(len(data)), data)
         return pieces
 

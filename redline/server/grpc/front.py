@@ -11,12 +11,11 @@ from google.protobuf.message import DecodeError
 
 from redline.server import proto
 from redline.server.dataplane import DataPlane
-from redline.server.errors import Kind, kind_of
+from redline.server.errors import Kind, kind_of, text_of
 from redline.server.grpc.connection import GrpcConnection
 from redline.server.grpc.fast import FastInfer
 from redline.server.grpc.service import Service
 from redline.server.grpc.stream import Stream
-from redline.server.http.responses import text_of
 from redline.server.types import Result
 
 HEALTH = "/grpc.health.v1.Health/Check"

@@ -5,9 +5,8 @@ from typing import Any
 
 from redline.server import proto, statistics
 from redline.server.dataplane import DataPlane
-from redline.server.errors import Kind, ServeError, invalid
+from redline.server.errors import Kind, ServeError, invalid, text_of
 from redline.server.grpc.codec import decode, encode, plain_parameters
-from redline.server.http.responses import text_of
 
 Unary = Callable[[Any], Awaitable[Any]]
 

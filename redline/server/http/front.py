@@ -10,10 +10,11 @@ from typing import Any
 
 from redline.server.dataplane import DataPlane
 from redline.server.errors import Kind, ServeError, unavailable
+from redline.server.http.answer import respond
 from redline.server.http.bodies import decompress
 from redline.server.http.connection import Connection, Exchange
 from redline.server.http.head import Heads
-from redline.server.http.infer import Plans, respond, split
+from redline.server.http.infer import Plans, split
 from redline.server.http.routes import Routes
 from redline.server.types import Result
 

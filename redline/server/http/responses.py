@@ -7,8 +7,7 @@ from typing import Any
 
 import orjson
 
-from redline.base.errors import RedlineError
-from redline.server.errors import Kind, kind_of
+from redline.server.errors import Kind, kind_of, text_of
 
 Pieces = list[bytes | memoryview]
 JSON = b"application/json"
@@ -32,11 +31,6 @@ def plain(status: int, content_type: bytes, body: bytes, keep_alive: bool, extra
 
 def json(value: Any, keep_alive: bool, status: int = 200) -> Pieces:
     return plain(status, JSON, orjson.dumps(value), keep_alive)
-
-
-def text_of(error: BaseException) -> str:
-    """What the caller is told. The words of a bug stay in the log."""
-    return str(error) if isinstance(error, RedlineError) else f"[server] internal error ({type(error).__name__}); see its log"
 
 
 def error(error: BaseException, keep_alive: bool) -> Pieces:
