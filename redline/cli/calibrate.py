@@ -35,7 +35,8 @@ def command(
     path = output or model.with_suffix(".calibration.json")
     with Stages() as stages:
         cache = calibrate(
-            model, data, path, shapes=fixed(parse_shapes(shapes or []), "calibration"), freeze=options.parse_arrays(freeze, "--freeze"),
+            model, data, path, shapes=fixed(parse_shapes(shapes or []), "calibration"),
+            freeze=options.parse_arrays(freeze, "--freeze"),
             calibrator=calibrator, num_threads=threads, progress=stages,
         )  # fmt: skip
     console.out().print(f"{path}: ranges of {len(cache.tensors)} tensors from {cache.samples} samples ({cache.calibrator})")
