@@ -55,4 +55,5 @@ def test_the_thread_sanitizer_finds_nothing(tmp_path):
 
 
 def test_the_thread_sanitizer_finds_a_missing_barrier(tmp_path):
-    assert "WARNING: ThreadSanitizer: data race" in sanitized(tmp_path, barrier=False).stderr
+    """On a busy machine the threads may never meet in one run, so there are several."""
+    assert any("WARNING: ThreadSanitizer: data race" in sanitized(tmp_path, barrier=False).stderr for _ in range(5))

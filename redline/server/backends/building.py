@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 from redline.base import cpu, env, shapes
+from redline.engine import FORMAT
 from redline.server.config import ModelConfig
 from redline.server.errors import Kind, ServeError, invalid
 from redline.server.program import Progress
@@ -73,6 +74,7 @@ def _hash_files(onnx: Path) -> str:
 def _key(content: str, options: list[str]) -> str:
     parts = [
         content,
+        str(FORMAT),
         *options,
         cpu.model_name(),
         str(cpu.num_threads()),
