@@ -54,6 +54,7 @@ def test_the_thread_sanitizer_finds_nothing(tmp_path):
     assert (done.returncode, done.stdout) == (0, "wrong answers: 0\n")
 
 
+@pytest.mark.slow  # two threads must meet, which a busy machine may not let happen
 def test_the_thread_sanitizer_finds_a_missing_barrier(tmp_path):
     """On a busy machine the threads may never meet in one run, so there are several."""
     assert any("WARNING: ThreadSanitizer: data race" in sanitized(tmp_path, barrier=False).stderr for _ in range(5))
