@@ -11,14 +11,14 @@ import numpy as np
 from redline.base import cpu
 from redline.base.errors import EngineError
 from redline.engine import read_header
+from redline.runtime.callable import CallableEngine
 from redline.runtime.calls import Calls, Pending
 from redline.runtime.context import Arrays, Context
 from redline.runtime.cuda.engine import load as load_cuda
 from redline.runtime.loaded import Loaded
-from redline.runtime.ports import Port
 
 
-class Engine:
+class Engine(CallableEngine[Loaded, Arrays]):
     """A loaded engine: call it with arrays by the names of its inputs, from any number of threads.
 
     Each thread that calls at the same moment gets a context (an arena) of its own, kept for later calls. ``context()`` gives
@@ -27,29 +27,11 @@ class Engine:
     """
 
     def __init__(self, loaded: Loaded, num_threads: int) -> None:
-        self._loaded: Loaded | None = loaded
-        self.path, self.header, self.num_threads = loaded.path, loaded.header, num_threads
-        self.inputs: tuple[Port, ...] = loaded.inputs
-        self.outputs: tuple[Port, ...] = loaded.outputs
-        self._idle = [Context(loaded, num_threads)]
+        super().__init__(loaded)
+        self.num_threads = num_threads
+        self._idle.append(Context(loaded, num_threads))
         self._calls = Calls(cpu.num_threads())
         weakref.finalize(self, self._calls.close).atexit = False
-
-    @property
-    def report(self) -> Mapping[str, Any]:
-        """What the builder wrote about the build."""
-        return self.header.report
-
-    def __call__(self, **inputs: Any) -> Arrays:
-        return self.run(inputs)
-
-    def run(self, inputs: Mapping[str, Any], out: Mapping[str, np.ndarray] | None = None) -> Arrays:
-        """The outputs by name; see ``Context.run``. ``Engine(**inputs)`` is the short form."""
-        context = self._take()
-        try:
-            return context.run(inputs, out)
-        finally:
-            self._give_back(context)
 
     def run_async(self, inputs: Mapping[str, Any], out: Mapping[str, np.ndarray] | None = None) -> Pending[Arrays]:
         """``run`` on a thread of the engine: a ``concurrent.futures.Future`` that can be awaited too.
@@ -58,14 +40,6 @@ class Engine:
         """
         self._open()
         return self._calls.submit(lambda: self.run(inputs, out))
-
-    def profile(self, inputs: Mapping[str, Any], repeats: int = 10) -> np.ndarray:
-        """The seconds of each kernel of ``header.kernels``, shape [repeats, kernels]; see ``Context.profile``."""
-        context = self._take()
-        try:
-            return context.profile(inputs, repeats)
-        finally:
-            self._give_back(context)
 
     def context(self, num_threads: int = 0) -> Context:
         """A context with an arena of its own; ``num_threads`` 0: as many as the engine."""
@@ -78,34 +52,7 @@ class Engine:
         """
         self._loaded = None
         self._calls.close()
-        while self._idle:
-            self._idle.pop().close()
-
-    def __enter__(self) -> "Engine":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"Engine({self.path}: {', '.join(map(repr, self.inputs))} -> {', '.join(map(repr, self.outputs))})"
-
-    def _open(self) -> Loaded:
-        if self._loaded is None:
-            raise EngineError(self.path, "the engine is closed")
-        return self._loaded
-
-    def _take(self) -> Context:
-        """An idle context or a new one. Lists pop and append atomically, so no lock can outlive a fork."""
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return self.context()
-
-    def _give_back(self, context: Context) -> None:
-        self._idle.append(context)
-        if self._loaded is None:
-            self.close()
+        super().close()
 
 
 def load(
