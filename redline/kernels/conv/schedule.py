@@ -104,6 +104,12 @@ def must_stage(g: Geometry, problem: Problem, dot: Dot) -> bool:
     return g.reaches_outside or problem.x.dtype != dot.x or dot.offset != 0 or not whole
 
 
+def summed(g: Geometry, problem: Problem, dot: Dot) -> Geometry:
+    """The axes of the inner sum: folded where single channels would not fill the groups of ``dot``."""
+    uneven = g.channels % dot.group != 0 and g.taps[2] > 1
+    return g.folded() if uneven and problem.w.constant and g.groups == g.dilation[2] == 1 else g
+
+
 def _suits_winograd(g: Geometry, problem: Problem) -> bool:
     """Whether minimal filtering is right for ``problem`` in exact arithmetic, and float32 is accurate enough."""
     return (
@@ -186,7 +192,8 @@ def _tiles(g: Geometry, problem: Problem, target: CpuTarget) -> Iterator[Direct]
 def _cost(g: Geometry, problem: Problem, s: Direct, target: CpuTarget) -> float:
     """Cycles of one image and group on one core, by the cost of its tiles."""
     way = dot.of(s.dot, problem.x.dtype, problem.w.dtype)
-    cut, steps = g.panels(s.vectors, problem, target), way.steps(g.channels) * size(g.taps)
+    inner = summed(g, problem, way)
+    cut, steps = g.panels(s.vectors, problem, target), way.steps(inner.channels) * size(inner.taps)
     total = 0.0
     for rows, num_rows in Split.of_at_most(g.out_size[1], s.height).kinds():
         for columns, num_columns in Split.of_at_most(g.out_size[2], s.width).kinds():
