@@ -35,6 +35,7 @@ def _block(g: Layout, kind: Block) -> list[str]:
     keys = block(f"for (int64_t part = 0; part < {g.keys.count}; ++part)", [
         f"const int64_t k0 = {_key(g, 'part')}, k1 = {_key(g, '(part + 1)')};", *walk,
     ])  # fmt: skip
+    clear = "" if g.is_one_block else clear
     return block(head, [*names, each_lane(kind.lanes, begin), clear, *_turn(g, kind), *keys, *finish(g, kind)])
 
 

@@ -81,6 +81,11 @@ class Layout:
         return list(dict.fromkeys(end - begin for begin, end in zip([0, *ends], ends, strict=False)))
 
     @property
+    def is_one_block(self) -> bool:
+        """Whether every query meets all keys at once, so that nothing has been held before."""
+        return self.keys.count == 1 and self.problem.causal is None
+
+    @property
     def stages_keys(self) -> bool:
         return self.schedule.stage and self.dot.group == 1
 

@@ -49,7 +49,8 @@ def _value_tile(g: Layout, rows: int, width: int, lanes: int) -> list[str]:
     for i in range(rows):
         for v in range(vectors):
             place = f"(vec *)(held + {i * g.panels.padded + v * g.lanes})"
-            body.append(f"*{place} = *{place} * shrink[{i}] + acc[{i}][{v}];")
+            before = "" if g.is_one_block else f"*{place} * shrink[{i}] + "
+            body.append(f"*{place} = {before}acc[{i}][{v}];")
     parameters = f"const {g.dot.x.c} *x, const {g.dot.x.c} *panel, const {g.type} *shrink, {g.type} *held"
     head = f"static __attribute__((noinline)) void value_{rows}_{width}_{lanes}({parameters}, int64_t count)"
     return ["", *block(head, body)]
