@@ -66,6 +66,10 @@ def _truncated_division(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where((quotient < 0) & (quotient * b != a), quotient + 1, quotient)
 
 
+def _gelu(x: np.ndarray) -> np.ndarray:
+    return 0.5 * x * (1 + _erf(x * math.sqrt(0.5)).astype(x.dtype))
+
+
 def _sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
@@ -267,6 +271,8 @@ _FUNCTIONS = (
     Function("atanh", 1, np.arctanh, _libm("atanh")),
     Function("erf", 1, _erf, _vector("erf")),
     Function("sigmoid", 1, _sigmoid, lambda dtype, x, args: f"rl_sigmoid{'_f64' * (dtype == dtypes.float64)}({x[0]})"),
+    Function("gelu", 1, _gelu, lambda dtype, x, args: f"rl_gelu{'_f64' * (dtype == dtypes.float64)}({x[0]})"),
+    Function("gelu16", 1, _gelu, _vector_only("gelu16")),
     Function("rint32", 1, lambda x: np.rint(x).astype(np.int32), _vector_only("rint32")),
     Function("eq", 2, np.equal, _infix("==")),
     Function("ne", 2, np.not_equal, _infix("!=")),
@@ -298,9 +304,11 @@ ACCURACY: dict[str, tuple[float, float]] = {
     "sigmoid": (5, 1.7e-38),
     "tanh": (5, 0),
     "erf": (8, 0),
+    "gelu": (8, 5e-7),
+    "gelu16": (900, 2.6e-5),
 }
 """float32 functions that generated code computes itself: (units in the last place, absolute error allowed besides).
 
-The absolute error is for results too small to be normal numbers. All other functions are the processor's or the C
-library's. The reference for each is numpy in float64.
+The absolute error is for results too small to be normal numbers, and for ``gelu`` in its tail below -1. All other functions
+are the processor's or the C library's. The reference for each is numpy in float64.
 """

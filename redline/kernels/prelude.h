@@ -13,12 +13,12 @@ static inline float rl_float(uint32_t u) { float x; __builtin_memcpy(&x, &u, 4);
 // rl_from_bf16: exact.
 static inline float rl_from_bf16(rl_bf16 x) { return rl_float((uint32_t)x << 16); }
 
-// rl_to_bf16: rounds to nearest even; a NaN stays a NaN. Where the processor has an instruction for it, denormals become 0.
+// rl_to_bf16: rounds to nearest even; a NaN stays a NaN. The instruction makes denormal numbers zero.
 static inline rl_bf16 rl_to_bf16(float x) {
-#ifdef __AVX512BF16__
-  __bf16 rounded = (__bf16)x;
+#if defined(__AVX512BF16__) && defined(__clang__)
+  __bf16 narrow = (__bf16)x;
   rl_bf16 bits;
-  __builtin_memcpy(&bits, &rounded, 2);
+  __builtin_memcpy(&bits, &narrow, 2);
   return bits;
 #else
   uint32_t u = rl_bits(x);
@@ -55,6 +55,38 @@ static inline float rl_exp(float x) {
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
   return rl_scale(p, n);
+}
+
+// rl_exp_below: e^x for x <= 0 within 2e-7 + 2e-8 |x| of itself; 0 below -88, so that e^-inf = 0 without a comparison. The power
+// of 2 is built in the exponent: after the addition the low bits hold n + 127, which is 0 for n = -127.
+static inline float rl_exp_below(float x) {
+  x = -88.0f > x ? -88.0f : x;
+  float y = x * 1.4427f + 12583039.0f; /* another number than below, whose product must not be rounded */
+  float f = x * 1.44269502f - (y - 12583039.0f);
+  float p = 1.326472731e-3f;
+  p = p * f + 9.671512991e-3f;
+  p = p * f + 5.550733581e-2f;
+  p = p * f + 2.402224243e-1f;
+  p = p * f + 6.931470037e-1f;
+  p = p * f + 1.0f;
+  return p * rl_float(rl_bits(y) << 23);
+}
+
+// rl_exp_below_short: the same within 1.1e-4 of itself, for results that are rounded to 16 bits (half a step of bfloat16 is 2e-3).
+static inline float rl_exp_below_short(float x) {
+  x = -88.0f > x ? -88.0f : x;
+  float y = x * 1.4427f + 12583039.0f;
+  float f = x * 1.44269502f - (y - 12583039.0f);
+  float p = 5.500893295e-2f;
+  p = p * f + 2.422109693e-1f;
+  p = p * f + 6.932829022e-1f;
+  p = p * f + 1.0f;
+  return p * rl_float(rl_bits(y) << 23);
+}
+
+// rl_bf16_pair: two numbers of no negative sign as neighbouring bfloat16, the first in the low half; halves round up.
+static inline uint32_t rl_bf16_pair(float a, float b) {
+  return ((rl_bits(a) + 0x8000u) >> 16) | ((rl_bits(b) + 0x8000u) & 0xffff0000u);
 }
 
 // rl_log: natural logarithm within 2 ulp; log(0) = -inf, NaN below 0, denormals exact.
@@ -144,6 +176,29 @@ static inline float rl_erf(float x) {
   p = p * t + 0.360736817f;
   return __builtin_fabsf(x) > 3.92f ? __builtin_copysignf(1.0f, x) : x * p;
 }
+
+// rl_gelu: x * (1 + erf(x / sqrt 2)) / 2, within 1e-7 |x|.
+static inline float rl_gelu(float x) { return 0.5f * x * (1.0f + rl_erf(x * 0.707106781f)); }
+
+// rl_gelu16: the same within 2.6e-5, or a relative 1e-4, for results that are rounded to bfloat16: half a step of that is 2e-3 of
+// a number, and 3e-5 already at 0.015. A minimax polynomial in x^2; below -4.4, where it is above -2.4e-5, zero.
+static inline float rl_gelu16(float x) {
+  float y = 4.4f < x ? 4.4f : x;
+  float t = y * y * 0.103305787f - 1.0f;
+  float p = 0.00275417301f;
+  p = p * t - 0.0078841811f;
+  p = p * t + 0.0109878313f;
+  p = p * t - 0.0159769896f;
+  p = p * t + 0.0268021934f;
+  p = p * t - 0.0400892347f;
+  p = p * t + 0.0552505217f;
+  p = p * t - 0.0786123127f;
+  p = p * t + 0.160404414f;
+  return x * (x < -4.4f ? 0.0f : y * p + 0.5f);
+}
+
+// rl_gelu_f64: x * (1 + erf(x / sqrt 2)) / 2.
+static inline double rl_gelu_f64(double x) { return 0.5 * x * (1.0 + erf(x * 0.70710678118654752)); }
 
 // rl_floordivf: numpy's floor division of floats.
 static inline float rl_floordivf(float a, float b) {

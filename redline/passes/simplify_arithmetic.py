@@ -8,8 +8,10 @@ import math
 
 import numpy as np
 
+from redline.base import shapes
 from redline.ir import Graph, Node, Rewriter, Rule, Value, constant, rewrite
 from redline.ops import make
+from redline.ops.rules import ints
 from redline.passes.constants import is_constant, like, splat
 from redline.passes.ranges import is_nonnegative
 
@@ -37,6 +39,16 @@ def _neutral(node: Node, rewriter: Rewriter) -> Value | None:
     """x + 0, x - 0, x * 1, x / 1, x ** 1 -> x"""
     x, c = _pair(node)
     return x if splat(c) == NEUTRAL[node.op] and x.type == node.out.type else None
+
+
+def _all_or_none(node: Node, rewriter: Rewriter) -> Value | None:
+    """x And true, x Or false -> x, or Expand(x) where the constant had the larger shape"""
+    for x, c in (_pair(node), _pair(node)[::-1]):
+        if splat(c) == (node.op == "And") and not is_constant(x):
+            if x.type == node.out.type:
+                return x
+            return make("Expand", x, ints(shapes.static(node.out.shape))) if shapes.is_static(node.out.shape) else None
+    return None
 
 
 def _subtract_constant(node: Node, rewriter: Rewriter) -> Value | None:
@@ -189,6 +201,7 @@ def _bounds(node: Node) -> tuple[float, float] | None:
 RULES = (
     Rule("constant_right", frozenset({"Add", "Mul"}), _constant_right),
     Rule("neutral", frozenset(NEUTRAL), _neutral),
+    Rule("all_or_none", frozenset({"And", "Or"}), _all_or_none),
     Rule("subtract_constant", frozenset({"Sub"}), _subtract_constant),
     Rule("divide_constant", frozenset({"Div"}), _divide_constant),
     Rule("divide_one", frozenset({"Div"}), _divide_one),

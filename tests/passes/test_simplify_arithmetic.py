@@ -18,6 +18,15 @@ def test_neutral_constants_go(op, neutral, dtype):
     assert len(names(check(run, wider))) == 1
 
 
+@pytest.mark.parametrize("op", ["And", "Or"])
+def test_logic_with_what_decides_nothing_goes(op):
+    x = arg((5,), "bool")
+    assert names(check(run, make(op, const(op == "And", "bool"), x))) == []
+    wider = make(op, x, const(np.full((3, 1), op == "And"), "bool"))
+    assert names(check(run, wider)) == ["Expand"]
+    unchanged(run, make(op, x, const(op == "Or", "bool")))
+
+
 def test_constants_that_are_not_neutral_stay():
     assert names(check(run, make("Add", X, const(1e-30)))) == ["Add"]
     assert names(check(run, make("Mul", X, const(0.0)))) == ["Mul"]

@@ -24,3 +24,9 @@ def test_it_stays_where_others_read_it():
 def test_a_number_that_adds_axes_keeps_it():
     x = make("Reshape", arg((4, 15)), ints(60))
     assert names(check(run, make("Add", x, const([[1.0]])))) == ["Add", "Reshape"]
+
+
+def test_an_expand_moves_behind_what_computes_its_copies():
+    wide = make("Expand", arg((1, 1, 9), "bool"), ints(4, 7, 9))
+    graph = check(run, make("Where", wide, const(0.0), const(-1e9)))
+    assert [node.op for node in graph.operations] == ["Where", "Expand"]
