@@ -75,7 +75,7 @@ def make(model: Any, graph: Graph, summary: Mapping[str, Any], shop: Workshop, w
     cache = cache_of(model, graph, samples, wish.cache, wish.calibrator, shop)
     if wish.precision == "int8":
         whole = insert(graph, recipe_of(graph), cache.tensors)
-        return shop.make(passes.use_integers(whole), None, {**summary, "calibrator": cache.calibrator})
+        return shop.make_integers(whole, {**summary, "calibrator": cache.calibrator})
     assert samples is not None, "checked"
     limits = gate.Limits(wish.max_drop, wish.min_cosine, wish.metric)
     return gate.best(graph, cache.tensors, samples, limits, summary, shop)
