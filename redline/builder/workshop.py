@@ -70,9 +70,13 @@ class Workshop:
         return self.assemble(program, program, None, summary, opt_level)
 
     def make_integers(self, graph: Graph, summary: Mapping[str, Any], opt_level: int | None = None) -> Made:
-        """The engine of a graph that Redline has quantized: attention, which stays float, multiplies in 16 bits where it can."""
-        attended = bfloat16 if "bf16" in self.target.features else None
-        return self.make(passes.use_integers(graph, coarse=True), None, summary, opt_level, attended)
+        """The engine of a graph that Redline has quantized; attention stays float, in 16 bits where that is faster."""
+        return self.make(passes.use_integers(graph, coarse=True), None, summary, opt_level, self.narrow)
+
+    @property
+    def narrow(self) -> DType | None:
+        """The 16-bit type whose products are faster than float32's, if there is one."""
+        return bfloat16 if "bf16" in self.target.features else None
 
     def assemble(
         self, program: Program, largest: Program, shapes: Shapes | None, summary: Mapping[str, Any],
