@@ -25,9 +25,14 @@ from redline.cli.timing import alternate
 PEERS = ("onnxruntime:fp32", "openvino:fp32")
 
 
+def engine_file(name: str, batch: int, threads: int, precision: str) -> Path:
+    """Where ``build`` leaves the engine."""
+    return zoo.FOLDER / f"{name}-b{batch}-t{threads}-{precision}.engine"
+
+
 def build(name: str, batch: int, threads: int, precision: str, opt_level: int) -> Path:
     """The engine of ``name``, built now; the timing cache makes a repeated build quick."""
-    file = zoo.FOLDER / f"{name}-b{batch}-t{threads}-{precision}.engine"
+    file = engine_file(name, batch, threads, precision)
     options = {"precision": precision, "opt_level": opt_level, "num_threads": threads}
     redline.build(zoo.path(name), shapes=zoo.shapes(name, batch), output=file, **options)
     return file

@@ -50,6 +50,38 @@ static inline float rl_exp(float x) {
   return rl_scale(p, n);
 }
 
+// rl_exp_below: e^x for x <= 0 within 2e-7 + 2e-8 |x| of itself; 0 below -88, so that e^-inf = 0 without a comparison. The power
+// of 2 is built in the exponent: after the addition the low bits hold n + 127, which is 0 for n = -127.
+static inline float rl_exp_below(float x) {
+  x = -88.0f > x ? -88.0f : x;
+  float y = x * 1.4427f + 12583039.0f; /* another number than below, whose product must not be rounded */
+  float f = x * 1.44269502f - (y - 12583039.0f);
+  float p = 1.326472731e-3f;
+  p = p * f + 9.671512991e-3f;
+  p = p * f + 5.550733581e-2f;
+  p = p * f + 2.402224243e-1f;
+  p = p * f + 6.931470037e-1f;
+  p = p * f + 1.0f;
+  return p * rl_float(rl_bits(y) << 23);
+}
+
+// rl_exp_below_short: the same within 1.1e-4 of itself, for results that are rounded to 16 bits (half a step of bfloat16 is 2e-3).
+static inline float rl_exp_below_short(float x) {
+  x = -88.0f > x ? -88.0f : x;
+  float y = x * 1.4427f + 12583039.0f;
+  float f = x * 1.44269502f - (y - 12583039.0f);
+  float p = 5.500893295e-2f;
+  p = p * f + 2.422109693e-1f;
+  p = p * f + 6.932829022e-1f;
+  p = p * f + 1.0f;
+  return p * rl_float(rl_bits(y) << 23);
+}
+
+// rl_bf16_pair: two numbers of no negative sign as neighbouring bfloat16, the first in the low half; halves round up.
+static inline uint32_t rl_bf16_pair(float a, float b) {
+  return ((rl_bits(a) + 0x8000u) >> 16) | ((rl_bits(b) + 0x8000u) & 0xffff0000u);
+}
+
 // rl_log: natural logarithm within 2 ulp; log(0) = -inf, NaN below 0, denormals exact.
 static inline float rl_log(float x) {
   float tiny = x < 1.17549435e-38f ? 1.0f : 0.0f;

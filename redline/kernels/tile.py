@@ -73,6 +73,10 @@ class Split:
         """The distinct sizes, large first."""
         return (self.size,) if self.num_large == self.count else (self.size, self.size - 1)
 
+    def of(self, part: int) -> int:
+        """The size of part number ``part``."""
+        return self.size if part < self.num_large else self.size - 1
+
     def kinds(self) -> Iterator[tuple[int, int]]:
         """(size, number of parts of this size) of the distinct sizes, large first."""
         yield self.size, self.num_large

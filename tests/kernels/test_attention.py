@@ -135,3 +135,59 @@ def test_errors_say_what_is_wrong() -> None:
     mixed = (*good.reads[:2], Operand.contiguous(float16, (1, 2, 4, 8)))
     with pytest.raises(RedlineError, match="query, key and value have one floating type"):
         Problem(mixed, good.out, good.score)
+
+
+# The instruction that sums pairs of products.
+
+
+def check_pairs(problem: Problem, **options: object) -> None:
+    candidates = list(attention.FAMILY.schedules(problem, harness.FULL))
+    assert {schedule.dot for schedule in candidates} == {"bf16"}
+    harness.check(attention.FAMILY, problem, harness.FULL, candidates, rtol=1e-2, **options)
+
+
+@pytest.mark.parametrize(("q", "k"), [(1, 1), (15, 16), (17, 33), (64, 31), (40, 128)])
+@pytest.mark.parametrize(("d", "dv"), [(2, 1), (32, 40), (64, 64)])
+def test_pairs(q: int, k: int, d: int, dv: int) -> None:
+    check_pairs(problem(1, 2, q, k, d, dv, dtype=bfloat16))
+
+
+@pytest.mark.parametrize("keys", [7, 32])
+@pytest.mark.parametrize("causal", [None, 0, 20, -3])
+def test_pairs_in_several_blocks_of_keys(keys: int, causal: int | None) -> None:
+    made = problem(1, 2, 50, 71, 16, dtype=bfloat16, causal=causal)
+    harness.check(attention.FAMILY, made, harness.FULL, [Schedule(2, keys, True, 3, "bf16")], rtol=1e-2)
+
+
+def test_pairs_in_a_merged_buffer_with_a_mask_and_shared_keys() -> None:
+    b, h, s, d = 2, 4, 37, 32
+    strides = (s * 3 * h * d, d, 3 * h * d, 1)
+    query = Operand(bfloat16, (b, h, s, d), strides)
+    shared = Operand(bfloat16, (b, 2, s, d), strides)
+    added = Operand(float32, (b, h, s, s), (s, 0, 0, 1))
+    score = call("add", scaled(0.3), Load(float32, 3, coordinates(4)))
+    check_pairs(Problem((query, shared, shared, added), Operand.contiguous(bfloat16, (b, h, s, d)), score))
+
+
+def test_pairs_of_special_values() -> None:
+    made = problem(1, 1, 20, 35, 32, dtype=bfloat16)
+    arrays = [array.copy() for array in harness.random_arrays(made.reads)]
+    arrays[0][0, 0, 3, 5] = np.nan
+    arrays[0][0, 0, 4] = 300.0  # scores of several hundred: powers from 0 to 1
+    arrays[2][0, 0, 7, 2] = np.nan
+    check_pairs(made, arrays=arrays)
+
+
+def test_pairs_without_any_key() -> None:
+    score = call("where", Load(bool_, 3, coordinates(4)), scaled(0.3), lit(-np.inf, float32))
+    mask = Operand(bool_, (1, 1, 18, 9), (0, 0, 9, 1))
+    made = problem(1, 1, 18, 9, 8, dtype=bfloat16, score=score, extra=(mask,))
+    arrays = [array.copy() for array in harness.random_arrays(made.reads)]
+    arrays[3] = np.arange(18 * 9).reshape(1, 1, 18, 9) // 9 % 3 > 0
+    check_pairs(made, arrays=arrays)
+
+
+def test_pairs_need_neighbours() -> None:
+    odd = problem(1, 1, 20, 30, 15, dtype=bfloat16)
+    assert {schedule.dot for schedule in attention.FAMILY.schedules(odd, harness.FULL)} == {""}
+    harness.check(attention.FAMILY, odd, harness.FULL, attention.FAMILY.schedules(odd, harness.FULL), rtol=1e-2)

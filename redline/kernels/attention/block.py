@@ -18,8 +18,8 @@ def blocks(g: Layout) -> list[str]:
 
 def _parameters(g: Layout) -> list[str]:
     extra = [f"const {read.dtype.c} *restrict arg{i}" for i, read in enumerate(g.problem.reads)]
-    places = [f"{g.type} *restrict {name}" for name, _ in g.regions[:4]]
-    sources = [f"const {g.type} *keys", f"const {g.type} *values"]
+    places = [f"{region.dtype.c} *restrict {region.name}" for region in g.regions[:5]]
+    sources = [f"const {g.dot.x.c} *keys", f"const {g.dot.x.c} *values"]
     return [*places, *sources, *extra, f"{g.problem.out.dtype.c} *restrict out0", "int64_t b", "int64_t h", "int64_t q0"]
 
 
@@ -33,9 +33,18 @@ def _block(g: Layout, kind: Block) -> list[str]:
         *_key_block(g, kind),
     ]
     keys = block(f"for (int64_t part = 0; part < {g.keys.count}; ++part)", [
-        f"const int64_t k0 = {g.keys.begin('part')}, k1 = {g.keys.begin('(part + 1)')};", *walk,
+        f"const int64_t k0 = {_key(g, 'part')}, k1 = {_key(g, '(part + 1)')};", *walk,
     ])  # fmt: skip
     return block(head, [*names, each_lane(kind.lanes, begin), clear, *_turn(g, kind), *keys, *finish(g, kind)])
+
+
+def _key(g: Layout, part: str) -> str:
+    """C: the first key of block number ``part``."""
+    begin = g.keys.begin(part)
+    if g.dot.group == 1:
+        return begin
+    first = f"({begin}) * {g.dot.group}"
+    return f"({first} < {g.num_keys} ? {first} : {g.num_keys})" if g.num_keys % g.dot.group else first
 
 
 def _turn(g: Layout, kind: Block) -> list[str]:
@@ -43,6 +52,8 @@ def _turn(g: Layout, kind: Block) -> list[str]:
     query = g.problem.reads[0]
     at = base(query, ["b", "h", "q0"])
     step, along = query.strides[2:]
+    if g.dot.group > 1:
+        return _turn_pairs(g, kind)
     fill = f"turned[d * {kind.lanes} + l] = {converted(g, query, f'q[l * {step} + d * {along}]')};"
     if kind.valid < kind.lanes:
         fill = f"if (l < {kind.valid}) {fill} else turned[d * {kind.lanes} + l] = 0;"
@@ -54,6 +65,27 @@ def _turn(g: Layout, kind: Block) -> list[str]:
     fast = f"rl_transpose16_4(turned + d * {kind.lanes} + l, {kind.lanes}, q + l * {step} + d, {step});"
     lines += [f"for (int64_t d = 0; d < {whole}; d += 16) for (int64_t l = 0; l < {kind.lanes}; l += 16) {fast}"]
     return lines + ([plain.format(whole)] if whole < g.depth else [])
+
+
+def _turn_pairs(g: Layout, kind: Block) -> list[str]:
+    """turned[d / 2][q][d % 2]: a pair moves as one word."""
+    query, lanes, depth = g.problem.reads[0], kind.lanes, g.dot.steps(g.depth)
+    step = query.strides[2]
+    whole, full = depth // 16 * 16, kind.valid // 16 * 16
+    fast = f"rl_transpose16_4(turned + (d * {lanes} + l) * 2, {lanes}, q + l * {step} + d * 2, {step // 2});"
+    lines = [f"const {query.dtype.c} *q = arg0 + {base(query, ['b', 'h', 'q0'])};"]
+    if step % 2:
+        whole = full = 0
+    if whole and full:
+        lines.append(f"for (int64_t d = 0; d < {whole}; d += 16) for (int64_t l = 0; l < {full}; l += 16) {fast}")
+    place = f"*(word *)&turned[(d * {lanes} + l) * 2] ="
+    word = f"{place} *(const word *)&q[l * {step} + d * 2];"
+    word = f"if (l < {kind.valid}) {word} else {place} 0;" if kind.valid < lanes else word
+    for first_d, first_l in ((0, full), (whole, 0)):
+        if first_d < depth and first_l < (lanes if not first_d else full):
+            last_l = full if first_d else lanes
+            lines.append(f"for (int64_t d = {first_d}; d < {depth}; ++d) for (int64_t l = {first_l}; l < {last_l}; ++l) {word}")
+    return lines
 
 
 def converted(g: Sizes, operand: Operand, element: str) -> str:
@@ -74,18 +106,18 @@ def _key_block(g: Layout, kind: Block) -> list[str]:
         width = g.panels.width if number < g.panels.num_full else g.panels.last_width
         column = number * g.panels.width
         tiles = Split.of_at_most(kind.valid, tile.tallest(width // g.lanes, g.target))
-        place = f"shrink + j, held + j * {g.panels.padded} + {column}, k1 - k0"
-        call = f"(scores + j, values + k0 * {g.value_stride} + {column}, {place});"
+        count = f"(k1 - k0 + {g.dot.group - 1}) / {g.dot.group}" if g.dot.group > 1 else "k1 - k0"
+        place = f"shrink + j, held + j * {g.panels.padded} + {column}, {count}"
+        x = f"powers + j * {g.dot.group}" if g.dot.group > 1 else "scores + j"
+        call = f"({x}, values + k0 * {g.value_stride} + {column * g.dot.group}, {place});"
         lines += block("", cover(tiles, f"value_{{}}_{width}_{kind.lanes}{call}"))
     return lines
 
 
 def _by_key_count(g: Layout) -> list[tuple[str, int]]:
     """(C condition, keys in the block) of the distinct blocks of keys."""
-    if len(g.keys.sizes) == 1:
-        return [("", g.keys.size)]
-    large, small = g.keys.sizes
-    return [(f"if (k1 - k0 == {large})", large), ("else", small)]
+    *others, last = g.key_counts
+    return [(f"if (k1 - k0 == {count})", count) for count in others] + [("else" if others else "", last)]
 
 
 def softmax(g: Sizes, kind: Block) -> list[str]:
@@ -99,20 +131,38 @@ def softmax(g: Sizes, kind: Block) -> list[str]:
     score = ["const int64_t i = q0 + l;", *statements, f"const {g.type} s = {value};"]
     score += [f"scores[r * {lanes} + l] = s;", "next[l] = s > next[l] ? s : next[l];"]
     valid = [VECTORIZE_LONG, *loop("l", 0, kind.valid, score)]
-    power = [f"const {g.type} p = {_exp(g, f'scores[r * {lanes} + l] - next[l]')};"]
-    power += [f"scores[r * {lanes} + l] = p;", "sum[l] += p;"]
     move = f"const {g.type} was = top[l]; top[l] = next[l]; next[l] = next[l] == -__builtin_inff() ? 0 : next[l];"
     move += f" shrink[l] = {_exp(g, 'was - next[l]')}; sum[l] *= shrink[l];"
     return [
         each_lane(lanes, "next[l] = top[l];"),
         *block("for (int64_t r = 0; r < k1 - k0; ++r)", ["const int64_t j = k0 + r;", *valid]),
         VECTORIZE_LONG, each_lane(lanes, move),
-        *block("for (int64_t r = 0; r < k1 - k0; ++r)", [VECTORIZE_LONG, *loop("l", 0, lanes, power)]),
+        *_powers(g, lanes),
     ]  # fmt: skip
 
 
+def _powers(g: Sizes, lanes: int) -> list[str]:
+    """Scores become powers where they lie, or pairs of rounded ones."""
+    power = "const {0} {1} = {2};"
+    first = power.format(g.type, "p", _exp(g, f"scores[r * {lanes} + l] - next[l]"))
+    if g.dot.group == 1:
+        keep = [first, f"scores[r * {lanes} + l] = p;", "sum[l] += p;"]
+        return block("for (int64_t r = 0; r < k1 - k0; ++r)", [VECTORIZE_LONG, *loop("l", 0, lanes, keep)])
+    second = power.format(g.type, "other", _exp(g, f"scores[(r + 1) * {lanes} + l] - next[l]"))
+    pair = f"*(word *)&powers[r * {lanes} + l * 2] = (int32_t)rl_bf16_pair(p, {{}});"
+    both = [first, second, pair.format("other"), "sum[l] += p + other;"]
+    return [
+        "int64_t r = 0;",
+        *block("for (; r + 1 < k1 - k0; r += 2)", [VECTORIZE_LONG, *loop("l", 0, lanes, both)]),
+        *block("if (r < k1 - k0)", [VECTORIZE_LONG, *loop("l", 0, lanes, [first, pair.format("0.0f"), "sum[l] += p;"])]),
+    ]
+
+
 def _exp(g: Sizes, text: str) -> str:
-    return f"exp({text})" if g.acc == float64 else f"rl_exp({text})"
+    """e to a difference that is never above 0."""
+    if g.acc == float64:
+        return f"exp({text})"
+    return f"rl_exp_below{'_short' if g.dot.group > 1 else ''}({text})"
 
 
 def finish(g: Sizes, kind: Block) -> list[str]:

@@ -12,7 +12,7 @@ Gimelshein 2018), so the whole matrix of scores never exists.
 from redline.base.shapes import size
 from redline.kernels import cexpr
 from redline.kernels.attention.block import blocks, converted
-from redline.kernels.attention.layout import Layout, base, rounded
+from redline.kernels.attention.layout import Layout, base
 from redline.kernels.attention.problem import Problem
 from redline.kernels.attention.schedule import Schedule
 from redline.kernels.attention.tiles import tiles
@@ -34,9 +34,10 @@ def render(problem: Problem, schedule: Schedule, target: CpuTarget) -> KernelCod
 
 def _part(g: Layout) -> Part:
     lines, place = [], 0
-    for name, elements in g.regions:
-        lines.append(f"{g.type} *restrict {name} = ({g.type} *)scratch + {place};")
-        place += rounded(elements)
+    for region in g.regions:
+        kind = f"{region.dtype.c} *restrict"
+        lines.append(f"{kind} {region.name} = ({kind})((char *)scratch + {place});")
+        place += region.num_bytes
     b, h, _, _ = g.problem.extents
     body = coordinates("step", [("b", b), ("h", h), ("part", g.queries.count)])
     body += [f"const int64_t g = h / {g.problem.group}, q0 = ({g.queries.begin('part')}) * {g.lanes};"]
@@ -44,14 +45,18 @@ def _part(g: Layout) -> Part:
         head = f"b * {g.problem.reads[1].shape[1]} + g"
         body += block(f"if (ready != {head})", [*_stage(g), f"ready = {head};"])
         lines.append("int64_t ready = -1;")
-        sources = "keys, values"
+        sources = f"{'keys' if g.stages_keys else _in_place(g, 1)}, values"
     else:
-        key, value = g.problem.reads[1:3]
-        sources = f"arg1 + {base(key, ['b', 'g'])}, arg2 + {base(value, ['b', 'g'])}"
-    places = ", ".join(name for name, _ in g.regions[:4])
+        sources = f"{_in_place(g, 1)}, {_in_place(g, 2)}"
+    places = ", ".join(region.name for region in g.regions[:5])
     arguments = ", ".join([places, sources, *(f"arg{i}" for i in range(len(g.problem.reads))), "out0", "b", "h", "q0"])
     body += _dispatch(g, arguments)
     return Part(g.num_steps, [*lines, *loop("step", "begin", "end", body)])
+
+
+def _in_place(g: Layout, number: int) -> str:
+    """Where the keys or values of a head begin."""
+    return f"arg{number} + {base(g.problem.reads[number], ['b', 'g'])}"
 
 
 def _dispatch(g: Layout, arguments: str) -> list[str]:
@@ -69,6 +74,8 @@ def _stage(g: Layout) -> list[str]:
     copy_key = f"keys[j * {g.depth} + d] = {converted(g, key, f'k[j * {key.strides[2]} + d * {key.strides[3]}]')};"
     element = converted(g, value, f"v[j * {value.strides[2]} + d * {value.strides[3]}]")
     copy_value = f"values[j * {g.panels.padded} + d] = {element};"
+    if g.dot.group > 1:
+        return _pair_values(g)
     lines = [
         f"const {key.dtype.c} *k = arg1 + {base(key, ['b', 'g'])}, *v = arg2 + {base(value, ['b', 'g'])};",
         *loop("j", 0, g.num_keys, vectorized("d", 0, g.depth, [copy_key])),
@@ -78,3 +85,20 @@ def _stage(g: Layout) -> list[str]:
         clear = f"values[j * {g.panels.padded} + d] = 0;"
         lines += loop("j", 0, g.num_keys, loop("d", g.width, g.panels.padded, [clear]))
     return lines
+
+
+def _pair_values(g: Layout) -> list[str]:
+    """values[j / 2][d][j % 2], with zeros where there is no such key or column."""
+    value, num, padded = g.problem.reads[2], g.num_keys, g.panels.padded
+    v = f"const {value.dtype.c} *v = {_in_place(g, 2)};"
+    low, high = (f"v[j * {value.strides[2]} + d * {value.strides[3]}{more}]" for more in ("", f" + {value.strides[2]}"))
+    store = f"*(word *)&values[j * {padded} + d * 2] = (int32_t)({low}{{}});"
+    both = vectorized("d", 0, g.width, [store.format(f" | (uint32_t){high} << 16")])
+    rest = [f"const int64_t j = {num - 1};", *loop("d", 0, g.width, [store.format("")])]
+    clear = loop("j", 0, g.dot.steps(num), loop("d", g.width, padded, [f"*(word *)&values[(j * {padded} + d) * 2] = 0;"]))
+    return [
+        v,
+        *block(f"for (int64_t j = 0; j + 1 < {num}; j += 2)", both),
+        *(block("", rest) if num % 2 else []),
+        *(clear if padded > g.width else []),
+    ]

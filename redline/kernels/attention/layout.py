@@ -1,15 +1,17 @@
 """The sizes of an attention kernel: blocks of queries and keys, what lies where in scratch, strides that the tiles use."""
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 from redline.base.dtypes import DType
-from redline.kernels import dot, tile
+from redline.kernels import tile
 from redline.kernels.attention.problem import Problem
-from redline.kernels.attention.schedule import VALUE_VECTORS, Schedule, query_blocks
+from redline.kernels.attention.schedule import VALUE_VECTORS, Schedule, query_blocks, way
 from redline.kernels.ctext import offset
+from redline.kernels.dot import Dot
 from redline.kernels.problem import CpuTarget, Operand
-from redline.kernels.tile import Panels, Split
+from redline.kernels.tile import CACHE_LINE, Panels, Split
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,23 @@ class Sizes(Protocol):
     problem: Problem
     acc: DType
     type: str
+    dot: Dot
     panels: Panels
     width: int
+
+
+@dataclass(frozen=True)
+class Region:
+    """An array in scratch."""
+
+    name: str
+    dtype: DType
+    elements: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Its room, such that what follows begins on a cache line."""
+        return -(-self.elements * self.dtype.size // CACHE_LINE) * CACHE_LINE
 
 
 class Layout:
@@ -41,10 +58,10 @@ class Layout:
     def __init__(self, problem: Problem, schedule: Schedule, target: CpuTarget) -> None:
         self.problem, self.schedule, self.target = problem, schedule, target
         self.acc, self.type = problem.acc, problem.acc.c
-        self.dot = dot.plain(self.acc)
+        self.dot = way(problem, schedule)
         self.lanes = tile.lanes(problem.acc, target)
         self.queries = query_blocks(problem, schedule, target)
-        self.keys = Split.of_at_most(problem.extents[3], schedule.keys)
+        self.keys = Split.of_at_most(self.dot.steps(problem.extents[3]), self.dot.steps(schedule.keys))  # in groups
         self.depth, self.width = problem.reads[0].shape[3], problem.reads[2].shape[3]
         self.panels = Panels(self.width, VALUE_VECTORS * self.lanes, self.lanes)
         self.num_steps = problem.extents[0] * problem.extents[1] * self.queries.count
@@ -58,18 +75,31 @@ class Layout:
         return self.queries.size * self.lanes
 
     @property
-    def regions(self) -> list[tuple[str, int]]:
-        """The arrays in scratch, in elements."""
-        staged = self.num_keys if self.schedule.stage else 0
+    def key_counts(self) -> list[int]:
+        """The distinct numbers of keys in a block, large first."""
+        ends = [min(end * self.dot.group, self.num_keys) for end in accumulate(self.keys.of(i) for i in range(self.keys.count))]
+        return list(dict.fromkeys(end - begin for begin, end in zip([0, *ends], ends, strict=False)))
+
+    @property
+    def stages_keys(self) -> bool:
+        return self.schedule.stage and self.dot.group == 1
+
+    @property
+    def regions(self) -> list[Region]:
+        """The arrays in scratch. ``powers`` are the scores themselves, unless pairs of them are rounded."""
+        group, keys, narrow = self.dot.group, self.keys.size * self.dot.group, self.dot.x
+        staged = self.dot.steps(self.num_keys) * group if self.schedule.stage else 0
         return [
-            ("turned", self.depth * self.most_lanes), ("scores", self.keys.size * self.most_lanes),
-            ("held", self.most_lanes * self.panels.padded), ("lanes", 4 * self.most_lanes),
-            ("keys", staged * self.depth), ("values", staged * self.panels.padded),
+            Region("turned", narrow, self.depth * self.most_lanes), Region("scores", self.acc, keys * self.most_lanes),
+            Region("powers", narrow, keys * self.most_lanes if group > 1 else 0),
+            Region("held", self.acc, self.most_lanes * self.panels.padded), Region("lanes", self.acc, 4 * self.most_lanes),
+            Region("keys", narrow, staged * self.depth if self.stages_keys else 0),
+            Region("values", narrow, staged * self.panels.padded),
         ]  # fmt: skip
 
     @property
     def scratch_bytes(self) -> int:
-        return sum(rounded(elements) for _, elements in self.regions) * self.acc.size
+        return sum(region.num_bytes for region in self.regions)
 
     @property
     def block_kinds(self) -> list[Block]:
@@ -84,7 +114,7 @@ class Layout:
     @property
     def key_strides(self) -> tuple[int, int]:
         """Elements from key to key and along a key, where the tile reads them."""
-        return (self.depth, 1) if self.schedule.stage else (self.problem.reads[1].strides[2], self.problem.reads[1].strides[3])
+        return (self.depth, 1) if self.stages_keys else (self.problem.reads[1].strides[2], self.problem.reads[1].strides[3])
 
     @property
     def value_stride(self) -> int:

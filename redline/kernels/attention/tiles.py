@@ -12,7 +12,7 @@ def tiles(g: Layout) -> list[str]:
     """The functions of every tile that the blocks of ``g`` call."""
     lines = []
     for vectors in dict.fromkeys(kind.lanes // g.lanes for kind in g.block_kinds):
-        for rows in _sizes(g, g.keys.sizes, vectors):
+        for rows in _sizes(g, g.key_counts, vectors):
             lines += _score_tile(g, rows, vectors)
     for kind in g.block_kinds:
         for width, _ in g.panels.kinds():
@@ -30,21 +30,27 @@ def _sizes(g: Layout, counts: Sequence[int], vectors: int) -> list[int]:
 def _score_tile(g: Layout, rows: int, vectors: int) -> list[str]:
     step, along = g.key_strides
     lanes = vectors * g.lanes
-    body = tile.inner_product([i * step for i in range(rows)], vectors, [Loop(g.depth, along, lanes)], g.dot)
+    body = tile.inner_product([i * step for i in range(rows)], vectors, [_score_loop(g, along, lanes)], g.dot)
     body += [f"*(vec *)(scores + {i * lanes + v * g.lanes}) = acc[{i}][{v}];" for i in range(rows) for v in range(vectors)]
     head = f"static __attribute__((noinline)) void score_{rows}_{lanes}"
-    return ["", *block(f"{head}(const {g.type} *x, const {g.type} *panel, {g.type} *scores)", body)]
+    return ["", *block(f"{head}(const {g.dot.x.c} *x, const {g.dot.x.c} *panel, {g.type} *scores)", body)]
+
+
+def _score_loop(g: Layout, along: int, lanes: int) -> Loop:
+    return Loop(g.dot.steps(g.depth), along * g.dot.group, lanes * g.dot.group)
 
 
 def _value_tile(g: Layout, rows: int, width: int, lanes: int) -> list[str]:
-    """``rows`` of held, scaled by ``shrink``, plus the products with ``count`` keys."""
+    """``rows`` of held, scaled by ``shrink``, plus the products with ``count`` groups of keys."""
     vectors = width // g.lanes
-    body = tile.inner_product(list(range(rows)), vectors, [Loop("count", lanes, g.value_stride)], g.dot)
+    group = g.dot.group
+    steps = Loop("count", lanes * group, g.value_stride * group)
+    body = tile.inner_product([i * group for i in range(rows)], vectors, [steps], g.dot)
     for i in range(rows):
         for v in range(vectors):
             place = f"(vec *)(held + {i * g.panels.padded + v * g.lanes})"
             body.append(f"*{place} = *{place} * shrink[{i}] + acc[{i}][{v}];")
-    parameters = f"const {g.type} *x, const {g.type} *panel, const {g.type} *shrink, {g.type} *held"
+    parameters = f"const {g.dot.x.c} *x, const {g.dot.x.c} *panel, const {g.type} *shrink, {g.type} *held"
     head = f"static __attribute__((noinline)) void value_{rows}_{width}_{lanes}({parameters}, int64_t count)"
     return ["", *block(head, body)]
 
