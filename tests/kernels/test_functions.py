@@ -17,7 +17,8 @@ LOGIC = {"and", "or", "xor", "not"}
 COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf"}
 BITS = {"bitand", "bitor", "bitxor", "bitnot", "shl", "shr"}
 INTEGERS_TOO = {"add", "sub", "mul", "div", "floordiv", "mod", "fmod", "max", "min", "clamp", "pow", "neg", "abs", "sign"}
-ELSEWHERE = {"cast", "branch", "rint32"}  # tested with the loop nests; rint32, for floats below 2^22, with requantization
+# tested with the loop nests; rint32, for floats below 2^22, with requantization; coarse_gelu, of float32 only, below
+ELSEWHERE = {"cast", "branch", "rint32", "coarse_gelu"}
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -3.0, 7.5, np.inf, -np.inf, np.nan, 1e-40, 3e4, -3e4, 100.0]
 
 
@@ -134,6 +135,20 @@ def test_erf_is_within_2e_7() -> None:
     (got,) = harness.run(nest.FAMILY, made, nest.Schedule(1), harness.TARGETS["avx512"], [grid])
     real = ~np.isnan(grid)
     assert np.abs(got[real] - EXACT["erf"](grid[real].astype(np.float64))).max() <= 2e-7
+
+
+def test_coarse_gelu_is_within_3e_4() -> None:
+    grid = np.concatenate([np.linspace(-30, 30, 200_001), [-1e30, 0.0, 3e38, np.inf]]).astype(np.float32)
+    x = Operand.contiguous(float32, grid.shape)
+    made = nest.Problem((x,), (x,), (applied("coarse_gelu", float32, None),))
+    (got,) = harness.run(nest.FAMILY, made, nest.Schedule(1), harness.TARGETS["avx512"], [grid])
+    (plain,) = nest.FAMILY.reference(made, [grid])
+    wide = grid.astype(np.float64)
+    exact = np.where(wide == 0, 0, wide * (1 + EXACT["erf"](wide / math.sqrt(2))) / 2)
+    for found in (got, plain):
+        near = np.abs(grid) <= 30
+        assert np.abs(found[near] - exact[near]).max() <= 3e-4
+        np.testing.assert_allclose(found[~near], [0, 3e38, np.inf], rtol=1e-6, atol=1e23)
 
 
 def test_lookup_offers_the_closest_name() -> None:
