@@ -1,6 +1,7 @@
 """Calibration: a float engine that also gives every tensor to be quantized runs the samples, and observers look on."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from redline.quant import Recipe, Statistics, Tensor
 from redline.quant.calibrators import calibrate
 from redline.quant.data import Arrays, Port
 from redline.quant.equalize import SHARES, divisors, equalized
+from redline.quant.streams import MOST_NOISE, streams
 
 
 def ports(graph: Graph) -> list[Port]:
@@ -37,7 +39,19 @@ def ranges(
             shop.report("observe", done, 2 * len(feeds))
             for value, array in observe(feed):
                 found[value].count(array)
-    return {**_tensors(recipe, found, calibrator), **_unclipped(recipe, found, by)}
+    tensors = {**_tensors(recipe, found, calibrator), **_unclipped(recipe, found, by)}
+    return tensors | (_widened(graph, recipe, tensors, feeds, shop) if equalize else {})
+
+
+def _widened(
+    graph: Graph, recipe: Recipe, tensors: Mapping[str, Tensor], feeds: Sequence[Arrays], shop: Workshop
+) -> dict[str, Tensor]:  # fmt: skip
+    """The tensors whose products would leave too much noise in a residual stream."""
+    into = streams(graph, recipe)
+    names = [recipe.tensors[layer.x] for layer in into]
+    noise = noise_of(graph, list(into), [tensors[name] for name in names], feeds, shop, list(into.values()))
+    noisy = {name for name, share in zip(names, noise, strict=True) if share > MOST_NOISE}
+    return {name: replace(tensors[name], wide=True) for name in noisy}
 
 
 def _equalizing(

@@ -22,8 +22,10 @@ from redline.builder.workshop import Made, Progress, Workshop
 from redline.codegen.c import isa, toolchain
 from redline.ir import Graph
 from redline.lower import Program, lower
+from redline.quant.weights import narrow_weights
 from redline.runtime import Engine, load
 
+WEIGHT_BITS = {"w8": 8, "w4": 4}  # of matrix products' weights alone, by precision
 STORAGE = {"fp32": None, "bf16": dtypes.bfloat16, "fp16": dtypes.float16}  # of float32 values, by precision
 
 
@@ -102,12 +104,22 @@ def _make(model: Any, graph: Graph, precision: str, shop: Workshop, wish: quanti
     summary = _summary(graph.name, num_nodes, precision, shop.opt_level)
     if precision in quantization.PRECISIONS:
         return quantization.make(model, graph, summary, shop, wish)
-    made = shop.make(graph, STORAGE[precision], summary)
-    if STORAGE.get(precision) is None:
+    made = shop.make(_weighed(graph, precision), STORAGE.get(precision), summary)
+    if precision == "fp32":
         return made
     shop.report("compare", 0, 1)
     reference = shop.make(graph, None, {}, opt_level=0)
     return made.reporting({**summary, "error": worst_error(made.write(None), reference.write(None))})
+
+
+def _weighed(graph: Graph, precision: str) -> Graph:
+    """``graph`` with narrow weights, where the precision asks for them."""
+    if precision not in WEIGHT_BITS:
+        return graph
+    narrow = narrow_weights(graph, WEIGHT_BITS[precision])
+    if not any(node.op == "MatMulNBits" for node in narrow.operations):
+        raise BuildError("--precision", f"{precision}: no matrix product with constant weights", "", "build in fp32 or bf16")
+    return narrow
 
 
 def _make_open(
@@ -133,7 +145,7 @@ def _make_open(
 
 
 def _check_options(precision: str, opt_level: int, num_threads: int) -> None:
-    known = (*STORAGE, *quantization.PRECISIONS)
+    known = (*STORAGE, *WEIGHT_BITS, *quantization.PRECISIONS)
     if precision not in known:
         raise BuildError("--precision", f"there is no precision {precision!r}", closest(precision, known))
     if opt_level not in range(6):

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from redline import passes
 from redline.base.errors import BuildError
 from redline.builder.noise import noise_of
 from redline.builder.workshop import Made, Workshop
@@ -86,7 +85,7 @@ def best(
     kept = trial.fewest([row.name for row in noisy], slow)
     without = {*slow, *(row.name for row in noisy[:kept])}
     table = [row.entry("fp32" if row.name in without else "int8") for row in rows]
-    chosen = shop.make(trial.quantized(without), None, {**summary, "layers": table, "gate": trial.measured(without)})
+    chosen = shop.make_integers(trial.quantized(without), {**summary, "layers": table, "gate": trial.measured(without)})
     engine = chosen.write(None)
     if trial.seconds(engine) < trial.seconds(trial.float_engine):
         return chosen
@@ -105,14 +104,14 @@ class _Trial:
         self.known: dict[frozenset[str], tuple[float, float]] = {}
 
     def quantized(self, without: Collection[str]) -> Graph:
-        return passes.use_integers(insert(self.graph, recipe_of(self.graph, without), self.tensors))
+        return insert(self.graph, recipe_of(self.graph, without), self.tensors)
 
     def rows(self) -> list[Row]:
         recipe = recipe_of(self.graph)
         given = [self.tensors[recipe.tensors[layer.x]] for layer in recipe.layers]
         noise = noise_of(self.graph, recipe.layers, given, self.feeds, self.shop)
         times = [_layer_seconds(engine, self.feeds[0], recipe.layers) for engine in (
-            self.float_engine, self.shop.make(self.quantized(()), None, {}).write(None))]  # fmt: skip
+            self.float_engine, self.shop.make_integers(self.quantized(()), {}).write(None))]  # fmt: skip
         return [
             Row(layer.name, added, *(t.get(layer.name) for t in times))
             for layer, added in zip(recipe.layers, noise, strict=True)
@@ -122,7 +121,7 @@ class _Trial:
         """(drop, mean cosine) with these layers in float."""
         key = frozenset(without)
         if key not in self.known:
-            engine = self.shop.make(self.quantized(key), None, {}, opt_level=0).write(None)
+            engine = self.shop.make_integers(self.quantized(key), {}, opt_level=0).write(None)
             self.known[key] = self._compare([engine.run(feed) for feed in self.feeds])
         return self.known[key]
 
@@ -150,7 +149,7 @@ class _Trial:
         """Those layers that gain nothing by themselves, if the plan is faster with them in float."""
         if not names:
             return []
-        plans = [self.shop.make(self.quantized(without), None, {}).write(None) for without in ((), names)]
+        plans = [self.shop.make_integers(self.quantized(without), {}).write(None) for without in ((), names)]
         return list(names) if self.seconds(plans[1]) < self.seconds(plans[0]) else []
 
     def fewest(self, noisy: Sequence[str], slow: Sequence[str]) -> int:

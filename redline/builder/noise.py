@@ -6,7 +6,7 @@ import numpy as np
 
 from redline import passes
 from redline.builder.workshop import Workshop
-from redline.ir import Graph
+from redline.ir import Graph, Value
 from redline.ops import make
 from redline.ops.rules import ints
 from redline.quant import Layer, Tensor
@@ -16,15 +16,19 @@ MOST_PROBED = 8  # samples
 
 
 def noise_of(
-    graph: Graph, layers: Sequence[Layer], tensors: Sequence[Tensor], feeds: Sequence[Mapping[str, np.ndarray]], shop: Workshop
-) -> list[float]:
-    """|y - y'| / |y| of every layer's output y; y' comes from the integers that ``tensors`` give the layer's input."""
+    graph: Graph, layers: Sequence[Layer], tensors: Sequence[Tensor], feeds: Sequence[Mapping[str, np.ndarray]],
+    shop: Workshop, against: Sequence[Value] | None = None,
+) -> list[float]:  # fmt: skip
+    """|y - y'| / |y| of every layer's output y; y' comes from the integers that ``tensors`` give the layer's input.
+
+    ``against``: values whose sizes stand below the line instead.
+    """
     outputs = []
     for i, (layer, tensor) in enumerate(zip(layers, tensors, strict=True)):
         y = layer.node.out
         error = make("Sub", y, layer_alone(layer, tensor))
         axes = ints(range(len(y.shape)))
-        for name, value in ((f"{i}e", error), (f"{i}y", y)):
+        for name, value in ((f"{i}e", error), (f"{i}y", y if against is None else against[i])):
             outputs.append((name, make("ReduceSum", make("Mul", value, value), axes, keepdims=0)))
     if not outputs:
         return []

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from redline import frontend, passes
+from redline.base.dtypes import float32
 from redline.base.errors import BuildError, closest
 from redline.base.shapes import StaticShape
 from redline.builder import calibration, gate
@@ -74,8 +75,8 @@ def make(model: Any, graph: Graph, summary: Mapping[str, Any], shop: Workshop, w
     samples = None if wish.calibrate is None else samples_of(graph, wish.calibrate)
     cache = cache_of(model, graph, samples, wish.cache, wish.calibrator, shop)
     if wish.precision == "int8":
-        whole = insert(graph, recipe_of(graph), cache.tensors)
-        return shop.make(passes.use_integers(whole), None, {**summary, "calibrator": cache.calibrator})
+        whole = insert(graph, recipe_of(graph), cache.tensors, wide=shop.narrow or float32)
+        return shop.make_integers(whole, {**summary, "calibrator": cache.calibrator})
     assert samples is not None, "checked"
     limits = gate.Limits(wish.max_drop, wish.min_cosine, wish.metric)
     return gate.best(graph, cache.tensors, samples, limits, summary, shop)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from redline import passes
 from redline.base import cpu, env
-from redline.base.dtypes import DType
+from redline.base.dtypes import DType, bfloat16
 from redline.builder.assemble import Assembler, Assembly
 from redline.builder.shapes import Shapes
 from redline.codegen.c import isa
@@ -60,9 +61,22 @@ class Workshop:
     timing_cache: str | os.PathLike[str] | None
     report: Progress
 
-    def make(self, graph: Graph, storage: DType | None, summary: Mapping[str, Any], opt_level: int | None = None) -> Made:
-        program = lower(graph, storage)
+    def make(
+        self, graph: Graph, storage: DType | None, summary: Mapping[str, Any], opt_level: int | None = None,
+        attended: DType | None = None,
+    ) -> Made:  # fmt: skip
+        """The engine of ``graph``; ``storage`` and ``attended`` as for ``lower``."""
+        program = lower(graph, storage, attended)
         return self.assemble(program, program, None, summary, opt_level)
+
+    def make_integers(self, graph: Graph, summary: Mapping[str, Any], opt_level: int | None = None) -> Made:
+        """The engine of a graph that Redline has quantized; attention stays float, in 16 bits where that is faster."""
+        return self.make(passes.use_integers(graph, coarse=True), None, summary, opt_level, self.narrow)
+
+    @property
+    def narrow(self) -> DType | None:
+        """The 16-bit type whose products are faster than float32's, if there is one."""
+        return bfloat16 if "bf16" in self.target.features else None
 
     def assemble(
         self, program: Program, largest: Program, shapes: Shapes | None, summary: Mapping[str, Any],

@@ -26,7 +26,7 @@ MAX_DEPTH = 32
 MAX_NODES = 250_000
 _KNOWN_OF_MICROSOFT = (
     "Gelu", "QuantizeLinear", "DequantizeLinear", "QLinearAdd", "QLinearMul", "QLinearLeakyRelu", "QLinearSigmoid",
-    "QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearSoftmax", "QLinearConcat", "QGemm",
+    "QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearSoftmax", "QLinearConcat", "QGemm", "MatMulNBits",
 )  # fmt: skip
 _SAME_AS_STANDARD = frozenset({("com.microsoft", op) for op in _KNOWN_OF_MICROSOFT})
 

@@ -126,6 +126,8 @@ def _softsign(op: Op, x: Expr) -> Expr:
 
 
 def _gelu(op: Op, x: Expr) -> Expr:
+    if op.attr("coarse", 0) and x.dtype == dtypes.float32:
+        return call("gelu16", x)
     if op.attr("approximate", "none") in ("tanh", b"tanh"):
         half = call("mul", _l(0.5, x), x)
         cube = call("mul", call("mul", x, x), x)

@@ -23,6 +23,7 @@ NO_EPILOGUE = frozenset(
 )  # their kernels write the result as it is
 PRODUCTS = frozenset({"MatMul", "Conv", "ConvTranspose", "Attention"})
 SMALL_ELEMENTS = 1 << 12
+MOVES = frozenset({"Identity", "Reshape", "Transpose", "Slice", "Expand"})  # views, where strides allow it
 CHEAP = frozenset({"Cast", "Identity", "Reshape", "Transpose", "Slice", "Expand", "Neg", "Not"})
 
 
@@ -161,6 +162,18 @@ def may_be_narrow(value: Value, consumers: Consumers) -> bool:
         return False
     is_multiplied = any(reader.op in PRODUCTS for reader in readers)
     return is_multiplied or size(static(value.shape, value.node.name)) > SMALL_ELEMENTS
+
+
+def is_only_attended(value: Value, consumers: Consumers) -> bool:
+    """Whether ``value`` is read as query, key or value of attention and by nothing else, directly or moved."""
+    readers = consumers.of(value)
+    if value in consumers.outputs or not readers:
+        return False
+    return all(
+        (reader.op == "Attention" and value not in reader.inputs[MASK:])
+        or (reader.op in MOVES and value == reader.inputs[0] and is_only_attended(reader.out, consumers))
+        for reader in readers
+    )
 
 
 def is_leaf(node: Node) -> bool:

@@ -1,7 +1,8 @@
 """The walk that turns a graph into a program: every value becomes a view of memory or an expression.
 
 With a ``storage`` type (bfloat16, float16) float32 values are held and multiplied in it and computed with in float32: what
-stays float32 is the inside of every kernel, the engine's inputs and outputs, and small tensors.
+stays float32 is the inside of every kernel, the engine's inputs and outputs, and small tensors. ``attended`` is such a type
+for attention alone: for its queries, keys and values, and what holds nothing else.
 
 In: a graph of static shapes in the vocabulary of anchors and expressions. Out: a Program. What belongs together is
 decided in fusion.py, where results are written in placement.py; the anchors' problems are made in anchors/.
@@ -51,8 +52,10 @@ class Reads:
 class Lowering:
     """The state of one walk. Anchors use ``memory``, ``element``, ``epilogue``, ``result`` and ``emit``."""
 
-    def __init__(self, graph: Graph, anchors: Mapping[str, Anchor], storage: DType | None = None) -> None:
-        self.graph, self.anchors, self.storage = graph, anchors, storage
+    def __init__(
+        self, graph: Graph, anchors: Mapping[str, Anchor], storage: DType | None = None, attended: DType | None = None
+    ) -> None:
+        self.graph, self.anchors, self.storage, self.attended = graph, anchors, storage, attended or storage
         self.consumers = fusion.Consumers(graph)
         self.policy = fusion.Policy(self.consumers)
         self.chains = fusion.chains(graph, self.consumers, anchors)
@@ -92,8 +95,12 @@ class Lowering:
 
     def allocate_for(self, value: Value) -> View:
         """A new temporary that can hold ``value``, in the type of the storage where that is narrower."""
-        narrow = self.storage is not None and value.dtype == dtypes.float32 and fusion.may_be_narrow(value, self.consumers)
-        return self.allocate(self.storage if narrow and self.storage else value.dtype, static(value.shape, value.node.name))
+        narrow = None
+        if value.dtype == dtypes.float32 and self.storage is not None and fusion.may_be_narrow(value, self.consumers):
+            narrow = self.storage
+        elif value.dtype == dtypes.float32 and self.attended is not None and fusion.is_only_attended(value, self.consumers):
+            narrow = self.attended
+        return self.allocate(narrow or value.dtype, static(value.shape, value.node.name))
 
     def constant(self, array: np.ndarray) -> View:
         """A view of a constant of the program."""
@@ -128,7 +135,14 @@ class Lowering:
 
     def operand(self, value: Value) -> View:
         """``memory`` for an operand of a product, in the type of the storage where there is one."""
-        wanted = self.storage if self.storage is not None and value.dtype == dtypes.float32 else None
+        return self._in_type(value, self.storage)
+
+    def attended_operand(self, value: Value) -> View:
+        """``memory`` for a query, key or value of attention."""
+        return self._in_type(value, self.attended)
+
+    def _in_type(self, value: Value, wanted: DType | None) -> View:
+        wanted = wanted if value.dtype == dtypes.float32 else None
         if wanted is None or (value.array is None and self.memory(value).dtype == wanted):
             return self.memory(value)
         if value not in self.narrowed:

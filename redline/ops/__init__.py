@@ -14,6 +14,7 @@ from redline.ops import (  # noqa: F401  (each registers its operators)
     linear,
     logic,
     move,
+    nbits,
     nn_channel_norm,
     nn_conv,
     nn_loss,

@@ -8,6 +8,7 @@ from redline.ir import Graph
 from redline.ir.verify import verify
 from redline.passes import (
     channels_last,
+    coarsen,
     decompose,
     eliminate_common_subexpressions,
     fold_constants,
@@ -74,9 +75,16 @@ def optimize(graph: Graph, observer: Observer | None = None, keep: Set[str] = NO
     return use_integers(walk.graph, observer, keep) if is_quantized else walk.graph
 
 
-def use_integers(graph: Graph, observer: Observer | None = None, keep: Set[str] = NOTHING) -> Graph:
-    """An optimized graph whose QuantizeLinear and DequantizeLinear have become arithmetic of integers."""
+def use_integers(
+    graph: Graph, observer: Observer | None = None, keep: Set[str] = NOTHING, coarse: bool = False
+) -> Graph:  # fmt: skip
+    """An optimized graph whose QuantizeLinear and DequantizeLinear have become arithmetic of integers.
+
+    ``coarse``: what is rounded to 8 bits may be computed less exactly before (coarsen.py).
+    """
     walk = _Walk(graph, observer)
+    if coarse:
+        walk(coarsen.run)
     walk(propagate_quantization.run)
     walk(integer_products.run)
     walk(fold_requantization.run)

@@ -71,6 +71,8 @@ class CalibrationCache:
 
 def _entry(tensor: Tensor) -> dict[str, Any]:
     entry: dict[str, Any] = {"low": tensor.low, "high": tensor.high}
+    if tensor.wide:
+        entry["wide"] = True
     for key, array in (("mean", tensor.mean), ("divisor", tensor.divisor)):
         if array is not None:
             entry[key] = [float(f"{value:.6g}") for value in array]
@@ -87,4 +89,4 @@ def _tensor(entry: Any) -> Tensor:
     divisor = arrays["divisor"]
     if divisor is not None and not (np.isfinite(divisor).all() and (divisor > 0).all()):
         raise ValueError("a divisor that is not positive")
-    return Tensor(low, high, arrays["mean"], divisor)
+    return Tensor(low, high, arrays["mean"], divisor, bool(entry.get("wide", False)))

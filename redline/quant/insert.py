@@ -9,9 +9,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from redline.base import dtypes
+from redline.base.dtypes import DType
 from redline.base.errors import BuildError, closest
 from redline.ir import Graph, Node, Value, constant
 from redline.ops import make, make_node
+from redline.ops.rules import cast
 from redline.quant.recipe import FLOAT_READERS, Layer, Recipe
 from redline.quant.statistics import Tensor
 
@@ -37,19 +40,26 @@ def quantized_weights(array: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndar
     return np.clip(whole, -MOST_SIGNED, MOST_SIGNED).astype(np.int8), scale
 
 
-def insert(graph: Graph, recipe: Recipe, tensors: Mapping[str, Tensor], correct_bias: bool = True) -> Graph:
-    """``graph`` with the recipe's layers reading integers; raises BuildError where a range is missing."""
+def insert(
+    graph: Graph, recipe: Recipe, tensors: Mapping[str, Tensor], correct_bias: bool = True, wide: DType | None = None
+) -> Graph:
+    """``graph`` with the recipe's layers reading integers; raises BuildError where a range is missing.
+
+    ``wide``: the type of the products that read wide tensors; None: integers there, too.
+    """
     for name in recipe.tensors.values():
         if name not in tensors:
             raise BuildError("calibration", f"there is no range for {name!r}", closest(name, tensors), "calibrate again")
-    return _Insertion(graph, recipe, tensors, correct_bias).run()
+    return _Insertion(graph, recipe, tensors, correct_bias, wide).run()
 
 
 class _Insertion:
     """One walk over the graph: ``floats`` are the new values, ``stored`` their 8-bit forms as floats again."""
 
-    def __init__(self, graph: Graph, recipe: Recipe, tensors: Mapping[str, Tensor], correct_bias: bool) -> None:
-        self.graph, self.recipe, self.tensors, self.correct_bias = graph, recipe, tensors, correct_bias
+    def __init__(
+        self, graph: Graph, recipe: Recipe, tensors: Mapping[str, Tensor], correct_bias: bool, wide: DType | None
+    ) -> None:  # fmt: skip
+        self.graph, self.recipe, self.tensors, self.correct_bias, self.wide = graph, recipe, tensors, correct_bias, wide
         self.layers = {layer.node: layer for layer in recipe.layers}
         self.floats: dict[Value, Value] = {}
         self.stored: dict[Value, Value] = {}
@@ -75,9 +85,19 @@ class _Insertion:
     def _layer(self, node: Node) -> tuple[Value, ...]:
         x = self.layers[node].x
         tensor = self.tensors[self.recipe.tensors[x]]
+        if tensor.wide and self.wide is not None:
+            return self._other(node) if self.wide == dtypes.float32 else (_narrowed(node, self.floats[x], self.wide),)
         bias = node.inputs[2] if len(node.inputs) > 2 else None
         bias = bias and self.floats[bias]
         return (quantized_layer(self.layers[node], self._stored(x), bias, tensor, self.correct_bias),)
+
+
+def _narrowed(node: Node, x: Value, dtype: DType) -> Value:
+    """A matrix product with constant weights, of operands in ``dtype``."""
+    w = node.inputs[1]
+    assert w is not None and w.array is not None
+    weights = constant(w.array.astype(dtype.numpy), w.node.name)
+    return cast(_renamed(node.op, (cast(x, dtype), weights), node), dtypes.float32)
 
 
 def through_integers(x: Value, tensor: Tensor) -> Value:

@@ -64,9 +64,13 @@ def _rows(array: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Tensor:
-    """What quantization keeps of a tensor: the range of its integers, its channels' means and what divides them first."""
+    """What quantization keeps of a tensor: the range of its integers, its channels' means and what divides them first.
+
+    ``wide``: the matrix products that read it stay in 16-bit floats (streams.py).
+    """
 
     low: float
     high: float
     mean: np.ndarray | None = None
     divisor: np.ndarray | None = None
+    wide: bool = False

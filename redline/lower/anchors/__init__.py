@@ -7,6 +7,7 @@ from redline.lower.anchors.conv import conv
 from redline.lower.anchors.conv_transpose import conv_transpose
 from redline.lower.anchors.lines import scan, top_k
 from redline.lower.anchors.matmul import matmul
+from redline.lower.anchors.nbits import matmul_nbits
 from redline.lower.anchors.pool import lp_pool, pool
 from redline.lower.anchors.reduce import arg_extreme, reduce
 from redline.lower.anchors.row import row
@@ -28,6 +29,7 @@ ANCHORS: Mapping[str, Anchor] = {
     "LpPool": lp_pool,
     "MatMul": matmul,
     "MatMulInteger": matmul,
+    "MatMulNBits": matmul_nbits,
     "MaxPool": pool,
     "RMSNormalization": row,
     "ReduceMax": reduce,

@@ -15,7 +15,7 @@ def attention(lowering: Lowering, chain: Chain) -> None:
     """Query, key and value [B, H, S, D], and an optional mask that broadcasts to [B, H, Sq, Sk]."""
     op = registry.view(chain.anchor)
     form = Form(op)
-    reads = Reads([lowering.operand(op.value(i)) for i in range(3)])
+    reads = Reads([lowering.attended_operand(op.value(i)) for i in range(3)])
     out = lowering.result(chain.last.out)
     score = _score(lowering, op, form.scale, reads)
     problem = Problem(reads.operands, out.operand, score, 0 if form.is_causal else None)
