@@ -225,6 +225,10 @@ def _divided(a: Any, b: Any) -> Any:
     exact = _quotient(a, b)
     if exact is not None:
         return exact
+    if not is_open(b):
+        whole = _made({m: c // b for m, c in _terms(a) if m and c % b == 0})
+        if is_open(whole):  # floor((b q + r) / b) = q + floor(r / b)
+            return whole + (a - whole * b) // b
     if high(a) <= 0 and (low(a) < 0 or is_open(a)):
         return -_atom_quotient(-a + b - 1, b)
     if low(a) < 0:

@@ -17,7 +17,7 @@ from redline.builder.accuracy import worst_error
 from redline.builder.assemble import Assembly
 from redline.builder.cuda import build_cuda
 from redline.builder.quantization import Metric
-from redline.builder.shapes import profile
+from redline.builder.shapes import open_first, profiles
 from redline.builder.workshop import Made, Progress, Workshop
 from redline.codegen.c import isa, toolchain
 from redline.ir import Graph
@@ -123,11 +123,11 @@ def _make_open(
         nodes.append(sum(1 for _ in graph.operations))
         return lower(passes.optimize(graph))
 
-    ranges = profile(shapes, frontend.declared(model))
-    if ranges is None:  # ranges that hold one shape each
+    tries = list(profiles(shapes, frontend.declared(model)))
+    if not tries:  # ranges that hold one shape each
         program = lowered({name: s.max if isinstance(s, ShapeRange) else s for name, s in shapes.items()})
         return shop.assemble(program, program, None, _summary(program.name, nodes[0], precision, shop.opt_level))
-    opened, spans = ranges.open(lowered)
+    opened, spans = open_first(tries, lowered)
     summary = _summary(opened.program.name, nodes[0], precision, shop.opt_level)
     return shop.assemble(opened.program, opened.largest, spans, summary)
 

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from math import gcd
 from typing import Any
 
-from redline.base.errors import BuildError
+from redline.base import log
+from redline.base.errors import BuildError, RedlineError
 from redline.base.extents import Extent, dimension
 from redline.base.shapes import Dim, Shape, ShapeRange, StaticShape, Sym
 from redline.engine import OpenDim
@@ -14,6 +16,7 @@ from redline.lower.opening import Opened, Point, opened
 
 Given = Mapping[str, StaticShape | ShapeRange]
 MAX_OPEN = 3
+DERIVED_STEPS = (2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
@@ -26,26 +29,30 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Profile:
-    """The ranges of a build. ``places``: for each dimension the axes (input, axis) that it is the extent of."""
+    """The ranges of a build. ``places``: for each dimension the axes (input, axis) whose extent is ``steps`` times it."""
 
     given: Given
     dims: tuple[OpenDim, ...]
     places: tuple[tuple[tuple[str, int], ...], ...]
+    steps: tuple[int, ...]
 
     def at(self, point: Point) -> dict[str, StaticShape]:
         """The shapes of the given inputs where the dimensions have these values."""
         shapes = {n: list(s.max if isinstance(s, ShapeRange) else s) for n, s in self.given.items()}
-        for value, places in zip(point, self.places, strict=True):
+        for value, step, places in zip(point, self.steps, self.places, strict=True):
             for name, axis in places:
-                shapes[name][axis] = value
+                shapes[name][axis] = value * step
         return {name: tuple(shape) for name, shape in shapes.items()}
 
     def points(self) -> list[Point]:
-        """Shapes that tell the dimensions apart, and the largest one at the end. No value appears twice in a shape."""
+        """Shapes that tell the dimensions apart, and the largest one at the end. No value appears twice in a shape.
+
+        Where two dimensions end at the same value, the last shape is a little larger than the largest.
+        """
         values = [list(_distinct(dim, position)) for position, dim in enumerate(self.dims)]
         grid = list(product(*(v[:2] for v in values)))
         spare = [tuple(v[2] for v in values), tuple(v[i % 2 + 1] for i, v in enumerate(values))]
-        largest = tuple(dim.max for dim in self.dims)
+        largest = _apart([dim.max for dim in self.dims])
         return [*dict.fromkeys(p for p in [*grid, *spare] if p != largest), largest]
 
     def open(self, lowered: Callable[[Mapping[str, StaticShape]], Program]) -> tuple[Opened, Shapes]:
@@ -60,13 +67,16 @@ class Profile:
         return tuple(tuple(_term(t, len(self.dims)) for t in _terms_of(extent)) for extent in shape)
 
 
-def profile(given: Given, declared: Mapping[str, Shape | None]) -> Profile | None:
+def profile(given: Given, declared: Mapping[str, Shape | None], step: int = 1) -> Profile | None:
     """The profile that ``given`` asks for; None where every shape is fixed.
+
+    Dimensions count steps: those that ``given`` says, else ``step`` where the ends of the range are multiples of it.
 
     ``declared`` are the inputs' shapes in the model: axes of one symbol there are one dimension. Raises BuildError where
     the ranges of a dimension disagree, or an axis is open that the model fixes.
     """
     dims: dict[Dim, OpenDim] = {}
+    steps: dict[Dim, int] = {}
     places: dict[Dim, list[tuple[str, int]]] = {}
     for name, shape in given.items():
         if not isinstance(shape, ShapeRange):
@@ -78,15 +88,52 @@ def profile(given: Given, declared: Mapping[str, Shape | None]) -> Profile | Non
                 continue
             if isinstance(symbol, int):
                 raise BuildError("--shapes", f"axis {axis} of {name!r} is {symbol} in the model", "", "give it that extent")
-            found = OpenDim(symbol.name, low, opt, high)
-            if dims.setdefault(symbol, found) != found:
+            unit = shape.step[axis] if shape.step else step if gcd(low, opt, high) % step == 0 else 1
+            found = OpenDim(symbol.name, low // unit, opt // unit, high // unit)
+            if dims.setdefault(symbol, found) != found or steps.setdefault(symbol, unit) != unit:
                 raise BuildError(
                     "--shapes", f"two inputs give dimension {symbol.name!r} different ranges", "", "give one range"
                 )
             places.setdefault(symbol, []).append((name, axis))
     if len(dims) > MAX_OPEN:
         raise BuildError("--shapes", f"{len(dims)} dimensions are open", f"allowed: {MAX_OPEN}", "fix some of them")
-    return Profile(given, tuple(dims.values()), tuple(map(tuple, places.values()))) if dims else None
+    return Profile(given, tuple(dims.values()), tuple(map(tuple, places.values())), tuple(steps.values())) if dims else None
+
+
+def profiles(given: Given, declared: Mapping[str, Shape | None]) -> Iterator[Profile]:
+    """The profiles to try in turn: every extent of the ranges, then multiples of 2, 4, ... as the ranges' ends have them.
+
+    A model that halves its images takes only such; one that takes all is built for all.
+    """
+    seen = set()
+    for step in (1, *DERIVED_STEPS):
+        found = profile(given, declared, step)
+        if found is not None and found.steps not in seen:
+            seen.add(found.steps)
+            yield found
+
+
+def open_first(tries: Sequence[Profile], lowered: Callable[[Mapping[str, StaticShape]], Program]) -> tuple[Opened, Shapes]:
+    """The program for the first profile that the model takes; raises the first one's error where it takes none."""
+    first: RedlineError | None = None
+    for ranges in tries:
+        try:
+            return ranges.open(lowered)
+        except RedlineError as error:
+            log.debug(1, f"steps of {ranges.steps}: {error}")
+            first = first or error
+    assert first is not None, "there is a profile to try"
+    raise first
+
+
+def _apart(values: Sequence[int]) -> Point:
+    """``values``, each raised as far as it takes to differ from those before it."""
+    found: list[int] = []
+    for value in values:
+        while value in found:
+            value += 1
+        found.append(value)
+    return tuple(found)
 
 
 def _distinct(dim: OpenDim, position: int) -> Iterator[int]:
