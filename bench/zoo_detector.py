@@ -85,7 +85,9 @@ def _reshape(level: int, first: bool, source: str) -> _Writer:
     """The target shape of the level's first Reshape, [-1, 3, 85, height, width], or of its second, [-1, n, 85]."""
     w, here = _Writer(), f"head{level}"
     one, axis = w.constant("head/zero1", [0]), {"h": 2, "w": 3}
-    minus, values, anchors = (w.constant(f"head/{n}", [v]) for n, v in (("minus", -1), ("values", VALUES), ("anchors", ANCHORS)))
+    minus, values, anchors = (
+        w.constant(f"head/{n}", [v]) for n, v in (("minus", -1), ("values", VALUES), ("anchors", ANCHORS))
+    )
     if first:
         shape = w.add("Shape", [source], f"{here}/shape")
         for name, at in axis.items():
@@ -125,7 +127,12 @@ def suppressed(most: int = 100, overlap: float = 0.45, threshold: float = 0.25) 
         w.constant(name, [value] if name != "nms/half_size" else value, np.float32)
     for name, value in (("from", 0), ("xy", 2), ("wh", 4), ("object", 5), ("end", VALUES), ("last", 2), ("most", most)):
         w.constant(f"nms/{name}", [value])
-    for part, begin, end in (("centre", "from", "xy"), ("size", "xy", "wh"), ("sure", "wh", "object"), ("class", "object", "end")):
+    for part, begin, end in (
+        ("centre", "from", "xy"),
+        ("size", "xy", "wh"),
+        ("sure", "wh", "object"),
+        ("class", "object", "end"),
+    ):
         w.add("Slice", ["boxes", f"nms/{begin}", f"nms/{end}", "nms/last"], f"nms/{part}")
     w.add("Mul", ["nms/size", "nms/half_size"], "nms/half")
     w.add("Sub", ["nms/centre", "nms/half"], "nms/low")

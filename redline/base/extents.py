@@ -187,6 +187,15 @@ def minimum(a: Any, b: Any) -> Any:
         return _atom(text, min(low(a), low(b)), min(high(a), high(b)), min(nominal(a), nominal(b)))
 
 
+def maximum(a: Any, b: Any) -> Any:
+    """The larger one, decided when a call begins if need be."""
+    try:
+        return max(a, b)
+    except Undecided:
+        text = f"({a} > {b} ? {a} : {b})"
+        return _atom(text, max(low(a), low(b)), max(high(a), high(b)), max(nominal(a), nominal(b)))
+
+
 def ceil_div(a: Any, b: Any) -> Any:
     return -(-a // b)
 

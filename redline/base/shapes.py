@@ -91,8 +91,12 @@ class ShapeRange:
         if any(not 1 <= low <= opt <= high for low, opt, high in zip(self.min, self.opt, self.max, strict=True)):
             raise RedlineError("--shapes", f"{self} is no range", "expected MIN,OPT,MAX, in every axis from 1 up")
         if self.step and (len(self.step) != len(self.min) or min(self.step) < 1):
-            raise RedlineError("--shapes", f"{self} has the step {text(self.step)}", "expected one number from 1 up for every axis")
-        if any(extent % step for shape in (self.min, self.opt, self.max) for extent, step in zip(shape, self.step, strict=False)):
+            raise RedlineError(
+                "--shapes", f"{self} has the step {text(self.step)}", "expected one number from 1 up for every axis"
+            )
+        if any(
+            extent % step for shape in (self.min, self.opt, self.max) for extent, step in zip(shape, self.step, strict=False)
+        ):
             raise RedlineError("--shapes", f"{self} is no range", "expected multiples of the step, the fourth shape")
 
     def __str__(self) -> str:
@@ -109,7 +113,11 @@ def parse_shapes(texts: Sequence[str]) -> dict[str, StaticShape | ShapeRange]:
         name, colon, extents = item.rpartition(":")
         parts = extents.split(",")
         if not colon or len(parts) not in (1, 3, 4) or not all(re.fullmatch(r"(\d+(x\d+)*)?|scalar", part) for part in parts):
-            raise RedlineError("--shapes", f"{item!r} is no shape", "expected NAME:1x3x224x224, or a range NAME:MIN,OPT,MAX or NAME:MIN,OPT,MAX,STEP")
+            raise RedlineError(
+                "--shapes",
+                f"{item!r} is no shape",
+                "expected NAME:1x3x224x224, or a range NAME:MIN,OPT,MAX or NAME:MIN,OPT,MAX,STEP",
+            )
         if name in shapes:
             raise RedlineError("--shapes", f"input {name!r} is given twice")
         found = [_parse(part) for part in parts]

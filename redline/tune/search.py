@@ -46,7 +46,7 @@ class Choice:
     num_candidates: int
 
 
-OPEN_FAMILIES = ("attention", "matmul", "nest", "row")
+OPEN_FAMILIES = ("attention", "conv", "depthwise", "matmul", "nest", "pool", "row")
 _OPEN = f"open extents are for {', '.join(OPEN_FAMILIES)}"
 
 Progress = Callable[[str, int, int], None]
