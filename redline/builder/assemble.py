@@ -65,7 +65,7 @@ class Assembler:
             steps.append(PlanStep(choice.code.symbol, choice.code.num_chunks, tuple(ref for ref, _ in placed), barrier))
             records.append(_record(step, choice, barrier, [access for _, access in placed]))
         scratch = max((choice.code.scratch_bytes for choice in self.choices), default=0)
-        plan = Plan(tuple(steps), self.memory.arena_bytes, scratch, num_dims=len(self.shapes.dims))
+        plan = Plan(tuple(steps), self.memory.arena_bytes, scratch, num_dims=sum(not dim.is_found for dim in self.shapes.dims))
         header = Header(
             Stamp(isa.text(target), tuple(sorted(isa.needs(target))), redline.__version__, toolchain.identity),
             tuple(IO(name, b.dtype.name, shape, self.shapes.terms.get(name, ())) for name, b, shape in self.program.inputs),

@@ -8,7 +8,7 @@ from typing import Any
 
 from redline.base import log
 from redline.base.errors import BuildError, RedlineError
-from redline.base.extents import Extent, dimension
+from redline.base.extents import Extent, dimension, found_dimension
 from redline.base.shapes import Dim, Shape, ShapeRange, StaticShape, Sym
 from redline.engine import OpenDim
 from redline.lower import Program
@@ -16,6 +16,9 @@ from redline.lower.opening import Opened, Point, opened
 
 Given = Mapping[str, StaticShape | ShapeRange]
 MAX_OPEN = 3
+MAX_FOUND = 4
+FOUND_VALUES = (131, 137, 139, 149, 151, 157, 163, 167, 173, 179, 181, 191)  # primes beyond those of dimensions
+USUAL_SHARE = 16  # of the most that a found extent may be, kernels are chosen for
 DERIVED_STEPS = (2, 4, 8, 16, 32, 64)
 
 
@@ -23,7 +26,7 @@ DERIVED_STEPS = (2, 4, 8, 16, 32, 64)
 class Shapes:
     """The open dimensions of a build, and the axes of its inputs and outputs in terms of them (see engine.IO)."""
 
-    dims: tuple[OpenDim, ...] = ()
+    dims: tuple[OpenDim, ...] = ()  # what the inputs' shapes say, then what steps find
     terms: Mapping[str, tuple[tuple[tuple[int, ...], ...], ...]] = field(default_factory=dict)
 
 
@@ -44,27 +47,62 @@ class Profile:
                 shapes[name][axis] = value * step
         return {name: tuple(shape) for name, shape in shapes.items()}
 
-    def points(self) -> list[Point]:
+    def points(self, mosts: Sequence[int] = ()) -> list[Point]:
         """Shapes that tell the dimensions apart, and the largest one at the end. No value appears twice in a shape.
 
-        Where two dimensions end at the same value, the last shape is a little larger than the largest.
+        Where two dimensions end at the same value, the last shape is a little larger than the largest. ``mosts``: of the
+        extents that a run finds, which stand behind the dimensions; there they are a little larger too.
         """
         values = [list(_distinct(dim, position)) for position, dim in enumerate(self.dims)]
+        values += [[p for i, p in enumerate(FOUND_VALUES) if i % MAX_FOUND == slot] for slot in range(len(mosts))]
         grid = list(product(*(v[:2] for v in values)))
         spare = [tuple(v[2] for v in values), tuple(v[i % 2 + 1] for i, v in enumerate(values))]
-        largest = _apart([dim.max for dim in self.dims])
+        largest = _apart([*(dim.max for dim in self.dims), *(most + 1 for most in mosts)])
         return [*dict.fromkeys(p for p in [*grid, *spare] if p != largest), largest]
 
-    def open(self, lowered: Callable[[Mapping[str, StaticShape]], Program]) -> tuple[Opened, Shapes]:
-        """The program for all shapes; ``lowered`` gives that of one."""
-        points = self.points()
+    def open(self, source: "Source") -> tuple[Opened, Shapes]:
+        """The program for all shapes of ``source``."""
+        num_given = len(self.dims)
+        mosts = source.found(self.at(self.points()[-1][:num_given]))
+        if len(mosts) > MAX_FOUND:
+            seen = f"the shapes of {len(mosts)} operators' results depend on data"
+            raise BuildError("model", seen, f"allowed: {MAX_FOUND}", "split the model")
+        points = self.points(mosts)
+        largest = points[-1][num_given:]
         extents = [dimension(i, d.min, d.max, d.opt) for i, d in enumerate(self.dims)]
-        found = opened(points, [lowered(self.at(point)) for point in points], extents)
+        extents += [found_dimension(slot, most, _usual(most)) for slot, most in enumerate(largest)]
+        programs = [source.lowered(self.at(point[:num_given]), point[num_given:]) for point in points]
+        found = opened(points, programs, extents)
+        dims = (*self.dims, *_found_dims(found.program, largest))
         ports = [*found.program.inputs, *found.program.outputs]
-        return found, Shapes(self.dims, {name: self._terms(shape) for name, _, shape in ports if _any_open(shape)})
+        names = [str(extent).strip("()") for extent in extents]
+        return found, Shapes(dims, {name: _axes(shape, names) for name, _, shape in ports if _any_open(shape)})
 
-    def _terms(self, shape: Sequence[Any]) -> tuple[tuple[tuple[int, ...], ...], ...]:
-        return tuple(tuple(_term(t, len(self.dims)) for t in _terms_of(extent)) for extent in shape)
+
+@dataclass(frozen=True)
+class Source:
+    """A model. ``lowered(shapes, counts)``: its program where the extents that a run finds are ``counts``; ``found(shapes)``:
+    the most that each of these may be."""
+
+    lowered: Callable[[Mapping[str, StaticShape], Sequence[int]], Program]
+    found: Callable[[Mapping[str, StaticShape]], Sequence[int]] = lambda shapes: ()
+
+
+def _found_dims(program: Program, mosts: Sequence[int]) -> Iterator[OpenDim]:
+    """What the steps of ``program`` find."""
+    steps = {step.problem.slot: i for i, step in enumerate(program.steps) if hasattr(step.problem, "slot")}
+    for slot, most in enumerate(mosts):
+        step = steps.get(slot, max(0, len(program.steps) - 1))  # no step: its operator is not needed for the outputs
+        yield OpenDim(f"found{slot}", 0, _usual(most), most, step)
+
+
+def _usual(most: int) -> int:
+    """What kernels are chosen for."""
+    return max(1, most // USUAL_SHARE)
+
+
+def _axes(shape: Sequence[Any], names: Sequence[str]) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    return tuple(tuple(_term(t, names) for t in _terms_of(extent)) for extent in shape)
 
 
 def profile(given: Given, declared: Mapping[str, Shape | None], step: int = 1) -> Profile | None:
@@ -97,7 +135,14 @@ def profile(given: Given, declared: Mapping[str, Shape | None], step: int = 1) -
             places.setdefault(symbol, []).append((name, axis))
     if len(dims) > MAX_OPEN:
         raise BuildError("--shapes", f"{len(dims)} dimensions are open", f"allowed: {MAX_OPEN}", "fix some of them")
-    return Profile(given, tuple(dims.values()), tuple(map(tuple, places.values())), tuple(steps.values())) if dims else None
+    if not dims:
+        return None
+    return Profile(given, tuple(dims.values()), tuple(map(tuple, places.values())), tuple(steps.values()))
+
+
+def fixed_profile(given: Given) -> Profile:
+    """The profile of one shape, for a model in which only a run finds some extents."""
+    return Profile(given, (), (), ())
 
 
 def profiles(given: Given, declared: Mapping[str, Shape | None]) -> Iterator[Profile]:
@@ -113,12 +158,12 @@ def profiles(given: Given, declared: Mapping[str, Shape | None]) -> Iterator[Pro
             yield found
 
 
-def open_first(tries: Sequence[Profile], lowered: Callable[[Mapping[str, StaticShape]], Program]) -> tuple[Opened, Shapes]:
+def open_first(tries: Sequence[Profile], source: Source) -> tuple[Opened, Shapes]:
     """The program for the first profile that the model takes; raises the first one's error where it takes none."""
     first: RedlineError | None = None
     for ranges in tries:
         try:
-            return ranges.open(lowered)
+            return ranges.open(source)
         except RedlineError as error:
             log.debug(1, f"steps of {ranges.steps}: {error}")
             first = first or error
@@ -158,7 +203,8 @@ def _terms_of(extent: Any) -> Sequence[Any]:
     return extent.terms if isinstance(extent, Extent) else [((), extent)]
 
 
-def _term(term: tuple[Sequence[Any], int], num_dims: int) -> tuple[int, ...]:
+def _term(term: tuple[Sequence[Any], int], names: Sequence[str]) -> tuple[int, ...]:
+    """The factor, and how often each dimension, by its name in C, stands in the term."""
     monomial, factor = term
-    names = [atom.text for atom in monomial]
-    return (factor, *(names.count(f"dims[{i}]") for i in range(num_dims)))
+    texts = [atom.text for atom in monomial]
+    return (factor, *(texts.count(name) for name in names))

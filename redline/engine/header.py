@@ -24,12 +24,20 @@ class Stamp:
 
 @dataclass(frozen=True)
 class OpenDim:
-    """A dimension that each call decides, from ``min`` to ``max``; the schedules were chosen at ``opt``."""
+    """A dimension that each call decides, from ``min`` to ``max``; the schedules were chosen at ``opt``.
+
+    ``step``: the step that finds it, for one that depends on data; -1 for one that the shapes of the inputs say.
+    """
 
     name: str
     min: int
     opt: int
     max: int
+    step: int = -1
+
+    @property
+    def is_found(self) -> bool:
+        return self.step >= 0
 
 
 @dataclass(frozen=True)
