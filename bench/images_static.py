@@ -31,7 +31,11 @@ RANGES = {
     "resnet50": ShapeRange((1, 3, 224, 224), (4, 3, 224, 224), (16, 3, 224, 224)),
     "mobilenetv2": ShapeRange((1, 3, 224, 224), (4, 3, 224, 224), (16, 3, 224, 224)),
 }
-SIZES = {"yolov5s": ("320x320", "640x640", "480x800", "960x1280"), "resnet50": ("1", "4", "16"), "mobilenetv2": ("1", "4", "16")}
+SIZES = {
+    "yolov5s": ("320x320", "640x640", "480x800", "960x1280"),
+    "resnet50": ("1", "4", "16"),
+    "mobilenetv2": ("1", "4", "16"),
+}
 Shape = tuple[int, int, int, int]
 
 
@@ -44,7 +48,8 @@ def shape_of(text: str) -> Shape:
 def random_shape(span: ShapeRange, rng: np.random.Generator) -> tuple[int, ...]:
     steps = span.step or (1,) * len(span.min)
     return tuple(
-        int(step * rng.integers(low // step, high // step + 1)) for low, high, step in zip(span.min, span.max, steps, strict=True)
+        int(step * rng.integers(low // step, high // step + 1))
+        for low, high, step in zip(span.min, span.max, steps, strict=True)
     )
 
 

@@ -105,8 +105,8 @@ def _grid(level: int) -> _Writer:
     """[1, 3, height, width, 2]: column - 0.5 and row - 0.5 of each cell."""
     w, here = _Writer(), f"head{level}"
     zero, one = w.constant("head/zero", 0), w.constant("head/one", 1)
-    minus, half = w.constant("head/minus", [-1]), w.constant("head/half", 0.5, np.float32)
-    single, anchors, two = (w.constant(f"head/{n}", [v]) for n, v in (("single", 1), ("anchors", ANCHORS), ("two", 2)))
+    half = w.constant("head/half", 0.5, np.float32)
+    single, anchors = (w.constant(f"head/{n}", [v]) for n, v in (("single", 1), ("anchors", ANCHORS)))
     shape = w.add("Concat", [single, anchors, f"{here}/h1", f"{here}/w1", single], f"{here}/cells_shape", axis=0)
     for name, form in (("w", [1, 1, 1, -1, 1]), ("h", [1, 1, -1, 1, 1])):
         steps = w.add("Range", [zero, f"{here}/{name}", one], f"{here}/range_{name}")
@@ -118,13 +118,15 @@ def _grid(level: int) -> _Writer:
     return w
 
 
-def suppressed(most: int = 100, overlap: float = 0.45, threshold: float = 0.25) -> onnx.ModelProto:
-    """``dynamic`` and NonMaxSuppression: outputs chosen [K, 3], and of each the box [K, 4] as y x y x and its score [K]."""
+def suppressed(most: int = 100, overlap: float = 0.45, expose: bool = False) -> onnx.ModelProto:
+    """``dynamic`` and NonMaxSuppression: outputs chosen [K, 3], and of each the box [K, 4] as y x y x and its score [K].
+
+    The score that a box must exceed is the input ``threshold`` [1]. ``expose``: outputs all corners and scores as well.
+    """
     model = dynamic()
     w = _Writer()
-    floats = {"nms/overlap": overlap, "nms/threshold": threshold, "nms/half_size": 0.5}
-    for name, value in floats.items():
-        w.constant(name, [value] if name != "nms/half_size" else value, np.float32)
+    w.constant("nms/overlap", [overlap], np.float32)
+    w.constant("nms/half_size", 0.5, np.float32)
     for name, value in (("from", 0), ("xy", 2), ("wh", 4), ("object", 5), ("end", VALUES), ("last", 2), ("most", most)):
         w.constant(f"nms/{name}", [value])
     for part, begin, end in (
@@ -142,15 +144,17 @@ def suppressed(most: int = 100, overlap: float = 0.45, threshold: float = 0.25) 
     w.add("Concat", ["nms/low_yx", "nms/high_yx"], "nms/corners", axis=2)
     w.add("Mul", ["nms/class", "nms/sure"], "nms/by_box")
     w.add("Transpose", ["nms/by_box"], "nms/scores", perm=[0, 2, 1])
-    w.add("NonMaxSuppression", ["nms/corners", "nms/scores", "nms/most", "nms/overlap", "nms/threshold"], "chosen")
+    w.add("NonMaxSuppression", ["nms/corners", "nms/scores", "nms/most", "nms/overlap", "threshold"], "chosen")
     w.add("Gather", ["chosen", w.constant("nms/box_column", [0, 2])], "nms/where_box", axis=1)
     w.add("GatherND", ["nms/corners", "nms/where_box"], "chosen_boxes")
     w.add("GatherND", ["nms/scores", "chosen"], "chosen_scores")
     model.graph.node.extend(w.nodes)
     model.graph.initializer.extend(w.tensors)
+    model.graph.input.append(helper.make_tensor_value_info("threshold", TensorProto.FLOAT, [1]))
     del model.graph.output[:]
     kinds = (("chosen", TensorProto.INT64, ["K", 3]), ("chosen_boxes", TensorProto.FLOAT, ["K", 4]),
              ("chosen_scores", TensorProto.FLOAT, ["K"]))  # fmt: skip
-    model.graph.output.extend(helper.make_tensor_value_info(*kind) for kind in kinds)
+    extra = (("nms/corners", TensorProto.FLOAT, ["batch", "B", 4]), ("nms/scores", TensorProto.FLOAT, ["batch", 80, "B"]))
+    model.graph.output.extend(helper.make_tensor_value_info(*kind) for kind in (*kinds, *(extra if expose else ())))
     onnx.checker.check_model(model)
     return model

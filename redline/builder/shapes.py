@@ -182,13 +182,14 @@ def _apart(values: Sequence[int]) -> Point:
 
 
 def _distinct(dim: OpenDim, position: int) -> Iterator[int]:
-    """Three different values of the range: primes that no other dimension uses, as long as the range has them."""
+    """Three different values: primes of the range that no other dimension uses, as long as it has them, others, or larger ones.
+
+    1 comes last: what has an axis of 1 may be another program. The program is right for the range whatever it was made from.
+    """
     primes = [p for i, p in enumerate(_primes()) if i % MAX_OPEN == position and dim.min <= p < dim.max]
     others = [v for v in range(dim.min, min(dim.max, dim.min + 64) + 1) if v not in primes]
-    found = [*primes[:3], *sorted(others, key=lambda v: (v < 2, v))][:3]
-    if len(found) < 3:
-        raise BuildError("--shapes", f"dimension {dim.name!r} goes from {dim.min} to {dim.max}", "", "fix it, or open it wider")
-    yield from found
+    larger = range(dim.max + 1, dim.max + 4)
+    yield from [*primes[:3], *(v for v in others if v > 1), *larger][:3]
 
 
 def _primes() -> list[int]:

@@ -8,7 +8,7 @@ from typing import Any
 from redline.base.errors import EngineError
 from redline.engine.convert import from_json, to_json
 
-FORMAT = 3
+FORMAT = 4
 ALIGNMENT = 64
 
 

@@ -113,7 +113,11 @@ class _Checker:
         """What a step finds stands behind the other dimensions, and no step may begin before it is known."""
         dims, kernels = self.header.dims, self.header.kernels
         num_given = sum(not dim.is_found for dim in dims)
-        if num_given > FIRST_FOUND or len(dims) - num_given > MAX_DIMS - FIRST_FOUND or any(d.is_found for d in dims[:num_given]):
+        if (
+            num_given > FIRST_FOUND
+            or len(dims) - num_given > MAX_DIMS - FIRST_FOUND
+            or any(d.is_found for d in dims[:num_given])
+        ):
             self.fail(f"its open dimensions are {[dim.name for dim in dims]}")
         for dim in dims[num_given:]:
             if dim.step >= len(kernels) or (dim.step + 1 < len(kernels) and not kernels[dim.step + 1].barrier):

@@ -27,7 +27,8 @@ def load(
 
     ``shapes`` fixes the shapes of inputs by name, and with them every other input's dimension of the same symbol;
     dimensions that stay open are symbols in the graph's types. ``freeze`` turns inputs into constants.
-    ``counts``: see ``found``. Raises ModelError when the model is malformed, UnsupportedError naming all nodes that cannot be built, and
+    ``counts``: see ``found``.
+    Raises ModelError when the model is malformed, UnsupportedError naming all nodes that cannot be built, and
     RedlineError when the shapes or arrays do not fit the model.
     """
     graph, missing = _convert(source, shapes, freeze, counts)

@@ -114,7 +114,8 @@ def _beginning(problem: Problem) -> list[str]:
         *lines,
         *settled,
         f"const int64_t num_boxes = {boxes.shape[1]}, classes = {scores.shape[1]}, n = chunk / classes, c = chunk % classes;",
-        f"const float *boxes = arg0 + n * {boxes.strides[0]}, *scores = arg1 + n * {scores.strides[0]} + c * {scores.strides[1]};",
+        f"const float *boxes = arg0 + n * {boxes.strides[0]};",
+        f"const float *scores = arg1 + n * {scores.strides[0]} + c * {scores.strides[1]};",
         "entry *heap = scratch;",
         "corners *stay = (corners *)((char *)scratch + (8 * num_boxes + 63) / 64 * 64);",
     ]
@@ -174,7 +175,7 @@ def reference(problem: Problem, arrays: Sequence[np.ndarray]) -> tuple[np.ndarra
     least = -np.inf if problem.threshold is None else evaluate(problem.threshold, arrays, (1,))[0]
     kept, counts = np.zeros(problem.kept.shape, np.int64), np.zeros(problem.counts.shape, np.int64)
     for n, c in np.ndindex(*problem.counts.shape):
-        scores, chosen = arrays[1][n, c], []
+        scores, chosen = arrays[1][n, c], list[int]()
         boxes = _corners(arrays[0][n].astype(np.float32), problem.centred)
         for b in np.argsort(-scores, kind="stable"):
             if len(chosen) < min(limit, problem.kept.shape[2]) and (problem.threshold is None or scores[b] > least):

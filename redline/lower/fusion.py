@@ -19,7 +19,17 @@ INLINE_READERS = frozenset(
     {"AveragePool", "TruePositions", "Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization", "ArgMax", "ArgMin"}
 )
 NO_EPILOGUE = frozenset(
-    {"Attention", "TopK", "CumSum", "CumProd", "ScatterElements", "ScatterND", "TensorScatter", "NonMaxSuppression", "TruePositions"}
+    {
+        "Attention",
+        "TopK",
+        "CumSum",
+        "CumProd",
+        "ScatterElements",
+        "ScatterND",
+        "TensorScatter",
+        "NonMaxSuppression",
+        "TruePositions",
+    }
 )  # their kernels write the result as it is
 PRODUCTS = frozenset({"MatMul", "Conv", "ConvTranspose", "Attention"})
 SMALL_ELEMENTS = 1 << 12

@@ -35,8 +35,11 @@ class _Block:
 
 
 def assign_phases(steps: Sequence[Step]) -> tuple[int, ...]:
-    """The phase of each step: a new one begins at the step that reads or writes what the current one writes, or writes
-    what the current one reads, or where the current one is long, and behind a step that finds an extent, which any later one may need."""
+    """The phase of each step.
+
+    A new one begins at the step that reads or writes what the current one writes, or writes what the current one reads, or
+    where the current one is long; and behind a step that finds an extent, which any later one may need.
+    """
     phases: list[int] = []
     phase = 0
     finds = False

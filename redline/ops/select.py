@@ -40,7 +40,7 @@ def _compress_decomposed(op: Op) -> Value:
 
 def _chosen_by_the_run(op: Op) -> Value:
     """The positions of the conditions that hold, as far as the axis goes."""
-    most = _compress_bound(op)
+    most = _most_chosen(op)
     condition = op.value(1)
     if op.shape(1)[0] != most:
         condition = make("Slice", condition, ints([0]), ints([most]), ints([0]))
@@ -48,8 +48,10 @@ def _chosen_by_the_run(op: Op) -> Value:
 
 
 def _compress_bound(op: Op) -> int | None:
-    if op.is_const(1):
-        return None
+    return None if op.is_const(1) else _most_chosen(op)
+
+
+def _most_chosen(op: Op) -> int:
     shape = op.shape(0)
     extent = shapes.size(shape) if op.attr("axis") is None else shape[op.axis(0, len(shape))]
     return min(extent, op.shape(1)[0])

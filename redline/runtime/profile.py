@@ -57,7 +57,7 @@ class Profile:
                 named = ", ".join(f"{dim.name}={value}" for dim, value in zip(self.header.dims, dims, strict=False))
                 seen = f"{io.dtype} {shapes.text(shape)} was given"
                 raise InputError(f"input {io.name!r}", seen, f"with {named} expected {io.dtype} {shapes.text(expected)}")
-        return Bound((ctypes.c_int64 * MAX_DIMS)(*dims), *found, self.found)
+        return Bound((ctypes.c_int64 * MAX_DIMS)(*dims), found[0], found[1], self.found)
 
     def shape_of(self, output: int, bound: Bound) -> StaticShape:
         """The shape of an output after the run that had ``bound``."""

@@ -33,25 +33,45 @@ def image(make, n, h, w, channels, filters, taps, stride=1, pad=None, groups=1, 
     return make(x, w_, C(float32, (n, *out, filters)), value, extra, (stride, stride), (1, 1), (pad,) * 4, groups)
 
 
-CASES = {
-    "winograd": dict(channels=16, filters=32, taps=3), "odd": dict(channels=17, filters=20, taps=3),
-    "narrow": dict(channels=3, filters=70, taps=5, stride=2), "step": dict(channels=8, filters=130, taps=3, stride=2),
-    "point": dict(channels=24, filters=33, taps=1), "strided_point": dict(channels=24, filters=33, taps=1, stride=2),
-    "unpadded": dict(channels=16, filters=16, taps=1, pad=1), "groups": dict(channels=8, filters=12, taps=3, groups=2),
-    "onnx_order": dict(channels=3, filters=32, taps=3, stride=2, layout="NCHW"),
-}  # fmt: skip
+CASES: dict[str, dict] = {
+    "winograd": {"channels": 16, "filters": 32, "taps": 3},
+    "odd": {"channels": 17, "filters": 20, "taps": 3},
+    "narrow": {"channels": 3, "filters": 70, "taps": 5, "stride": 2},
+    "step": {"channels": 8, "filters": 130, "taps": 3, "stride": 2},
+    "point": {"channels": 24, "filters": 33, "taps": 1},
+    "strided_point": {"channels": 24, "filters": 33, "taps": 1, "stride": 2},
+    "padded_point": {"channels": 16, "filters": 16, "taps": 1, "pad": 1},
+    "groups": {"channels": 8, "filters": 12, "taps": 3, "groups": 2},
+    "onnx_order": {"channels": 3, "filters": 32, "taps": 3, "stride": 2, "layout": "NCHW"},
+}
+QUICK = ("winograd", "narrow")
+SLOW = [pytest.param(case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES]
 
 
-@pytest.mark.parametrize("case", CASES)
+def open_image(case):
+    return lambda h, w: image(conv.Problem, 1, h * 2, w * 2, **CASES[case])
+
+
+@pytest.mark.parametrize("case", SLOW)
 def test_convolutions_of_open_images(case):
-    check(conv.FAMILY, lambda h, w: image(conv.Problem, 1, h * 2, w * 2, **CASES[case]), HW, SIZES, AVX512, rtol=1e-4)
+    make = open_image(case)
+    found = conv.FAMILY.schedules(make(*HW), AVX512)
+    check(conv.FAMILY, make, HW, SIZES, AVX512, [found[0], found[-1]], rtol=1e-4)
 
 
-@pytest.mark.parametrize("case", ["winograd", "narrow", "step", "point", "strided_point"])
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_every_schedule_of_open_images(case):
+    check(conv.FAMILY, open_image(case), HW, SIZES, AVX512, rtol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["winograd", "point", "strided_point"])
 def test_convolutions_of_an_open_batch(case):
-    check(conv.FAMILY, lambda n: image(conv.Problem, n, 9, 7, **CASES[case]), B, IMAGES, AVX512, rtol=1e-4)
+    make = lambda n: image(conv.Problem, n, 9, 7, **CASES[case])  # noqa: E731
+    check(conv.FAMILY, make, B, IMAGES, AVX512, conv.FAMILY.schedules(make(*B), AVX512)[:1], rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 def test_everything_open(target):
     def make(h, w, n):
@@ -66,8 +86,8 @@ def test_depthwise(stride):
     def make(n, h, w):
         return image(depthwise.Problem, n, h, w, channels=37, filters=37, taps=3, stride=stride, groups=37)
 
-    check(depthwise.FAMILY, lambda h, w: make(1, h * 2, w * 2), HW, SIZES, AVX512)
-    check(depthwise.FAMILY, lambda n: make(n, 9, 7), B, IMAGES, AVX512)
+    for of, dims, points in ((lambda h, w: make(1, h * 2, w * 2), HW, SIZES), (lambda n: make(n, 9, 7), B, IMAGES)):
+        check(depthwise.FAMILY, of, dims, points, AVX512, depthwise.FAMILY.schedules(of(*dims), AVX512)[:1])
 
 
 @pytest.mark.parametrize("kind, window", [

@@ -5,13 +5,11 @@ columns, one row high: there is a function for every number up to the largest. A
 input may have in the second-level cache, and there are enough bands for the threads.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from redline.base.extents import ceil_div, high, maximum, minimum, nominal
-from redline.kernels import tile
 from redline.kernels.conv import direct, geometry
 from redline.kernels.conv.direct import DirectKernel
 from redline.kernels.conv.geometry import Term
@@ -129,11 +127,12 @@ class _OpenKernel(DirectKernel):
             *dims(self.problem.reads, self.problem.writes),
             f"const int64_t bands = {self.bands}, part = chunk % {s.panel_chunks};",
             f"const int64_t group = chunk / {s.panel_chunks} % {g.groups};",
-            f"const int64_t band = chunk / {s.panel_chunks * g.groups} % bands, n = chunk / {s.panel_chunks * g.groups} / bands;",
+            f"const int64_t outer = chunk / {s.panel_chunks * g.groups}, band = outer % bands, n = outer / bands;",
             *share("h_", "band", g.out_size[1], "bands", ("begin", "end")),
             *share("p", "part", self.panels.count, s.panel_chunks),
             f"const int64_t d = 0, tiles = ({g.out_size[2]} + {s.width - 1}) / {s.width};",
-            f"const int64_t columns = ({g.out_size[2]} + tiles - 1) / tiles, num_large = {g.out_size[2]} - tiles * (columns - 1);",
+            f"const int64_t columns = ({g.out_size[2]} + tiles - 1) / tiles;",
+            f"const int64_t num_large = {g.out_size[2]} - tiles * (columns - 1);",
             f"const {x.dtype.c} *x = (const {x.dtype.c} *)args[0] + {self._x_begin()};",
             "(void)d, (void)scratch;",
         ]

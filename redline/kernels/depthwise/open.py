@@ -123,16 +123,18 @@ class _OpenKernel(DepthwiseKernel):
     def open_main(self) -> list[str]:
         g, x, width = self.g, self.problem.x, self.schedule.columns
         step = self.stage.strides[1] * g.step[1]
+        vectors = -(-g.channels // tile.lanes(self.held, self.target))
         each = [
             "const int64_t w0 = i * (columns - 1) + (i < num_large ? i : num_large);",
             f"tile_any(i < num_large ? columns : columns - 1, args, staged - h_begin * {step} "
-            f"+ w0 * {g.step[2] * self.stage.strides[2]}, taps, n, h, w0, 0, {-(-g.channels // tile.lanes(self.held, self.target))});",
+            f"+ w0 * {g.step[2] * self.stage.strides[2]}, taps, n, h, w0, 0, {vectors});",
         ]
         body = [
             *dims(self.problem.reads, self.problem.writes),
             f"const int64_t bands = {self.bands}, band = chunk % bands, n = chunk / bands, d = 0;",
             *share("h_", "band", g.out_size[1], "bands", ("begin", "end")),
-            f"const int64_t tiles = ({g.out_size[2]} + {width - 1}) / {width}, columns = ({g.out_size[2]} + tiles - 1) / tiles;",
+            f"const int64_t tiles = ({g.out_size[2]} + {width - 1}) / {width};",
+            f"const int64_t columns = ({g.out_size[2]} + tiles - 1) / tiles;",
             f"const int64_t num_large = {g.out_size[2]} - tiles * (columns - 1);",
             f"const {x.dtype.c} *x = (const {x.dtype.c} *)args[0] + n * {g.x_strides[0]};",
             "(void)d;",
