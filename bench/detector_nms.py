@@ -1,7 +1,7 @@
 """YOLOv5s with NonMaxSuppression at its end, one engine for all sizes from 320 to 1280: what it chooses, against ONNX Runtime.
 
-Three comparisons at random sizes and thresholds: the boxes and scores of all candidates; the rows chosen by the whole model; and
-those that ONNX Runtime's NonMaxSuppression chooses among the engine's own boxes and scores, which must be the same in the
+Three comparisons at random sizes and thresholds: the boxes and scores of all candidates; the rows that the whole model chooses;
+and those that ONNX Runtime's NonMaxSuppression chooses among the engine's own boxes and scores, which must be the same in the
 same order. (The weights are random, so scores lie close together: where two differ by less than rounding, the whole models
 may order or choose them differently.)
 

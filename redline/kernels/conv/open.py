@@ -4,7 +4,7 @@ Where only the batch is open, the kernel for one image is called for each (per_i
 a product with open rows. The others are direct or Winograd's, over bands or blocks whose number the call decides.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from redline.base.errors import BuildError
@@ -78,7 +78,16 @@ def _like_the_tuned_shape(problem: Problem, target: CpuTarget) -> list[Schedule]
             for prefetch in (closed.prefetch, not closed.prefetch):
                 limit = tile.tallest(closed.vectors, target)
                 found[OpenDirect(limit, closed.vectors, closed.panel_chunks, prefetch)] = None
-    return list(found)
+    return list(found) or list(_plain(problem, target))
+
+
+def _plain(problem: Problem, target: CpuTarget) -> Iterator[OpenDirect]:
+    """For a convolution that would be a product if its rows stepped evenly: wide and narrow tiles."""
+    filters = problem.w.shape[0] // problem.groups
+    widest = -(-filters // tile.lanes(problem.acc, target))
+    for vectors in dict.fromkeys((min(4, widest), min(2, widest))):
+        panels = -(-widest // vectors)
+        yield OpenDirect(tile.tallest(vectors, target), vectors, min(panels, target.num_threads))
 
 
 def _open_winograd(problem: Problem, closed: Winograd, target: CpuTarget) -> OpenWinograd:
