@@ -14,6 +14,7 @@ from math import prod
 from typing import Any
 
 MAX_DIMS = 8  # RL_MAX_DIMS of executor.h
+FIRST_FOUND = 4  # dims[4] and on are filled in by kernels while a call runs: extents that depend on data
 
 
 class Undecided(Exception):
@@ -139,6 +140,20 @@ def dimension(index: int, low: int, high: int, nominal: int) -> Extent:
     return Extent([((Atom(f"dims[{index}]", low, high, nominal),), 1)])
 
 
+def found_dimension(slot: int, most: int, nominal: int) -> Extent:
+    """Extent number ``slot`` that depends on data: known once the step that finds it has run.
+
+    It may be 0, but questions are answered for 1 and more: loops along an empty axis do not run, so what is decided for
+    them does not matter. What is done outside of such loops (a clamp to the axis) must be right for 0 as well.
+    """
+    return Extent([((Atom(f"dims[{FIRST_FOUND + slot}]", 1, max(1, most), nominal),), 1)])
+
+
+def depends_on_data(value: Any) -> bool:
+    """Whether ``value`` is only known while the call runs."""
+    return isinstance(value, Extent) and any(f"dims[{i}]" in str(value) for i in range(FIRST_FOUND, MAX_DIMS))
+
+
 def at_nominal(value: Any) -> Any:
     """``value``, a tree of tuples and dataclasses, with the tuned number in place of every open extent."""
     if isinstance(value, Extent):
@@ -187,6 +202,19 @@ def minimum(a: Any, b: Any) -> Any:
         return _atom(text, min(low(a), low(b)), min(high(a), high(b)), min(nominal(a), nominal(b)))
 
 
+def maximum(a: Any, b: Any) -> Any:
+    """The larger one, decided when a call begins if need be, or when an extent is found, which may be 0."""
+    try:
+        return max(a, b) if not depends_on_data(a) and not depends_on_data(b) else _decided_later()
+    except Undecided:
+        text = f"({a} > {b} ? {a} : {b})"
+        return _atom(text, max(low(a), low(b)), max(high(a), high(b)), max(nominal(a), nominal(b)))
+
+
+def _decided_later() -> Any:
+    raise Undecided("what depends on data")
+
+
 def ceil_div(a: Any, b: Any) -> Any:
     return -(-a // b)
 
@@ -225,6 +253,10 @@ def _divided(a: Any, b: Any) -> Any:
     exact = _quotient(a, b)
     if exact is not None:
         return exact
+    if not is_open(b):
+        whole = _made({m: c // b for m, c in _terms(a) if m and c % b == 0})
+        if is_open(whole):  # floor((b q + r) / b) = q + floor(r / b)
+            return whole + (a - whole * b) // b
     if high(a) <= 0 and (low(a) < 0 or is_open(a)):
         return -_atom_quotient(-a + b - 1, b)
     if low(a) < 0:

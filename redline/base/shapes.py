@@ -75,24 +75,36 @@ def axis_index(axis: int, rank: int, where: str) -> int:
 
 @dataclass(frozen=True)
 class ShapeRange:
-    """The shapes that an input may have: the smallest, the one to tune for, and the largest."""
+    """The shapes that an input may have: the smallest, the one to tune for, and the largest.
+
+    ``step``: each extent is a multiple of this one, axis by axis; empty: of whatever the model demands.
+    """
 
     min: StaticShape
     opt: StaticShape
     max: StaticShape
+    step: StaticShape = ()
 
     def __post_init__(self) -> None:
         if not len(self.min) == len(self.opt) == len(self.max):
             raise RedlineError("--shapes", f"{self} has shapes of different ranks")
         if any(not 1 <= low <= opt <= high for low, opt, high in zip(self.min, self.opt, self.max, strict=True)):
             raise RedlineError("--shapes", f"{self} is no range", "expected MIN,OPT,MAX, in every axis from 1 up")
+        if self.step and (len(self.step) != len(self.min) or min(self.step) < 1):
+            raise RedlineError(
+                "--shapes", f"{self} has the step {text(self.step)}", "expected one number from 1 up for every axis"
+            )
+        if any(
+            extent % step for shape in (self.min, self.opt, self.max) for extent, step in zip(shape, self.step, strict=False)
+        ):
+            raise RedlineError("--shapes", f"{self} is no range", "expected multiples of the step, the fourth shape")
 
     def __str__(self) -> str:
-        return ",".join(map(text, (self.min, self.opt, self.max)))
+        return ",".join(map(text, (self.min, self.opt, self.max, *([self.step] if self.step else []))))
 
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, StaticShape | ShapeRange]:
-    """``["ids:1x1,8x128,32x512", "mask:1x128"]`` as ``{"ids": ShapeRange(...), "mask": (1, 128)}``.
+    """``["ids:1x1,8x128,32x512", "mask:1x128"]`` as ``{"ids": ShapeRange(...), "mask": (1, 128)}``; a fourth shape is the step.
 
     Raises RedlineError for anything else.
     """
@@ -100,8 +112,12 @@ def parse_shapes(texts: Sequence[str]) -> dict[str, StaticShape | ShapeRange]:
     for item in texts:
         name, colon, extents = item.rpartition(":")
         parts = extents.split(",")
-        if not colon or len(parts) not in (1, 3) or not all(re.fullmatch(r"(\d+(x\d+)*)?|scalar", part) for part in parts):
-            raise RedlineError("--shapes", f"{item!r} is no shape", "expected NAME:1x3x224x224, or a range NAME:MIN,OPT,MAX")
+        if not colon or len(parts) not in (1, 3, 4) or not all(re.fullmatch(r"(\d+(x\d+)*)?|scalar", part) for part in parts):
+            raise RedlineError(
+                "--shapes",
+                f"{item!r} is no shape",
+                "expected NAME:1x3x224x224, or a range NAME:MIN,OPT,MAX or NAME:MIN,OPT,MAX,STEP",
+            )
         if name in shapes:
             raise RedlineError("--shapes", f"input {name!r} is given twice")
         found = [_parse(part) for part in parts]

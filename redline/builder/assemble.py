@@ -1,11 +1,11 @@
 """From a lowered and tuned program to the parts of an engine: step table, weights and header."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import redline
-from redline.base.extents import high
+from redline.base.extents import high, is_open
 from redline.builder.shapes import Shapes
 from redline.builder.weights import Weights
 from redline.codegen.c import isa
@@ -38,9 +38,11 @@ class Assembler:
     """Gives every operand of every step its address, for the C table and for the header alike."""
 
     def __init__(
-        self, program: Program, memory: MemoryPlan, choices: Sequence[Choice], shapes: Shapes | None = None
+        self, program: Program, memory: MemoryPlan, choices: Sequence[Choice], shapes: Shapes | None = None,
+        opened: Program | None = None,
     ) -> None:  # fmt: skip
-        """``program`` at its largest shape; ``shapes``: what is open in it."""
+        """``program`` at its largest shape; ``shapes``: what is open in it; ``opened``: the program for all shapes."""
+        self.opened = opened or program
         self.program, self.memory, self.choices, self.shapes = program, memory, choices, shapes or Shapes()
         self.weights = Weights(program)
         self.inputs = {buffer.index: i for i, (_, buffer, _) in enumerate(program.inputs)}
@@ -59,10 +61,11 @@ class Assembler:
         for i, (step, choice) in enumerate(zip(self.program.steps, self.choices, strict=True)):
             barrier = i > 0 and self.memory.phases[i] != self.memory.phases[i - 1]
             placed = [self._place(view, choice, k) for k, view in enumerate(step.reads + step.writes)]
+            placed = _at_open_offsets(placed, self.opened.steps[i])
             steps.append(PlanStep(choice.code.symbol, choice.code.num_chunks, tuple(ref for ref, _ in placed), barrier))
             records.append(_record(step, choice, barrier, [access for _, access in placed]))
         scratch = max((choice.code.scratch_bytes for choice in self.choices), default=0)
-        plan = Plan(tuple(steps), self.memory.arena_bytes, scratch, num_dims=len(self.shapes.dims))
+        plan = Plan(tuple(steps), self.memory.arena_bytes, scratch, num_dims=sum(not dim.is_found for dim in self.shapes.dims))
         header = Header(
             Stamp(isa.text(target), tuple(sorted(isa.needs(target))), redline.__version__, toolchain.identity),
             tuple(IO(name, b.dtype.name, shape, self.shapes.terms.get(name, ())) for name, b, shape in self.program.inputs),
@@ -100,6 +103,15 @@ class Assembler:
             last = len(self.program.steps) - 1
             self.tensors.append(TensorPlan(f"w{array}", "weights", base, self.weights.arrays[array].nbytes, 0, last))
         return self.weight_tensors[array], base
+
+
+def _at_open_offsets(placed: Sequence[tuple[Ref, Access]], step: Step) -> list[tuple[Ref, Access]]:
+    """``placed`` at the largest shape; where the dimensions decide where a view of ``step`` begins, the call counts it."""
+    found = []
+    for (ref, access), view in zip(placed, step.reads + step.writes, strict=True):
+        start = view.offset * view.dtype.size
+        found.append((replace(ref, offset=ref.offset - high(start), open=start), access) if is_open(start) else (ref, access))
+    return found
 
 
 def _record(step: Step, choice: Choice, barrier: bool, accesses: Sequence[Access]) -> KernelRecord:

@@ -85,6 +85,9 @@ def build_cuda(
     report = progress or (lambda stage, done, total: None)
     report("read", 0, 1)
     graph = frontend.load(model, shapes=shapes or {}, freeze=freeze or {})
+    if frontend.found(graph):
+        seen = "the shape of a result depends on data"
+        raise BuildError("--target", seen, "allowed: on the CPU only", "build it for the CPU, or cut the model before it")
     num_nodes = sum(1 for _ in graph.operations)
     report("optimise", 0, 1)
     graph = passes.optimize(graph)

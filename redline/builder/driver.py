@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from redline.builder.accuracy import worst_error
 from redline.builder.assemble import Assembly
 from redline.builder.cuda import build_cuda
 from redline.builder.quantization import Metric
-from redline.builder.shapes import profile
+from redline.builder.shapes import Source, fixed_profile, open_first, profiles
 from redline.builder.workshop import Made, Progress, Workshop
 from redline.codegen.c import isa, toolchain
 from redline.ir import Graph
@@ -88,7 +88,10 @@ def build(
         made = _make_open(model, shapes or {}, freeze or {}, precision, shop)
     else:
         graph = frontend.load(model, shapes=fixed(shapes or {}, "this build"), freeze=freeze or {})
-        made = _make(model, graph, precision, shop, wish)
+        if frontend.found(graph):
+            made = _make_open(model, shapes or {}, freeze or {}, precision, shop)
+        else:
+            made = _make(model, graph, precision, shop, wish)
     _check_memory(made.assembly, memory_limit)
     report("write", 0, 1)
     engine = made.write(destination)
@@ -125,21 +128,28 @@ def _weighed(graph: Graph, precision: str) -> Graph:
 def _make_open(
     model: Any, shapes: Mapping[str, StaticShape | ShapeRange], freeze: Mapping[str, np.ndarray], precision: str, shop: Workshop
 ) -> Made:  # fmt: skip
-    """The engine for ranges of shapes."""
+    """The engine for ranges of shapes, or for results whose shapes depend on data."""
     if precision != "fp32":
-        raise BuildError("--precision", f"{precision} with open shapes", "allowed: fp32", "fix the shapes, or build in fp32")
+        seen = f"{precision} with open shapes, or with results whose shapes depend on data"
+        raise BuildError("--precision", seen, "allowed: fp32", "fix the shapes, or build in fp32")
     nodes = []
 
-    def lowered(fixed: Mapping[str, StaticShape]) -> Program:
-        graph = frontend.load(model, shapes=fixed, freeze=freeze)
+    def lowered(fixed: Mapping[str, StaticShape], counts: Sequence[int]) -> Program:
+        graph = frontend.load(model, shapes=fixed, freeze=freeze, counts=counts)
         nodes.append(sum(1 for _ in graph.operations))
         return lower(passes.optimize(graph))
 
-    ranges = profile(shapes, frontend.declared(model))
-    if ranges is None:  # ranges that hold one shape each
-        program = lowered({name: s.max if isinstance(s, ShapeRange) else s for name, s in shapes.items()})
-        return shop.assemble(program, program, None, _summary(program.name, nodes[0], precision, shop.opt_level))
-    opened, spans = ranges.open(lowered)
+    def found(fixed: Mapping[str, StaticShape]) -> Sequence[int]:
+        return frontend.found(frontend.load(model, shapes=fixed, freeze=freeze))
+
+    tries = list(profiles(shapes, frontend.declared(model)))
+    if not tries:  # every range holds one shape
+        single = {name: s.max if isinstance(s, ShapeRange) else s for name, s in shapes.items()}
+        if not found(single):
+            program = lowered(single, ())
+            return shop.assemble(program, program, None, _summary(program.name, nodes[0], precision, shop.opt_level))
+        tries = [fixed_profile(single)]
+    opened, spans = open_first(tries, Source(lowered, found))
     summary = _summary(opened.program.name, nodes[0], precision, shop.opt_level)
     return shop.assemble(opened.program, opened.largest, spans, summary)
 

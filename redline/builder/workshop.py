@@ -85,7 +85,7 @@ class Workshop:
         """The engine of ``program``, whose memory is planned for ``largest``: the same steps at the largest shape."""
         memory = plan(largest.steps)
         choices = self._tune(program, self.opt_level if opt_level is None else opt_level)
-        assembly = Assembler(largest, memory, choices, shapes).run(self.target, self.compiler, summary)
+        assembly = Assembler(largest, memory, choices, shapes, program).run(self.target, self.compiler, summary)
         self.report("link", 0, 1)
         objects = compile_objects([source(choice.code) for choice in choices], self.target, self.compiler)
         code = link_engine(objects, assembly.plan, self.target, self.compiler)

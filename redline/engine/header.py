@@ -8,7 +8,7 @@ from typing import Any
 from redline.base.errors import EngineError
 from redline.engine.convert import from_json, to_json
 
-FORMAT = 3
+FORMAT = 4
 ALIGNMENT = 64
 
 
@@ -24,12 +24,20 @@ class Stamp:
 
 @dataclass(frozen=True)
 class OpenDim:
-    """A dimension that each call decides, from ``min`` to ``max``; the schedules were chosen at ``opt``."""
+    """A dimension that each call decides, from ``min`` to ``max``; the schedules were chosen at ``opt``.
+
+    ``step``: the step that finds it, for one that depends on data; -1 for one that the shapes of the inputs say.
+    """
 
     name: str
     min: int
     opt: int
     max: int
+    step: int = -1
+
+    @property
+    def is_found(self) -> bool:
+        return self.step >= 0
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from redline.engine.profile import shape_at, sole_dimension
 
 LIMIT = 1 << 62
 MAX_DIMS = 8  # of executor.h
+FIRST_FOUND = 4  # where kernels put the dimensions that they find
 GROUP_LIMIT = 512  # steps that may overlap; each is compared with each
 
 
@@ -95,8 +96,9 @@ class _Checker:
         dims = self.header.dims
         if len(dims) > MAX_DIMS or len({dim.name for dim in dims}) < len(dims):
             self.fail(f"its open dimensions are {[dim.name for dim in dims]}")
+        self.found()
         for dim in dims:
-            if not 1 <= dim.min <= dim.opt <= dim.max < LIMIT:
+            if not (0 if dim.is_found else 1) <= dim.min <= dim.opt <= dim.max < LIMIT:
                 self.fail(f"dimension {dim.name!r} goes from {dim.min} over {dim.opt} to {dim.max}")
         for io in self.header.inputs + self.header.outputs:
             for terms in io.extents:
@@ -104,8 +106,22 @@ class _Checker:
                     self.fail(f"{io.name} has an axis {terms}")
         decided = {sole_dimension(terms) for io in self.header.inputs for terms in io.extents}
         for index, dim in enumerate(dims):
-            if not any(found is not None and found[0] == index for found in decided):
+            if not dim.is_found and not any(found is not None and found[0] == index for found in decided):
                 self.fail(f"no input says what dimension {dim.name!r} is")
+
+    def found(self) -> None:
+        """What a step finds stands behind the other dimensions, and no step may begin before it is known."""
+        dims, kernels = self.header.dims, self.header.kernels
+        num_given = sum(not dim.is_found for dim in dims)
+        if (
+            num_given > FIRST_FOUND
+            or len(dims) - num_given > MAX_DIMS - FIRST_FOUND
+            or any(d.is_found for d in dims[:num_given])
+        ):
+            self.fail(f"its open dimensions are {[dim.name for dim in dims]}")
+        for dim in dims[num_given:]:
+            if dim.step >= len(kernels) or (dim.step + 1 < len(kernels) and not kernels[dim.step + 1].barrier):
+                self.fail(f"dimension {dim.name!r} is found by step {dim.step}, and no barrier is behind it")
 
     def open_shape(self, io: IO) -> None:
         """The shape in the header is the largest: extents never shrink as a dimension grows."""

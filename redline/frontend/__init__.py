@@ -1,6 +1,6 @@
 """The front end: an ONNX model becomes a Graph of the newest operator semantics. The only package that imports onnx."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,24 +13,38 @@ from redline.frontend.scope import Scope
 from redline.frontend.unsupported import Unsupported, error_of
 from redline.ir import Graph
 
-__all__ = ["Source", "Unsupported", "declared", "load", "unsupported"]
+__all__ = ["Source", "Unsupported", "declared", "found", "load", "unsupported"]
 
 _NONE: Mapping[str, StaticShape] = {}
 _FROZEN: Mapping[str, np.ndarray] = {}
 
 
-def load(source: Source, *, shapes: Mapping[str, StaticShape] = _NONE, freeze: Mapping[str, np.ndarray] = _FROZEN) -> Graph:
+def load(
+    source: Source, *, shapes: Mapping[str, StaticShape] = _NONE, freeze: Mapping[str, np.ndarray] = _FROZEN,
+    counts: Sequence[int] = (),
+) -> Graph:  # fmt: skip
     """The model as a Graph; ``source`` is a path, the bytes of one, or a ModelProto.
 
     ``shapes`` fixes the shapes of inputs by name, and with them every other input's dimension of the same symbol;
     dimensions that stay open are symbols in the graph's types. ``freeze`` turns inputs into constants.
+    ``counts``: see ``found``.
     Raises ModelError when the model is malformed, UnsupportedError naming all nodes that cannot be built, and
     RedlineError when the shapes or arrays do not fit the model.
     """
-    graph, found = _convert(source, shapes, freeze)
-    if found or graph is None:
-        raise error_of(found)
+    graph, missing = _convert(source, shapes, freeze, counts)
+    if missing or graph is None:
+        raise error_of(missing)
     return graph
+
+
+def found(graph: Graph) -> tuple[int, ...]:
+    """The most that each extent of the graph may be that only a run finds (how many boxes are left, ...).
+
+    The graph is that for ``counts`` of them, in this order, or for the most.
+    """
+    nodes = [node for node in graph.operations if "slot" in node.attrs]
+    mosts = {int(node.attrs["slot"]): int(node.attrs["most"]) for node in nodes}
+    return tuple(mosts.get(slot, 1) for slot in range(max(mosts, default=-1) + 1))
 
 
 def declared(source: Source) -> dict[str, Shape | None]:
@@ -49,11 +63,11 @@ def unsupported(source: Source, shapes: Mapping[str, StaticShape] = _NONE) -> li
 
 
 def _convert(
-    source: Source, shapes: Mapping[str, StaticShape], freeze: Mapping[str, np.ndarray]
+    source: Source, shapes: Mapping[str, StaticShape], freeze: Mapping[str, np.ndarray], counts: Sequence[int] = ()
 ) -> tuple[Graph | None, list[Unsupported]]:
     model, folder = read(source)
     proto = model.graph
-    converter, scope = Converter(model, folder), Scope()
+    converter, scope = Converter(model, folder, counts), Scope()
     converter.initializers(proto, scope)
     own = [item for item in proto.input if item.name not in scope.values and item.name not in scope.lost]
     values, nodes = bind_inputs(own, shapes, freeze)

@@ -1,7 +1,7 @@
 """ONNX nodes -> graph nodes: one walk in the model's order, functions and decided branches inlined on the way."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import onnx
 
 from redline import ops
 from redline.base.errors import ModelError, UnsupportedError
+from redline.base.shapes import is_static
 from redline.frontend import signature, subgraphs
 from redline.frontend.attributes import Attributes, attributes
 from redline.frontend.functions import Functions, attribute_defaults, standard_function
@@ -45,8 +46,10 @@ class Frame:
 class Converter:
     """Walks a model. Nodes that cannot be built are collected in ``unsupported``, and what depends on them is skipped."""
 
-    def __init__(self, model: onnx.ModelProto, folder: Path | None) -> None:
-        self.folder = folder
+    def __init__(self, model: onnx.ModelProto, folder: Path | None, counts: Sequence[int] = ()) -> None:
+        """``counts``: the extents to build for that only a run finds, in the order of the nodes; else the most they may be."""
+        self.folder, self.counts = folder, counts
+        self.num_found = 0
         self.functions = Functions(model.functions)
         self.unsupported: list[Unsupported] = []
         self._num_nodes = 0
@@ -133,6 +136,8 @@ class Converter:
         if isinstance(settled, tuple):
             return settled
         if settled.op in ops.known():
+            with site.guard(settled):
+                settled = self._with_count(settled, label)
             return site.apply(settled)
         function = standard_function(node, frame.opset, call.inputs)
         if function is None:
@@ -140,6 +145,18 @@ class Converter:
             raise UnsupportedError(label, f"operator {settled.op} is not supported")
         attrs = attribute_defaults(node, frame.opset) | dict(call.attrs)
         return self._inline(function, call.inputs, attrs, node.output, frame, label)
+
+    def _with_count(self, call: Call, label: str) -> Call:
+        """``call``, told the extent to build for where it is one that only a run finds."""
+        bound = ops.lookup(call.op, label).bound
+        if bound is None or not all(is_static(value.shape) for value in call.inputs if value is not None):
+            return call
+        most = bound(ops.Op(call.op, call.inputs, call.attrs, label, call.num_outputs))
+        if most is None:
+            return call
+        slot, self.num_found = self.num_found, self.num_found + 1
+        count = self.counts[slot] if slot < len(self.counts) else most
+        return replace(call, attrs={**call.attrs, "slot": slot, "count": count, "most": most})
 
     def _inline(
         self, function: onnx.FunctionProto, inputs: tuple[Value | None, ...], attrs: Attributes, outputs: Sequence[str],

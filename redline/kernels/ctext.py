@@ -51,7 +51,7 @@ def clipped(variable: str, begin: int, end: int, low: str, high: str, body: Sequ
     return loop(variable, first, f"({high} < {end} ? {high} : {end})", body)
 
 
-def share(variable: str, part: str, count: int, parts: int, ends: tuple[str, str] = ("0", "1")) -> list[str]:
+def share(variable: str, part: str, count: int, parts: int | str, ends: tuple[str, str] = ("0", "1")) -> list[str]:
     """The range that is number ``part`` of ``parts`` nearly equal ones of [0, count): variables named with ``ends``."""
     begin, end = (variable + name for name in ends)
     if not is_open(parts) and parts == 1:

@@ -16,10 +16,20 @@ from redline.ops.attention_form import MASK
 
 MAX_INLINE_NODES = 24
 INLINE_READERS = frozenset(
-    {"AveragePool", "Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization", "ArgMax", "ArgMin"}
+    {"AveragePool", "TruePositions", "Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization", "ArgMax", "ArgMin"}
 )
 NO_EPILOGUE = frozenset(
-    {"Attention", "TopK", "CumSum", "CumProd", "ScatterElements", "ScatterND", "TensorScatter"}
+    {
+        "Attention",
+        "TopK",
+        "CumSum",
+        "CumProd",
+        "ScatterElements",
+        "ScatterND",
+        "TensorScatter",
+        "NonMaxSuppression",
+        "TruePositions",
+    }
 )  # their kernels write the result as it is
 PRODUCTS = frozenset({"MatMul", "Conv", "ConvTranspose", "Attention"})
 SMALL_ELEMENTS = 1 << 12

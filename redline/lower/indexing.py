@@ -143,7 +143,8 @@ def _reverse_sequence(op: Op, reads: Sequence[Accessor], at: Coordinates) -> Exp
 
 
 def clamp(index: Expr, extent: int) -> Expr:
-    return call("min", call("max", index, integer(0)), integer(extent - 1))
+    """``index`` within an axis of ``extent``; 0 where that is empty, as one may be that a run finds."""
+    return call("max", call("min", index, integer(extent - 1)), integer(0))
 
 
 def tensor_index(index: Expr, extent: int) -> Expr:

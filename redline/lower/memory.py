@@ -35,19 +35,24 @@ class _Block:
 
 
 def assign_phases(steps: Sequence[Step]) -> tuple[int, ...]:
-    """The phase of each step: a new one begins at the step that reads or writes what the current one writes, or writes
-    what the current one reads, or where the current one is long."""
+    """The phase of each step.
+
+    A new one begins at the step that reads or writes what the current one writes, or writes what the current one reads, or
+    where the current one is long; and behind a step that finds an extent, which any later one may need.
+    """
     phases: list[int] = []
     phase = 0
+    finds = False
     reads: list[View] = []
     writes: list[View] = []
     for step in steps:
         is_long = len(phases) >= MAX_STEPS and phases[-MAX_STEPS] == phase
-        if is_long or _meet(step.reads, writes) or _meet(step.writes, writes) or _meet(step.writes, reads):
+        if finds or is_long or _meet(step.reads, writes) or _meet(step.writes, writes) or _meet(step.writes, reads):
             phase += 1
             reads, writes = [], []
         reads += step.reads
         writes += step.writes
+        finds = getattr(step.problem, "slot", None) is not None
         phases.append(phase)
     return tuple(phases)
 

@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from redline.base.dtypes import DType
 from redline.base.errors import BuildError
+from redline.base.extents import Extent
 from redline.base.shapes import StaticShape, contiguous_strides
 from redline.kernels.expr import Expr, Lit, call, cast, integer, lit
 from redline.kernels.problem import Operand
@@ -37,7 +39,7 @@ class Opened:
 
 
 def opened(points: Sequence[Point], programs: Sequence[Program], dims: Sequence[Any]) -> Opened:
-    """The program over ``dims`` of which ``programs`` are the cases at ``points``; the last point is the largest shape.
+    """The program over ``dims`` of which ``programs`` are the cases at ``points``; no dimension of the last is below its most.
 
     Raises BuildError where no such program exists.
     """
@@ -45,15 +47,36 @@ def opened(points: Sequence[Point], programs: Sequence[Program], dims: Sequence[
     cases = [_with_largest_strides(program, programs[-1], growing) for program in programs]
     fit = Fit(points, dims)
     merged = _Merge(fit)
-    largest = cases[-1]
     program = replace(
-        largest,
+        cases[-1],
         buffers=merged([case.buffers for case in cases], "buffers"),
         steps=merged([case.steps for case in cases], "steps"),
         inputs=merged([case.inputs for case in cases], "inputs"),
         outputs=merged([case.outputs for case in cases], "outputs"),
     )
-    return Opened(program, largest)
+    return Opened(program, _at_largest(program))
+
+
+def _at_largest(program: Program) -> Program:
+    """``program`` with every dimension at the end of its range."""
+    known: dict[Expr, Any] = {}
+
+    def closed(value: Any) -> Any:
+        if isinstance(value, Extent):
+            return sum(c * prod(atom.high for atom in m) for m, c in value.terms)
+        if isinstance(value, Expr):
+            if value not in known:
+                known[value] = rebuilt(value)
+            return known[value]
+        if isinstance(value, tuple):
+            return tuple(map(closed, value))
+        return rebuilt(value) if is_dataclass(value) and not isinstance(value, DType) else value
+
+    def rebuilt(value: Any) -> Any:
+        return type(value)(**{f.name: closed(getattr(value, f.name)) for f in fields(value) if f.init})
+
+    parts = {name: closed(getattr(program, name)) for name in ("buffers", "steps", "inputs", "outputs")}
+    return replace(program, **parts)
 
 
 class Fit:

@@ -76,7 +76,23 @@ def _infer_nms(op: Op) -> list[TensorType]:
     if len(boxes) != 3 or len(scores) != 3 or boxes[2] != 4 or (boxes[0], boxes[1]) != (scores[0], scores[2]):
         seen = f"boxes {shapes.text(boxes)}, scores {shapes.text(scores)}"
         raise ModelError(op.label, seen, "allowed: [N, B, 4] and [N, classes, B]")
-    return [TensorType(dtypes.int64, (Sym(f"{op.label}.selected"), 3))]
+    if shapes.is_static(boxes) and not kept_per_class(op):
+        return [TensorType(dtypes.int64, (0, 3))]
+    count = op.attr("count")
+    return [TensorType(dtypes.int64, (Sym(f"{op.label}.selected") if count is None else int(count), 3))]
+
+
+def kept_per_class(op: Op) -> int:
+    """The most boxes that NonMaxSuppression keeps of a class of a picture."""
+    boxes = op.shape(0)[1]
+    if not op.has(2):
+        return 0
+    return min(boxes, max(0, int(op.const(2).reshape(-1)[0]))) if op.is_const(2) else boxes
+
+
+def _nms_bound(op: Op) -> int | None:
+    pictures, classes = op.shape(1)[:2]
+    return pictures * classes * kept_per_class(op) or None
 
 
 def _number(array: np.ndarray | None, default: float) -> float:
@@ -125,4 +141,4 @@ def _iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 define("RoiAlign", _infer_roi, _roi_align)
-define("NonMaxSuppression", _infer_nms, _nms)
+define("NonMaxSuppression", _infer_nms, _nms, bound=_nms_bound)

@@ -37,7 +37,11 @@ define("ArgMin", _infer_arg, _arg(np.argmin))
 
 def _infer_topk(op: Op) -> list[TensorType]:
     shape = op.type(0).shape
-    axis, (k,) = op.axis(-1, len(shape)), op.ints(1)
+    axis = op.axis(-1, len(shape))
+    if op.attr("count") is not None:
+        shape = (*shape[:axis], int(op.attr("count")), *shape[axis + 1 :])
+        return [TensorType(op.type(0).dtype, shape), TensorType(dtypes.int64, shape)]
+    (k,) = op.ints(1)
     extent = shape[axis]
     if isinstance(extent, int) and not 0 <= k <= extent:
         raise ModelError(op.label, f"TopK of {k} along an axis of {extent}", f"allowed: 0..{extent}")
@@ -59,7 +63,11 @@ def _topk(op: Op, data: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.n
     return np.take_along_axis(data, chosen, axis), chosen
 
 
-define("TopK", _infer_topk, _topk, static=(1,))
+def _topk_bound(op: Op) -> int | None:
+    return None if op.is_const(1) else op.shape(0)[op.axis(-1, len(op.type(0).shape))]
+
+
+define("TopK", _infer_topk, _topk, bound=_topk_bound)
 
 
 def scan_axis(op: Op) -> int:

@@ -19,6 +19,7 @@ from redline.ir import CONSTANT, Node, TensorType, Value
 Infer = Callable[["Op"], Sequence[TensorType]]
 Reference = Callable[..., Any]
 Decompose = Callable[["Op"], Value | tuple[Value, ...] | None]
+Bound = Callable[["Op"], int | None]
 
 
 class Op:
@@ -63,6 +64,9 @@ class Op:
     def attr(self, name: str, default: Any = None) -> Any:
         return self.attrs.get(name, default)
 
+    def is_const(self, i: int) -> bool:
+        return self.value(i).array is not None
+
     def axis(self, default: int, rank: int, name: str = "axis") -> int:
         return shapes.axis_index(int(self.attr(name, default)), rank, self.label)
 
@@ -73,6 +77,8 @@ class OpDef:
 
     ``decompose`` writes the node in terms of simpler ones (None: leave it whole). ``static`` are the inputs that must be
     build-time constants. ``elementwise``: an output element depends on the input elements at its own (broadcast) coordinates.
+    ``bound``: the most that the extent of its result may be which only a run finds out; None: the types say all. The front end
+    gives such a node the attributes ``count``, the extent to build for, ``slot``, which of the model's it is, and ``most``.
     """
 
     name: str
@@ -81,6 +87,7 @@ class OpDef:
     decompose: Decompose | None = None
     static: frozenset[int] = frozenset()
     elementwise: bool = False
+    bound: Bound | None = None
 
 
 _TABLE: dict[str, OpDef] = {}
@@ -88,11 +95,11 @@ _TABLE: dict[str, OpDef] = {}
 
 def define(
     name: str, infer: Infer, reference: Reference, decompose: Decompose | None = None, static: Sequence[int] = (), *,
-    elementwise: bool = False,
+    elementwise: bool = False, bound: Bound | None = None,
 ) -> OpDef:  # fmt: skip
     """Adds an operator to the table; called once a name, while ``redline.ops`` is imported."""
     assert name not in _TABLE, f"{name} is defined twice"
-    _TABLE[name] = OpDef(name, infer, reference, decompose, frozenset(static), elementwise)
+    _TABLE[name] = OpDef(name, infer, reference, decompose, frozenset(static), elementwise, bound)
     return _TABLE[name]
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -44,7 +45,8 @@ class Context:
         """The outputs by name, for inputs by name.
 
         Contiguous inputs are read where they are, others are copied. Outputs are new arrays, or those in ``out``. Raises
-        InputError for a wrong name, type or shape, and when another thread is running this context.
+        InputError for a wrong name, type or shape, and when another thread is running this context. An output whose shape
+        depends on data is a view of its array's beginning; an array in ``out`` for it has the largest shape.
         """
         loaded = self._loaded
         if loaded is None:
@@ -59,9 +61,18 @@ class Context:
                 self._run_steps(loaded, 0, loaded.library.num_steps)
             else:
                 self._run_behind_check(loaded)
-            return results
+            return self._as_found(loaded, results, bound) if bound.found else results
         finally:
             self._busy.release()
+
+    @staticmethod
+    def _as_found(loaded: Loaded, results: Arrays, bound: Bound) -> Arrays:
+        """``results``; those whose shape depends on data as the beginning of the array that was written."""
+        shaped = dict(results)
+        for number in bound.found:
+            name, shape = loaded.outputs[number].name, loaded.profile.shape_of(number, bound)
+            shaped[name] = results[name].reshape(-1)[: math.prod(shape)].reshape(shape)
+        return shaped
 
     def _run_steps(self, loaded: Loaded, first: int, end: int) -> None:
         self._call.first_step, self._call.end_step = first, end

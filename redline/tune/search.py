@@ -5,15 +5,16 @@ from the timing cache where it has them, so a build with a full cache measures n
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from redline.base import log
 from redline.base.errors import BuildError
-from redline.base.extents import Undecided
+from redline.base.extents import Undecided, depends_on_data, high
 from redline.codegen.c.compile import compile_objects, source
 from redline.codegen.c.toolchain import Toolchain
 from redline.kernels import FAMILIES
+from redline.kernels.ctext import block
 from redline.kernels.parts import any_open
 from redline.kernels.problem import CpuTarget, KernelCode, Problem
 from redline.tune.cache import TimingCache
@@ -46,7 +47,9 @@ class Choice:
     num_candidates: int
 
 
-OPEN_FAMILIES = ("attention", "matmul", "nest", "row")
+OPEN_FAMILIES = (
+    "attention", "collect", "conv", "count", "depthwise", "matmul", "nest", "pool", "row", "select", "sort", "suppress",
+)  # fmt: skip
 _OPEN = f"open extents are for {', '.join(OPEN_FAMILIES)}"
 
 Progress = Callable[[str, int, int], None]
@@ -84,9 +87,23 @@ def _rendered(job: Job, target: CpuTarget, opt_level: int) -> list[tuple[Any, Ke
     family = FAMILIES[job.family]
     distinct: dict[str, tuple[Any, KernelCode]] = {}
     for schedule in family.schedules(job.problem, target)[: CANDIDATES[opt_level]]:
-        code = family.render(job.problem, schedule, target)
+        code = _with_known_chunks(family.render(job.problem, schedule, target), job.problem)
         distinct.setdefault(code.text, (schedule, code))
     return list(distinct.values())
+
+
+def _with_known_chunks(code: KernelCode, problem: Problem) -> KernelCode:
+    """Chunks are counted when a call begins: where their number is found later, there are as many as there may be."""
+    if not depends_on_data(code.num_chunks):
+        return code
+    text = code.text.replace("void KERNEL(", "static void known_chunk(")
+    last = len(problem.reads) + len(problem.writes)
+    body = [
+        f"const int64_t *const dims = args[{last}];",
+        f"if (chunk < {code.num_chunks}) known_chunk(args, scratch, chunk);",
+    ]
+    lines = block("void KERNEL(void *const *args, void *scratch, int64_t chunk)", body)
+    return replace(code, text="\n".join([text.rstrip(), *lines, ""]), num_chunks=max(1, high(code.num_chunks)))
 
 
 def _measure(

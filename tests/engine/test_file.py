@@ -147,7 +147,7 @@ def test_longer_than_written(path):
 
 def test_a_newer_format(path):
     rewrite(path, version=4)
-    refused(path, "its format is version 4; this Redline reads version 3; upgrade Redline, or build the engine again")
+    refused(path, "its format is version 5; this Redline reads version 4; upgrade Redline, or build the engine again")
 
 
 @pytest.mark.parametrize("version", [0, 1, 2])

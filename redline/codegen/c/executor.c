@@ -52,11 +52,12 @@ static int64_t take_chunk(_Atomic uint64_t *counter, uint32_t run, uint32_t leng
 }
 
 static void *address(const rl_call *call, const rl_ref *ref) {
+    int64_t offset = ref->offset + (ref->open ? ref->open(call->dims) : 0);
     switch (ref->space) {
-        case RL_ARENA: return call->arena + ref->offset;
-        case RL_WEIGHTS: return (char *)call->weights + ref->offset;
-        case RL_INPUT: return (char *)call->inputs[ref->index] + ref->offset;
-        default: return (char *)call->outputs[ref->index] + ref->offset;
+        case RL_ARENA: return call->arena + offset;
+        case RL_WEIGHTS: return (char *)call->weights + offset;
+        case RL_INPUT: return (char *)call->inputs[ref->index] + offset;
+        default: return (char *)call->outputs[ref->index] + offset;
     }
 }
 

@@ -70,6 +70,7 @@ enum { RL_ARENA, RL_WEIGHTS, RL_INPUT, RL_OUTPUT };
 typedef struct {
     int32_t space, index;
     int64_t offset;
+    rl_count *open; /* bytes that the dimensions add to the offset; NULL: none */
 } rl_ref;
 
 typedef struct {

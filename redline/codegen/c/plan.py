@@ -19,11 +19,15 @@ class Space(IntEnum):
 
 @dataclass(frozen=True)
 class Ref:
-    """An address: ``offset`` bytes into the arena, the weights, or input or output number ``index``."""
+    """An address: ``offset`` bytes into the arena, the weights, or input or output number ``index``.
+
+    ``open``: bytes more, as the dimensions say (an extent, or 0).
+    """
 
     space: Space
     offset: int = 0
     index: int = 0
+    open: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,13 @@ def render(plan: Plan) -> str:
 def _lines(plan: Plan) -> Iterator[str]:
     for symbol in dict.fromkeys(step.symbol for step in plan.steps):
         yield f"void {symbol}(void *const *args, void *scratch, int64_t chunk);"
-    counts = {str(step.num_chunks): f"count{i}" for i, step in enumerate(plan.steps) if is_open(step.num_chunks)}
+    refs = [ref for step in plan.steps for ref in step.refs] or [Ref(Space.ARENA)]
+    open_numbers = [str(n) for n in (*(s.num_chunks for s in plan.steps), *(ref.open for ref in refs)) if is_open(n)]
+    counts = {text: f"count{i}" for i, text in enumerate(dict.fromkeys(open_numbers))}
     for text, name in counts.items():
         yield f"static int64_t {name}(const int64_t *dims) {{ return {text}; }}"
-    refs = [ref for step in plan.steps for ref in step.refs] or [Ref(Space.ARENA)]
     yield f"static const rl_ref refs[{len(refs)}] = {{"
-    yield from (f"    {{{int(ref.space)}, {ref.index}, {ref.offset}}}," for ref in refs)
+    yield from (f"    {{{int(ref.space)}, {ref.index}, {ref.offset}, {counts.get(str(ref.open), 'NULL')}}}," for ref in refs)
     yield "};"
     yield f"static const rl_step steps[{max(1, len(plan.steps))}] = {{"
     first_ref = 0

@@ -1,8 +1,8 @@
 """Convolutions: problem.py says what, schedule.py how; direct.py and pointwise.py are the ways, c.py chooses."""
 
-from redline.kernels.conv.c import render
+from redline.kernels.conv.open import render, schedules
 from redline.kernels.conv.problem import Problem, reference
-from redline.kernels.conv.schedule import Schedule, schedules
+from redline.kernels.conv.schedule import Schedule
 from redline.kernels.problem import Family
 
 FAMILY = Family("conv", Problem, Schedule, schedules, render, reference)

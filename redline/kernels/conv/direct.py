@@ -24,19 +24,27 @@ from redline.kernels.conv.schedule import Direct, summed
 from redline.kernels.conv.staging import Stage
 from redline.kernels.ctext import block, clipped, loop, offset, share, vector_loop
 from redline.kernels.dot import Dot
+from redline.kernels.parts import dims
 from redline.kernels.problem import CpuTarget, KernelCode, Packing
 from redline.kernels.tile import Ahead, Panels, Split
 
 
 def render(problem: Problem, schedule: Direct, target: CpuTarget) -> KernelCode:
-    kernel = _Kernel(problem, schedule, target)
+    return code(DirectKernel(problem, schedule, target))
+
+
+def plain_dot(problem: Problem) -> Dot:
+    return dot.plain(problem.x.dtype)
+
+
+def code(kernel: "DirectKernel") -> KernelCode:
     text = kernel.text()
-    packings = {1: kernel.packing()} if problem.w.constant else {}
+    packings = {1: kernel.packing()} if kernel.problem.w.constant else {}
     return KernelCode("conv", cexpr.prelude(text) + text, kernel.num_chunks, kernel.scratch_bytes, packings)
 
 
 @dataclass(frozen=True)
-class _Kernel:
+class DirectKernel:
     problem: Problem
     schedule: Direct
     target: CpuTarget
@@ -155,14 +163,15 @@ class _Kernel:
         offsets = [i * down + j * right for i in range(rows) for j in range(columns)]
         vectors = width // self.panels.lanes
         loops = geometry.loops(self.terms, width * self.dot.group)
-        body = tile.inner_product(offsets, vectors, loops, self.dot, self.ahead(width))
+        body = dims(self.problem.reads, self.problem.writes)
+        body += tile.inner_product(offsets, vectors, loops, self.dot, self.ahead(width))
         body += tile.spill(rows * columns, vectors, width, self.problem.acc)
         reads = self.problem.reads
         body += cexpr.pointers(reads[2:], [f"arg{i}" for i in range(2, len(reads))], first=2)
         body += cexpr.pointers(self.problem.writes, ["out"], first=len(reads), const=False)
         position = [f"const int64_t h = h0 + i / {columns}, w = w0 + i % {columns};"]
         body += loop("i", 0, rows * columns, position + vector_loop(valid, self.panels.lanes, self.epilogue()))
-        head = f"static __attribute__((noinline)) void {_tile_name(rows, columns, valid)}(void *const *args, "
+        head = f"static __attribute__((noinline)) void {tile_name(rows, columns, valid)}(void *const *args, "
         types = (
             f"const {self.dot.x.c} *x, const {self.dot.w.c} *panel, {'const char *ahead, ' if self.schedule.prefetch else ''}"
         )
@@ -252,7 +261,7 @@ class _Kernel:
                 base = "staged" if self.stage else "x"
                 row = "(h0 - h_begin)" if self.stage else "h0"
                 where = offset([row, "w0"], [height_step * self.g.step[1], width_step * self.g.step[2]])
-                name, pointer = _tile_name(rows, columns, valid), "panel, ahead" if ahead else "panel"
+                name, pointer = tile_name(rows, columns, valid), "panel, ahead" if ahead else "panel"
                 call = [f"{name}(args, {base} + {where}, {pointer}, n, d, h0, w0, m0);", *([ahead.advance] if ahead else [])]
                 inner += loop("v", left, end, [f"const int64_t w0 = {self.columns.begin('v')};", *call])
                 left = num
@@ -262,5 +271,5 @@ class _Kernel:
         return [f"const int64_t m0 = group * {self.g.filters} + p * {self.panels.width};", *lines]
 
 
-def _tile_name(rows: int, columns: int, valid: int) -> str:
+def tile_name(rows: int, columns: int, valid: int) -> str:
     return f"tile_{rows}x{columns}x{valid}"

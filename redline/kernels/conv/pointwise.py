@@ -1,9 +1,12 @@
 """A convolution of one tap is a matrix product: the pixels are rows, with the strides of the convolution in their view."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from redline.base.extents import is_open
 from redline.base.shapes import size
 from redline.kernels import matmul
 from redline.kernels.conv.problem import Problem
@@ -18,6 +21,11 @@ def is_legal(problem: Problem, schedule: matmul.Schedule, target: CpuTarget) -> 
     return matmul.is_legal(as_product(problem), schedule, target)
 
 
+def product_schedules(problem: Problem, target: CpuTarget) -> Sequence[Any]:
+    """The ways to compute it as a product, open or not."""
+    return matmul.FAMILY.schedules(as_product(problem), target)
+
+
 def as_product(problem: Problem) -> matmul.Problem:
     """The product with the same output, epilogue and extra operands."""
     x, w = problem.x, problem.w
@@ -30,10 +38,11 @@ def as_product(problem: Problem) -> matmul.Problem:
     return matmul.Problem(a, b, problem.out, problem.epilogue, problem.extra)
 
 
-def render(problem: Problem, schedule: matmul.Schedule, target: CpuTarget) -> KernelCode:
+def render(problem: Problem, schedule: Any, target: CpuTarget) -> KernelCode:
     product = as_product(problem)
     code = matmul.FAMILY.render(product, schedule, target)
-    views = {0: product.a.shape, 1: product.b.shape}
+    batch = tuple(1 if is_open(extent) else extent for extent in product.b.shape[:-2])  # along which all are one
+    views = {0: product.a.shape, 1: (*batch, *product.b.shape[-2:])}
     packings = {i: _of_view(packing, i, views[i], problem) for i, packing in code.packings.items()}
     return replace(code, family="conv", packings=packings)
 

@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
-from redline.kernels import cexpr, dot, tile
+from redline.kernels import cexpr, dot, parts, tile
 from redline.kernels.conv import filtering, geometry
 from redline.kernels.conv.filtering import Filtering
 from redline.kernels.conv.geometry import Geometry
@@ -28,14 +28,17 @@ from redline.kernels.tile import Ahead, Loop, Panels, Split
 
 
 def render(problem: Problem, schedule: Winograd, target: CpuTarget) -> KernelCode:
-    kernel = _Kernel(problem, schedule, target)
+    return code(WinogradKernel(problem, schedule, target))
+
+
+def code(kernel: "WinogradKernel") -> KernelCode:
     text = kernel.text()
     packings = {1: kernel.packing()}
     return KernelCode("conv", cexpr.prelude(text) + text, kernel.num_chunks, kernel.scratch_bytes, packings)
 
 
 @dataclass(frozen=True)
-class _Kernel:
+class WinogradKernel:
     problem: Problem
     schedule: Winograd
     target: CpuTarget
@@ -177,8 +180,14 @@ class _Kernel:
             f"const {x.dtype.c} *from = x + h * {height} + w * {width};",
             *copy,
         ]  # fmt: skip
-        head = f"static void gather({self.type} *restrict patch, const {x.dtype.c} *x, int64_t h0, int64_t w0)"
-        return block(head, loop("i", 0, self.patch, loop("j", 0, self.patch, body)))
+        head = (
+            f"static void gather(void *const *args, {self.type} *restrict patch, const {x.dtype.c} *x, int64_t h0, int64_t w0)"
+        )
+        return block(head, self.dims + loop("i", 0, self.patch, loop("j", 0, self.patch, body)))
+
+    @property
+    def dims(self) -> list[str]:
+        return parts.dims(self.problem.reads, self.problem.writes)
 
     @property
     def type(self) -> str:
@@ -225,7 +234,7 @@ class _Kernel:
     def patch_out(self, width: int, valid: int) -> list[str]:
         """C: the outputs of one tile and panel, through the epilogue."""
         reads = self.problem.reads
-        body = cexpr.pointers(reads[2:], [f"arg{i}" for i in range(2, len(reads))], first=2)
+        body = self.dims + cexpr.pointers(reads[2:], [f"arg{i}" for i in range(2, len(reads))], first=2)
         body += cexpr.pointers(self.problem.writes, ["out"], first=len(reads), const=False)
         full = valid // self.lanes
         if full:
@@ -303,7 +312,7 @@ class _Kernel:
             f"const int64_t h = h0 * {self.step} - {g.pad[1]}, w = w0 * {self.step} - {g.pad[2]};",
         ]
         copied = [
-            "gather(patch, x, h, w);",
+            "gather(args, patch, x, h, w);",
             f"patch_in({target}, patch, {self.patch * self.channels}, {self.channels});",
         ]
         if not self.is_direct:
@@ -314,7 +323,20 @@ class _Kernel:
 
     def panel(self, width: int, valid: int) -> list[str]:
         """C: the products of panel p for every plane, then the outputs of every tile."""
-        terms, ahead = self.num_planes * self.g.channels, self.ahead(width)
+        terms = self.num_planes * self.g.channels
+        each = [
+            f"const {self.type} *x = planes + e * {self.plane};",
+            f"const {self.type} *panel = (const {self.type} *)args[1] + "
+            f"p * {self.panels.width * terms} + e * {self.g.channels * width};",
+            f"{self.type} *to = product + e * {self.block * width};",
+            *self.products(width, valid),
+        ]
+        finish = f"patch_out_{valid}(args, product + (t - t0) * {width}, n, h0, w0, p * {self.panels.width});"
+        return [*loop("e", 0, self.num_planes, each), *loop("t", "t0", "t1", [*self.position("t"), finish])]
+
+    def products(self, width: int, valid: int) -> list[str]:
+        """C: ``to``, the products of the chunk's tiles ``x`` with ``panel`` in one plane."""
+        ahead = self.ahead(width)
         products = ahead.begin if ahead else []
         before = 0
         for rows, count in self.rows.kinds():
@@ -323,12 +345,4 @@ class _Kernel:
             call = f"multiply_{rows}x{valid}(to + ({where}) * {width}, x + ({where}) * {self.row}, {pointers});"
             products += loop("r", before, before + count, [call, *([ahead.advance] if ahead else [])])
             before += count
-        each = [
-            f"const {self.type} *x = planes + e * {self.plane};",
-            f"const {self.type} *panel = (const {self.type} *)args[1] + "
-            f"p * {self.panels.width * terms} + e * {self.g.channels * width};",
-            f"{self.type} *to = product + e * {self.block * width};",
-            *products,
-        ]
-        finish = f"patch_out_{valid}(args, product + (t - t0) * {width}, n, h0, w0, p * {self.panels.width});"
-        return [*loop("e", 0, self.num_planes, each), *loop("t", "t0", "t1", [*self.position("t"), finish])]
+        return products

@@ -1,9 +1,9 @@
 """Depthwise convolutions: problem.py says what, schedule.py how, c.py is the C text."""
 
 from redline.kernels.conv import reference
-from redline.kernels.depthwise.c import render
+from redline.kernels.depthwise.open import render, schedules
 from redline.kernels.depthwise.problem import Problem
-from redline.kernels.depthwise.schedule import Schedule, schedules
+from redline.kernels.depthwise.schedule import Schedule
 from redline.kernels.problem import Family
 
 FAMILY = Family("depthwise", Problem, Schedule, schedules, render, reference)

@@ -21,6 +21,7 @@ from redline.kernels.ctext import block, loop, offset, share, vector_loop
 from redline.kernels.depthwise.problem import Problem
 from redline.kernels.depthwise.schedule import Schedule, is_legal
 from redline.kernels.dot import Dot
+from redline.kernels.parts import dims
 from redline.kernels.problem import CpuTarget, KernelCode, Packing
 from redline.kernels.tile import Split
 
@@ -34,9 +35,12 @@ def render(problem: Problem, schedule: Schedule, target: CpuTarget) -> KernelCod
     if not size(problem.out.shape):
         return KernelCode("depthwise", EMPTY, 0)
     assert is_legal(problem, schedule, target), f"{schedule} does not fit {problem}"
-    kernel = _Kernel(problem, schedule, target)
+    return code(DepthwiseKernel(problem, schedule, target))
+
+
+def code(kernel: "DepthwiseKernel") -> KernelCode:
     text = kernel.text()
-    packings = {1: kernel.packing()} if problem.w.constant else {}
+    packings = {1: kernel.packing()} if kernel.problem.w.constant else {}
     return KernelCode("depthwise", cexpr.prelude(text) + text, kernel.num_chunks, kernel.scratch_bytes, packings)
 
 
@@ -49,7 +53,7 @@ class Border:
 
 
 @dataclass(frozen=True)
-class _Kernel:
+class DepthwiseKernel:
     problem: Problem
     schedule: Schedule
     target: CpuTarget
@@ -167,7 +171,8 @@ class _Kernel:
     def tile(self, name: str, border: Border) -> list[str]:
         """The function that computes the columns of a tile for a range of channel vectors, and stores them."""
         reads = self.problem.reads
-        body = cexpr.pointers(reads[2:], [f"arg{i}" for i in range(2, len(reads))], first=2)
+        body = dims(reads, self.problem.writes)
+        body += cexpr.pointers(reads[2:], [f"arg{i}" for i in range(2, len(reads))], first=2)
         body += cexpr.pointers(self.problem.writes, ["out"], first=len(reads), const=False)
         full = self.g.channels - self.g.channels % self.lanes
         if full:

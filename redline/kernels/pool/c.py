@@ -7,6 +7,7 @@ at the edge walk the taps that lie inside in loops.
 
 from itertools import product
 
+from redline.base.extents import minimum
 from redline.base.shapes import size
 from redline.kernels import cexpr
 from redline.kernels.accumulator import Accumulator
@@ -26,8 +27,8 @@ def render(problem: Problem, schedule: Schedule, target: CpuTarget) -> KernelCod
     else:
         shape = problem.out.shape
         axes = [(f"o{axis}", extent) for axis, extent in enumerate(shape[:-1])]
-        part = walk(axes, _pixel(problem, target), min(schedule.max_chunks, size(shape[:-1])))
-    num_chunks = min(part.num_steps, schedule.max_chunks)
+        part = walk(axes, _pixel(problem, target), minimum(schedule.max_chunks, size(shape[:-1])))
+    num_chunks = minimum(part.num_steps, schedule.max_chunks)
     text = "\n".join(kernel(problem.reads, problem.writes, part, num_chunks)) + "\n"
     return KernelCode("pool", cexpr.prelude(text) + text, num_chunks)
 

@@ -15,6 +15,7 @@ import numpy as np
 from redline.base import dtypes
 from redline.base.dtypes import DType
 from redline.base.errors import RedlineError, closest
+from redline.base.extents import nominal
 from redline.base.shapes import size
 from redline.kernels.evaluate import evaluate
 from redline.kernels.expr import Expr
@@ -87,7 +88,7 @@ class Schedule:
 def schedules(problem: Problem, target: CpuTarget) -> list[Schedule]:
     if target.num_threads == 1:
         return [Schedule(1)]
-    return [Schedule(max(1, min(problem.flops // TAPS_PER_CHUNK, CHUNKS_PER_THREAD * target.num_threads)))]
+    return [Schedule(max(1, min(nominal(problem.flops) // TAPS_PER_CHUNK, CHUNKS_PER_THREAD * target.num_threads)))]
 
 
 def reference(problem: Problem, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:

@@ -1,5 +1,6 @@
 """The C text of a sort. A few of a row are kept in a sorted list as the row is read; many come from a merge sort."""
 
+from redline.base.extents import high, is_open, minimum
 from redline.base.shapes import size
 from redline.kernels import cexpr
 from redline.kernels.cexpr import c_type
@@ -13,16 +14,17 @@ FEW = 96  # a longer list costs more to keep in order than a whole sort
 
 def render(problem: Problem, schedule: Schedule, target: CpuTarget) -> KernelCode:
     axes = [(f"i{axis}", extent) for axis, extent in enumerate(problem.shape[:-1])]
-    num_keys = problem.count if problem.count <= FEW else 2 * problem.length
+    few = not is_open(problem.count) and problem.count <= FEW
+    num_keys = problem.count if few else 2 * problem.length
     if size(problem.shape) == 0:
         part, num_keys = once([]), 0
     else:
-        body = _few(problem) if problem.count <= FEW else _many(problem)
+        body = _few(problem) if few else _many(problem)
         part = walk(axes, [*_arrays(problem, num_keys), *body, *_store(problem)], schedule.max_chunks)
-    num_chunks = min(part.num_steps, schedule.max_chunks)
+    num_chunks = minimum(part.num_steps, schedule.max_chunks)
     lines = [f"typedef {c_type(problem.key.dtype)} key;", *_before(problem)]
     text = "\n".join([*lines, *kernel(problem.reads, problem.writes, part, num_chunks)]) + "\n"
-    return KernelCode("sort", cexpr.prelude(text) + text, num_chunks, 16 * num_keys)
+    return KernelCode("sort", cexpr.prelude(text) + text, num_chunks, 16 * high(num_keys))
 
 
 def _before(problem: Problem) -> list[str]:

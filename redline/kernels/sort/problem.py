@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from redline.base.errors import RedlineError
+from redline.base.extents import nominal
 from redline.base.shapes import StaticShape, size
 from redline.kernels.evaluate import evaluate
 from redline.kernels.expr import Expr
@@ -23,7 +24,10 @@ KEYS_PER_CHUNK = 4 << 10
 
 @dataclass(frozen=True)
 class Problem:
-    """``key`` is over the coordinates (row..., position), position below ``length``; ``indices`` is of an integer type."""
+    """``key`` is over the coordinates (row..., position), position below ``length``; ``indices`` is of an integer type.
+
+    ``count_is_found``: by a step before, which keeps it within the length.
+    """
 
     reads: tuple[Operand, ...]
     values: Operand
@@ -31,14 +35,19 @@ class Problem:
     key: Expr
     length: int
     largest: bool = True
+    count_is_found: bool = False
 
     def __post_init__(self) -> None:
-        if self.values.shape != self.indices.shape or not self.shape or self.count > self.length:
+        if self.values.shape != self.indices.shape or not self.shape or self._asks_too_much:
             seen = f"writes of {list(self.values.shape)} and {list(self.indices.shape)} for rows of {self.length}"
             raise RedlineError("sort", seen, "allowed: equal shapes with at most as many elements in a row")
         if self.key.dtype != self.values.dtype or not self.indices.dtype.is_integer:
             seen = f"keys of {self.key.dtype} for values of {self.values.dtype} and indices of {self.indices.dtype}"
             raise RedlineError("sort", seen, "keys have the type of the values, indices are integers")
+
+    @property
+    def _asks_too_much(self) -> bool:
+        return not self.count_is_found and self.count > self.length
 
     @property
     def shape(self) -> StaticShape:
@@ -59,7 +68,7 @@ class Problem:
 
     @property
     def flops(self) -> int:
-        return size(self.extents) * max(1, self.length.bit_length())
+        return size(self.extents) * max(1, nominal(self.length).bit_length())
 
 
 @dataclass(frozen=True)
@@ -70,8 +79,8 @@ class Schedule:
 
 
 def schedules(problem: Problem, target: CpuTarget) -> list[Schedule]:
-    rows = size(problem.shape[:-1])
-    return [Schedule(max(1, min(rows, size(problem.extents) // KEYS_PER_CHUNK, 8 * target.num_threads)))]
+    rows, elements = nominal(size(problem.shape[:-1])), nominal(size(problem.extents))
+    return [Schedule(max(1, min(rows, elements // KEYS_PER_CHUNK, 8 * target.num_threads)))]
 
 
 def reference(problem: Problem, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from redline.lower.anchors.attention import attention
 from redline.lower.anchors.conv import conv
 from redline.lower.anchors.conv_transpose import conv_transpose
+from redline.lower.anchors.found import non_max_suppression, true_positions
 from redline.lower.anchors.lines import scan, top_k
 from redline.lower.anchors.matmul import matmul
 from redline.lower.anchors.nbits import matmul_nbits
@@ -31,6 +32,7 @@ ANCHORS: Mapping[str, Anchor] = {
     "MatMulInteger": matmul,
     "MatMulNBits": matmul_nbits,
     "MaxPool": pool,
+    "NonMaxSuppression": non_max_suppression,
     "RMSNormalization": row,
     "ReduceMax": reduce,
     "ReduceMean": reduce,
@@ -42,4 +44,5 @@ ANCHORS: Mapping[str, Anchor] = {
     "Softmax": row,
     "TensorScatter": tensor_scatter,
     "TopK": top_k,
+    "TruePositions": true_positions,
 }

@@ -2,9 +2,10 @@
 
 from redline.base.dtypes import int64
 from redline.base.shapes import static
+from redline.kernels import count as count_family
 from redline.kernels import scan as scan_family
 from redline.kernels import sort as sort_family
-from redline.kernels.expr import Expr, coordinates
+from redline.kernels.expr import Expr, cast, coordinates, integer
 from redline.lower import views
 from redline.lower.fusion import Chain
 from redline.lower.lowering import Lowering, Reads
@@ -36,10 +37,22 @@ def top_k(lowering: Lowering, chain: Chain) -> None:
     out = lowering.result(values)
     places = lowering.result(indices) if indices is not None else lowering.allocate(int64, static(values.shape))
     writes = [_moved(out, axis), _moved(places, axis)]
+    if op.attr("slot") is not None:
+        _find_count(lowering, chain, op, shape[axis])
     problem = sort_family.Problem(
-        reads.operands, writes[0].operand, writes[1].operand, key, shape[axis], bool(op.attr("largest", 1))
-    )
+        reads.operands, writes[0].operand, writes[1].operand, key, shape[axis], bool(op.attr("largest", 1)),
+        op.attr("slot") is not None,
+    )  # fmt: skip
     lowering.emit("sort", problem, reads.views, writes, chain)
+
+
+def _find_count(lowering: Lowering, chain: Chain, op: registry.Op, most: int) -> None:
+    """The step that says how many are asked for, where that is an input of the model's run."""
+    reads = Reads()
+    asked = lowering.element(op.value(1), (integer(0),) * len(op.type(1).shape), reads)
+    seen = lowering.allocate(int64, (1,))
+    problem = count_family.Problem(reads.operands, seen.operand, cast(asked, int64), most, int(op.attr("slot")))
+    lowering.emit("count", problem, reads.views, [seen], chain)
 
 
 def scan(lowering: Lowering, chain: Chain) -> None:

@@ -1,0 +1,132 @@
+"""Results whose shape depends on data: what ONNX Runtime gives, at empty and full results, and in steps that read them."""
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import redline
+from redline.base.errors import BuildError, InputError
+from redline.base.shapes import ShapeRange
+
+node = helper.make_node
+KINDS = {"f": TensorProto.FLOAT, "i": TensorProto.INT64, "b": TensorProto.BOOL}
+
+
+def model(nodes, inputs, outputs, constants=()) -> bytes:
+    """``inputs`` and ``outputs``: (name, kind, shape); ``constants``: name to array."""
+    ports = [[helper.make_tensor_value_info(n, KINDS[k], s) for n, k, s in side] for side in (inputs, outputs)]
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in dict(constants).items()]
+    graph = helper.make_graph(nodes, "found", *ports, tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
+
+
+def same(engine, session, feed) -> None:
+    for (name, got), want in zip(engine.run(feed).items(), session.run(None, feed), strict=True):
+        assert (got.shape, got.dtype) == (want.shape, want.dtype), name
+        np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+def built(text: bytes, shapes=None):
+    session = onnxruntime.InferenceSession(text, providers=["CPUExecutionProvider"])
+    return redline.build(text, shapes=shapes, opt_level=0), session
+
+
+@pytest.fixture(scope="module")
+def nonzero():
+    """The places that are not 0, the values there, and their sums with what the count alone decides."""
+    nodes = [
+        node("NonZero", ["x"], ["at"]), node("Transpose", ["at"], ["rows"]), node("GatherND", ["x", "rows"], ["values"]),
+        node("Mul", ["values", "two"], ["doubled"]), node("Shape", ["values"], ["shape"]),
+        node("ConstantOfShape", ["shape"], ["ones"], value=numpy_helper.from_array(np.ones(1, np.float32))),
+        node("ReduceSum", ["doubled"], ["sum"], keepdims=0), node("Concat", ["doubled", "tail"], ["longer"], axis=0),
+    ]  # fmt: skip
+    outputs = [("at", "i", [3, "K"]), ("doubled", "f", ["K"]), ("ones", "f", ["K"]), ("sum", "f", []), ("longer", "f", ["L"])]
+    constants = {"two": np.float32(2), "tail": np.arange(3, dtype=np.float32)}
+    text = model(nodes, [("x", "f", ["n", 5, 7])], outputs, constants)
+    return built(text, {"x": ShapeRange((1, 5, 7), (3, 5, 7), (6, 5, 7))})
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
+@pytest.mark.parametrize("batch", [1, 4, 6])
+def test_nonzero_and_what_reads_it(nonzero, share, batch):
+    rng = np.random.default_rng(batch)
+    x = (rng.standard_normal((batch, 5, 7)) * (rng.random((batch, 5, 7)) < share)).astype(np.float32)
+    same(*nonzero, {"x": x})
+
+
+def test_calls_do_not_see_each_others_extents(nonzero):
+    engine = nonzero[0]
+    full, empty = np.ones((2, 5, 7), np.float32), np.zeros((2, 5, 7), np.float32)
+    a, b = engine.context(), engine.context(num_threads=1)
+    for _ in range(3):
+        assert a.run({"x": full})["at"].shape == (3, 70) and b.run({"x": empty})["at"].shape == (3, 0)
+
+
+def test_an_output_of_the_caller_has_room_for_the_most(nonzero):
+    engine = nonzero[0]
+    x = np.eye(5, 7, dtype=np.float32)[None]
+    most = engine.header.outputs[0].shape
+    small = np.empty((3, 5), np.int64)
+    with pytest.raises(InputError, match="output 'at'"):
+        engine.run({"x": x}, out={"at": small})
+    room = np.empty(most, np.int64)
+    answer = engine.run({"x": x}, out={"at": room})["at"]
+    assert answer.shape == (3, 5) and np.shares_memory(answer, room)
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1])
+def test_compress(axis):
+    attributes = {} if axis is None else {"axis": axis}
+    text = model(
+        [node("Compress", ["x", "keep"], ["y"], **attributes), node("Neg", ["y"], ["z"])],
+        [("x", "f", [6, 8]), ("keep", "b", [5])], [("z", "f", None)],
+    )  # fmt: skip
+    engine, session = built(text)
+    x = np.arange(48, dtype=np.float32).reshape(6, 8)
+    for keep in ([0] * 5, [1] * 5, [0, 1, 0, 0, 1]):
+        same(engine, session, {"x": x, "keep": np.array(keep, bool)})
+
+
+def test_top_k_of_an_input():
+    text = model(
+        [node("TopK", ["x", "k"], ["v", "i"])], [("x", "f", [4, 300]), ("k", "i", [1])], [("v", "f", None), ("i", "i", None)]
+    )
+    engine, session = built(text)
+    x = np.random.default_rng(0).standard_normal((4, 300)).astype(np.float32)
+    for k in (0, 1, 17, 120, 300):
+        same(engine, session, {"x": x, "k": np.array([k])})
+    assert engine.run({"x": x, "k": np.array([-3])})["v"].shape == (4, 0)
+    assert engine.run({"x": x, "k": np.array([1 << 40])})["v"].shape == (4, 300)
+
+
+@pytest.fixture(scope="module", params=[0, 1], ids=["corners", "centred"])
+def suppression(request):
+    """The chosen rows, the boxes and the scores of the chosen."""
+    nodes = [
+        node("NonMaxSuppression", ["boxes", "scores", "most", "overlap", "least"], ["chosen"], center_point_box=request.param),
+        node("Gather", ["chosen", "columns"], ["where"], axis=1), node("GatherND", ["boxes", "where"], ["chosen_boxes"]),
+        node("GatherND", ["scores", "chosen"], ["chosen_scores"]),
+    ]  # fmt: skip
+    inputs = [("boxes", "f", ["n", "b", 4]), ("scores", "f", ["n", 3, "b"]), ("most", "i", [1]), ("least", "f", [1])]
+    outputs = [("chosen", "i", ["K", 3]), ("chosen_boxes", "f", ["K", 4]), ("chosen_scores", "f", ["K"])]
+    text = model(nodes, inputs, outputs, {"overlap": np.array([0.4], np.float32), "columns": np.array([0, 2])})
+    spans = {"boxes": ShapeRange((1, 1, 4), (1, 40, 4), (3, 200, 4)), "scores": ShapeRange((1, 3, 1), (1, 3, 40), (3, 3, 200))}
+    return built(text, spans)
+
+
+@pytest.mark.parametrize("batch, count", [(1, 1), (1, 65), (3, 64), (2, 200)])
+def test_suppression(suppression, batch, count):
+    """Boxes on a coarse grid and scores of few values, so that there are ties and overlaps of exactly the limit."""
+    rng = np.random.default_rng(count)
+    boxes = rng.integers(0, 12, (batch, count, 4)).astype(np.float32)
+    scores = (rng.integers(0, 9, (batch, 3, count)) / 8).astype(np.float32)
+    for most, least in ((1000, -1.0), (4, 0.5), (0, 0.5), (7, 0.999), (5, 2.0)):
+        feed = {"boxes": boxes, "scores": scores, "most": np.array([most]), "least": np.array([least], np.float32)}
+        same(*suppression, feed)
+
+
+def test_a_lower_precision_says_that_it_is_not_for_this():
+    text = model([node("NonZero", ["x"], ["y"])], [("x", "f", [4])], [("y", "i", None)])
+    with pytest.raises(BuildError, match="bf16 with open shapes, or with results whose shapes depend on data"):
+        redline.build(text, precision="bf16", opt_level=0)
