@@ -21,8 +21,9 @@ from redline.kernels.parts import any_open, dims
 from redline.kernels.problem import CpuTarget, KernelCode
 from redline.kernels.tile import Ahead
 
-AHEAD_TILES = 2  # tiles that together fetch the next panel
+AHEAD_TILES = 1  # tiles that together fetch the next panel: a product of few rows has no more
 ROWS_PER_CHUNK = (96, 192)
+WIDTHS = (2, 4, 3)  # vectors of a tile; those of two reach the tallest, so few rows read the weights once
 PANEL_CHUNKS_PER_THREAD = 4
 
 
@@ -56,13 +57,14 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule | OpenSc
             "matmul", seen, "only the rows of a product with constant weights may be open", "fix more with --shapes"
         )
     lanes = tile.lanes(problem.acc, target)
+    is_large = g.reads[g.w_arg].num_bytes > schedule.LARGE_BYTES
     widest = min(-(-g.n // lanes), 4)
     found = []
-    for vectors in dict.fromkeys((widest, min(widest, 2))):
+    for vectors in dict.fromkeys(min(widest, v) for v in WIDTHS):
         for chunk_rows in ROWS_PER_CHUNK:
             panels = -(-g.n // (vectors * lanes))
             cuts = min(panels, PANEL_CHUNKS_PER_THREAD * target.num_threads) if target.num_threads > 1 else 1
-            for prefetch in (True, False):
+            for prefetch in (True,) if is_large else (True, False):
                 found.append(OpenSchedule(tile.tallest(vectors, target), vectors, chunk_rows, cuts, prefetch))
     return found
 
