@@ -8,7 +8,7 @@ when the engine is built, and code that knows open extents asks for ``low``, ``h
 ``==`` means "the same for all shapes", as keys of dictionaries need it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -146,6 +146,13 @@ def at_nominal(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(map(at_nominal, value))
     return value
+
+
+def value_at(value: Any, dims: Sequence[int]) -> int:
+    """``value`` where the dimensions are ``dims``; only polynomials of dimensions can be asked."""
+    if not isinstance(value, Extent):
+        return int(value)
+    return sum(factor * prod(dims[int(atom.text[5:-1])] for atom in monomial) for monomial, factor in value.terms)
 
 
 def retuned(value: Any, share: float) -> Any:

@@ -23,6 +23,13 @@ class Shapes:
     dims: tuple[OpenDim, ...] = ()
     terms: Mapping[str, tuple[tuple[tuple[int, ...], ...], ...]] = field(default_factory=dict)
 
+    @staticmethod
+    def of(program: Program, dims: tuple[OpenDim, ...]) -> "Shapes":
+        """Those of a program over ``dims``."""
+        ports = [*program.inputs, *program.outputs]
+        axis = lambda extent: tuple(_term(t, len(dims)) for t in _terms_of(extent))  # noqa: E731
+        return Shapes(dims, {name: tuple(map(axis, shape)) for name, _, shape in ports if _any_open(shape)})
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -53,11 +60,7 @@ class Profile:
         points = self.points()
         extents = [dimension(i, d.min, d.max, d.opt) for i, d in enumerate(self.dims)]
         found = opened(points, [lowered(self.at(point)) for point in points], extents)
-        ports = [*found.program.inputs, *found.program.outputs]
-        return found, Shapes(self.dims, {name: self._terms(shape) for name, _, shape in ports if _any_open(shape)})
-
-    def _terms(self, shape: Sequence[Any]) -> tuple[tuple[tuple[int, ...], ...], ...]:
-        return tuple(tuple(_term(t, len(self.dims)) for t in _terms_of(extent)) for extent in shape)
+        return found, Shapes.of(found.program, self.dims)
 
 
 def profile(given: Given, declared: Mapping[str, Shape | None]) -> Profile | None:

@@ -8,7 +8,7 @@ load what may lie outside an operand has become a ``branch``, which does not eva
 from collections.abc import Sequence
 
 from redline.base import dtypes
-from redline.base.extents import Undecided
+from redline.base.extents import Undecided, low
 from redline.kernels import bounds
 from redline.kernels.expr import Call, Expr, Load, call, children, integer
 from redline.kernels.problem import Operand
@@ -53,7 +53,8 @@ class _Preparation:
         """``index`` kept inside the axis if it comes from data."""
         if bounds.is_coordinate(index) or self._inside(index, extent):
             return index
-        return call("clamp", index, integer(0), integer(max(0, extent - 1)), dtype=dtypes.int64)
+        last = extent - 1 if low(extent) > 0 else max(0, extent - 1)
+        return call("clamp", index, integer(0), integer(last), dtype=dtypes.int64)
 
     def _inside(self, index: Expr, extent: int) -> bool:
         known = bounds.interval(index, self.box)

@@ -19,9 +19,10 @@ INLINE_READERS = frozenset(
     {"AveragePool", "Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization", "ArgMax", "ArgMin"}
 )
 NO_EPILOGUE = frozenset(
-    {"Attention", "TopK", "CumSum", "CumProd", "ScatterElements", "ScatterND", "TensorScatter"}
+    {"Attention", "RaggedAttention", "TopK", "CumSum", "CumProd", "ScatterElements", "ScatterND", "TensorScatter"}
 )  # their kernels write the result as it is
-PRODUCTS = frozenset({"MatMul", "Conv", "ConvTranspose", "Attention"})
+ATTENTION = frozenset({"Attention", "RaggedAttention"})
+PRODUCTS = frozenset({"MatMul", "Conv", "ConvTranspose"}) | ATTENTION
 SMALL_ELEMENTS = 1 << 12
 CHEAP = frozenset({"Cast", "Identity", "Reshape", "Transpose", "Slice", "Expand", "Neg", "Not"})
 
@@ -156,8 +157,8 @@ def may_be_narrow(value: Value, consumers: Consumers) -> bool:
     """Whether a float32 value may be stored in 16 bits: not where its kernel computes in the type of its result, nor
     masks, whose -3.4e38 would become infinite, nor what is small and multiplied by nothing."""
     readers = consumers.of(value)
-    is_mask = any(reader.op == "Attention" and value in reader.inputs[MASK:] for reader in readers)
-    if is_mask or value.op in NO_EPILOGUE - {"Attention"}:
+    is_mask = any(reader.op in ATTENTION and value in reader.inputs[MASK:] for reader in readers)
+    if is_mask or value.op in NO_EPILOGUE - ATTENTION:
         return False
     is_multiplied = any(reader.op in PRODUCTS for reader in readers)
     return is_multiplied or size(static(value.shape, value.node.name)) > SMALL_ELEMENTS

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from redline.lower.anchors.attention import attention
+from redline.lower.anchors.attention import attention, ragged_attention
 from redline.lower.anchors.conv import conv
 from redline.lower.anchors.conv_transpose import conv_transpose
 from redline.lower.anchors.lines import scan, top_k
@@ -30,6 +30,7 @@ ANCHORS: Mapping[str, Anchor] = {
     "MatMulInteger": matmul,
     "MaxPool": pool,
     "RMSNormalization": row,
+    "RaggedAttention": ragged_attention,
     "ReduceMax": reduce,
     "ReduceMean": reduce,
     "ReduceMin": reduce,
