@@ -120,9 +120,9 @@ def _make_open(
     shop: Workshop, ragged: bool,
 ) -> Made:  # fmt: skip
     """The engine for ranges of shapes."""
-    if precision != "fp32":
-        remedy = "fix the shapes, or build in fp32"
-        raise BuildError("--precision", f"{precision} with open shapes", "allowed: fp32", remedy)
+    if precision not in STORAGE:
+        remedy = "fix the shapes, or build in one of these"
+        raise BuildError("--precision", f"{precision} with open shapes", f"allowed: {', '.join(STORAGE)}", remedy)
     storage = STORAGE[precision]
     nodes = []
 
@@ -132,10 +132,12 @@ def _make_open(
         return passes.optimize(graph)
 
     def lowered(fixed: Mapping[str, StaticShape]) -> Program:
-        return lower(optimized(fixed), storage)
+        return lower(optimized(fixed), storage, is_open=True)
 
     if ragged:
-        opened, spans = open_ragged(shapes, frontend.declared(model), optimized, lambda graph: lower(graph, storage))
+        opened, spans = open_ragged(
+            shapes, frontend.declared(model), optimized, lambda graph: lower(graph, storage, is_open=True)
+        )
         summary = _summary(opened.program.name, nodes[0], precision, shop.opt_level)
         return shop.assemble(opened.program, opened.largest, spans, {**summary, "ragged": True})
     ranges = profile(shapes, frontend.declared(model))

@@ -23,6 +23,7 @@ NO_EPILOGUE = frozenset(
 )  # their kernels write the result as it is
 ATTENTION = frozenset({"Attention", "RaggedAttention"})
 PRODUCTS = frozenset({"MatMul", "Conv", "ConvTranspose"}) | ATTENTION
+MOVES = frozenset({"Identity", "Reshape", "Transpose", "Slice"})
 SMALL_ELEMENTS = 1 << 12
 CHEAP = frozenset({"Cast", "Identity", "Reshape", "Transpose", "Slice", "Expand", "Neg", "Not"})
 
@@ -162,6 +163,20 @@ def may_be_narrow(value: Value, consumers: Consumers) -> bool:
         return False
     is_multiplied = any(reader.op in PRODUCTS for reader in readers)
     return is_multiplied or size(static(value.shape, value.node.name)) > SMALL_ELEMENTS
+
+
+def is_only_multiplied(value: Value, consumers: Consumers) -> bool:
+    """Whether products read a float32 value, at once or moved, and attention does not: the rule for what may be stored in 16
+    bits where shapes are open. It does not ask for sizes, and attention of open lengths reads float32 only."""
+    found: set[str] = set()
+    stack, seen = [value], {value}
+    while stack:
+        for reader in consumers.of(stack.pop()):
+            found |= {reader.op} & PRODUCTS
+            if reader.op in MOVES and reader.out not in seen:
+                seen.add(reader.out)
+                stack.append(reader.out)
+    return bool(found) and not found & ATTENTION
 
 
 def is_leaf(node: Node) -> bool:

@@ -14,10 +14,11 @@ def unsupported(graph: Graph) -> list[Node]:
     return [node for node in graph.operations if node.op not in ANCHORS and not fusion.is_expression(node)]
 
 
-def lower(graph: Graph, storage: DType | None = None) -> Program:
+def lower(graph: Graph, storage: DType | None = None, is_open: bool = False) -> Program:
     """The program of ``graph``; raises UnsupportedError naming every node that has no kernel.
 
     ``storage``: the 16-bit type that float32 values between kernels, and weights, are held in; None: as the graph says.
+    ``is_open``: the program must not depend on sizes, because it is one of several that become one.
     """
     missing = unsupported(graph)
     if missing:
@@ -25,4 +26,4 @@ def lower(graph: Graph, storage: DType | None = None) -> Program:
         raise UnsupportedError(
             graph.name, f"{len(missing)} nodes have no kernel: {listed}", "", "redline check lists what would build"
         )
-    return Lowering(graph, ANCHORS, storage).run()
+    return Lowering(graph, ANCHORS, storage, is_open).run()

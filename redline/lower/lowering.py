@@ -51,8 +51,10 @@ class Reads:
 class Lowering:
     """The state of one walk. Anchors use ``memory``, ``element``, ``epilogue``, ``result`` and ``emit``."""
 
-    def __init__(self, graph: Graph, anchors: Mapping[str, Anchor], storage: DType | None = None) -> None:
-        self.graph, self.anchors, self.storage = graph, anchors, storage
+    def __init__(
+        self, graph: Graph, anchors: Mapping[str, Anchor], storage: DType | None = None, is_open: bool = False
+    ) -> None:  # fmt: skip
+        self.graph, self.anchors, self.storage, self.is_open = graph, anchors, storage, is_open
         self.consumers = fusion.Consumers(graph)
         self.policy = fusion.Policy(self.consumers)
         self.chains = fusion.chains(graph, self.consumers, anchors)
@@ -92,7 +94,8 @@ class Lowering:
 
     def allocate_for(self, value: Value) -> View:
         """A new temporary that can hold ``value``, in the type of the storage where that is narrower."""
-        narrow = self.storage is not None and value.dtype == dtypes.float32 and fusion.may_be_narrow(value, self.consumers)
+        may_be = fusion.is_only_multiplied if self.is_open else fusion.may_be_narrow
+        narrow = self.storage is not None and value.dtype == dtypes.float32 and may_be(value, self.consumers)
         return self.allocate(self.storage if narrow and self.storage else value.dtype, static(value.shape, value.node.name))
 
     def constant(self, array: np.ndarray) -> View:
@@ -138,6 +141,10 @@ class Lowering:
                 self.narrowed[value] = self.allocate(wanted, static(value.shape, value.node.name))
                 self._store(value, self.narrowed[value], "products are computed in another type")
         return self.narrowed[value]
+
+    def attended(self, value: Value) -> View:
+        """``operand`` for a query, key or value; as it is where lengths are open."""
+        return self.memory(value) if self.is_open else self.operand(value)
 
     # -- expressions
 

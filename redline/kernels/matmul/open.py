@@ -36,13 +36,14 @@ class OpenSchedule:
     chunk_rows: int
     panel_chunks: int
     prefetch: bool
+    dot: str = ""
 
 
 def render(problem: Problem, chosen: Schedule | OpenSchedule, target: CpuTarget) -> KernelCode:
     """The kernel for ``problem``, whether its rows are open or not."""
     if isinstance(chosen, Schedule):
         return c.render(problem, chosen, target)
-    closed = Schedule(chosen.rows, chosen.vectors, 1, chosen.panel_chunks, prefetch=chosen.prefetch)
+    closed = Schedule(chosen.rows, chosen.vectors, 1, chosen.panel_chunks, prefetch=chosen.prefetch, dot=chosen.dot)
     return c.code(_OpenKernel(problem, closed, target, chosen.chunk_rows))
 
 
@@ -50,7 +51,10 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule | OpenSc
     """The candidates, the best guess first; raises BuildError where something else than rows and addresses is open."""
     if not any_open(problem.reads, problem.writes):
         return schedule.schedules(problem, target)
-    g = gemms.of(problem)
+    g, best = gemms.of(problem), schedule.dots(problem, False, target)[0]
+    if schedule.must_stage(g, best):
+        seen = f"a product of {g.reads[g.x_arg].dtype.name} with open rows, which {target.name} multiplies as {best.x.name}"
+        raise BuildError("matmul", seen, "float32; bfloat16 where the processor multiplies it", "build with --precision fp32")
     if any(map(is_open, (g.n, g.k, g.x[-1], g.out[-1], *g.w, *g.batch))) or problem.acc.size != 4 or not g.w_constant:
         seen = f"a product of {g.num_batches} x [{g.m}, {g.k}] x [{g.k}, {g.n}]"
         raise BuildError(
@@ -65,7 +69,7 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule | OpenSc
             panels = -(-g.n // (vectors * lanes))
             cuts = min(panels, PANEL_CHUNKS_PER_THREAD * target.num_threads) if target.num_threads > 1 else 1
             for prefetch in (True,) if is_large else (True, False):
-                found.append(OpenSchedule(tile.tallest(vectors, target), vectors, chunk_rows, cuts, prefetch))
+                found.append(OpenSchedule(tile.tallest(vectors, target), vectors, chunk_rows, cuts, prefetch, best.name))
     return found
 
 

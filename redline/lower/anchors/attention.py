@@ -16,7 +16,7 @@ def attention(lowering: Lowering, chain: Chain) -> None:
     """Query, key and value [B, H, S, D], and an optional mask that broadcasts to [B, H, Sq, Sk]."""
     op = registry.view(chain.anchor)
     form = Form(op)
-    reads = Reads([lowering.operand(op.value(i)) for i in range(3)])
+    reads = Reads([lowering.attended(op.value(i)) for i in range(3)])
     out = lowering.result(chain.last.out)
     score = _score(lowering, op, form.scale, reads)
     problem = Problem(reads.operands, out.operand, score, 0 if form.is_causal else None)
@@ -27,7 +27,7 @@ def ragged_attention(lowering: Lowering, chain: Chain) -> None:
     """The same within sequences that lie one behind the other; where they begin and how long they are is read last."""
     op = registry.view(chain.anchor)
     form = Form(op)
-    reads = Reads([lowering.operand(op.value(i)) for i in range(3)])
+    reads = Reads([lowering.attended(op.value(i)) for i in range(3)])
     out = lowering.result(chain.last.out)
     score = _score(lowering, op, form.scale, reads)
     reads.views += [lowering.memory(op.value(i)) for i in (STARTS, LENGTHS)]
