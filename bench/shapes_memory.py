@@ -16,7 +16,7 @@ import redline
 
 EARLY_CALLS = 200
 EARLY_CYCLES = 20
-MOST_BATCH, MOST_LENGTH = 4, 64  # of a random call, so that many of them end soon
+MOST_BATCH, MOST_LENGTH = 2, 32  # of a random call, so that many of them end soon
 
 
 def resident_mib() -> float:
