@@ -1,15 +1,13 @@
 """A stream of sequences of mixed lengths, one at a time: sequences a second by one engine for all lengths, and by peers.
 
 Lengths are drawn from a log-normal distribution with a long tail, cut at 512, from a fixed seed. Peers run with dynamic
-shapes. The contestants take turns, a block of the stream each; no sequence is padded by anyone. Memory is the resident size of
-the process after 200 and after all further calls of random shapes by Redline alone.
+shapes. The contestants take turns, a block of the stream each; no sequence is padded by anyone.
 
     python bench/shapes_stream.py                              MiniLM
-    python bench/shapes_stream.py --model bert_base --sequences 100 --calls 2000
+    python bench/shapes_stream.py --model bert_base --sequences 60
 """
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -19,7 +17,8 @@ import hardware
 import numpy as np
 import onnxruntime
 import zoo
-from shapes_static import FOLDER, RANGE, Feed, feed
+from shapes_static import FOLDER, Feed, feed, open_engine
+from undisturbed import undisturbed
 
 import redline
 from redline.base import cpu
@@ -65,50 +64,30 @@ def rates(contestants: dict[str, Run], stream: list[Feed]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in seen.items()}
 
 
-def resident_mib() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def memory(run: Run, name: str, calls: int) -> tuple[float, float]:
-    """Resident MiB after 200 calls of random small batches and lengths, and after ``calls`` of them."""
-    rng = np.random.default_rng(1)
-    after: list[float] = []
-    for call in range(max(calls, 200)):
-        run(feed(name, int(rng.integers(1, 5)), int(rng.integers(1, 129)), rng))
-        if call == 199:
-            after.append(resident_mib())
-    return after[0], resident_mib()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="minilm", choices=[n for n in zoo.NAMES if zoo.MODELS[n].vocabulary])
     parser.add_argument("--sequences", type=int, default=300)
-    parser.add_argument("--calls", type=int, default=20_000)
+    parser.add_argument("--opt-level", type=int, default=3)
     options = parser.parse_args()
     name, path, threads = options.model, zoo.path(options.model), cpu.num_threads()
     FOLDER.mkdir(parents=True, exist_ok=True)
-    ranges = dict.fromkeys(zoo.MODELS[name].inputs, RANGE)
-    engine = redline.build(path, shapes=ranges, output=FOLDER / f"{name}_open.engine")
+    engine = redline.load(open_engine(name, options), preload=True)
     rng, drawn = np.random.default_rng(0), lengths(options.sequences)
     print(
         f"{zoo.MODELS[name].title}, {threads} threads\n{hardware.machine()}\n{hardware.versions('onnxruntime', 'openvino')}\n"
     )
-    if options.calls:
-        early, late = memory(engine.run, name, options.calls)
-        print(
-            f"resident after 200 calls {early:.1f} MiB, after {options.calls} {late:.1f} MiB ({late / early - 1:+.2%})",
-            flush=True,
-        )
     peers = {"ONNX Runtime": onnx_runtime(path, threads), "OpenVINO": openvino(path, threads)}
     contestants: dict[str, Run] = {"Redline": engine.run, **{n: run for n, run in peers.items() if run is not None}}
-    found = rates(contestants, [feed(name, 1, int(length), rng) for length in drawn])
+    stream = [feed(name, 1, int(length), rng) for length in drawn]
+    found, others = undisturbed(lambda: rates(contestants, stream), 2)
     print(f"\n{len(drawn)} sequences of {drawn.min()} to {drawn.max()} tokens, {np.median(drawn):.0f} in the median\n")
     print("| | sequences a second |\n|---|---|")
     for contestant, rate in found.items():
         print(f"| {contestant} | {rate:.1f} |")
     best = max(rate for contestant, rate in found.items() if contestant != "Redline")
     print(f"| Redline over the faster peer | {found['Redline'] / best:.2f} |")
+    print(f"\nother processes took {others:.0%} of the cores")
 
 
 if __name__ == "__main__":

@@ -11,9 +11,11 @@ import importlib
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["build", "load", "load_async"]
+__all__ = ["build", "load", "load_async", "run_ragged"]
 
-_HOMES = {"build": "redline.builder", "load": "redline.runtime", "load_async": "redline.runtime"}
+_HOMES = {
+    "build": "redline.builder", "load": "redline.runtime", "load_async": "redline.runtime", "run_ragged": "redline.runtime",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -8,8 +8,8 @@ when the engine is built, and code that knows open extents asks for ``low``, ``h
 ``==`` means "the same for all shapes", as keys of dictionaries need it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -161,6 +161,30 @@ def at_nominal(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(map(at_nominal, value))
     return value
+
+
+def value_at(value: Any, dims: Sequence[int]) -> int:
+    """``value`` where the dimensions are ``dims``; only polynomials of dimensions can be asked."""
+    if not isinstance(value, Extent):
+        return int(value)
+    return sum(factor * prod(dims[int(atom.text[5:-1])] for atom in monomial) for monomial, factor in value.terms)
+
+
+def retuned(value: Any, share: float) -> Any:
+    """``value``, a tree of tuples, tuned for a smaller shape: every dimension at ``share`` of the way from its smallest to its
+    tuned value, on a logarithmic scale. What is computed from dimensions in other ways than by polynomials stays as it is.
+    """
+    if isinstance(value, Extent):
+        return Extent((tuple(_retuned_atom(atom, share) for atom in m), c) for m, c in value.terms)
+    if isinstance(value, tuple):
+        return tuple(retuned(item, share) for item in value)
+    return value
+
+
+def _retuned_atom(atom: Atom, share: float) -> Atom:
+    if not atom.text.startswith("dims["):
+        return atom
+    return replace(atom, nominal=round(atom.low * (atom.nominal / atom.low) ** share))
 
 
 def nominal_dims(value: Any) -> list[int]:

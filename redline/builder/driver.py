@@ -17,6 +17,7 @@ from redline.builder.accuracy import worst_error
 from redline.builder.assemble import Assembly
 from redline.builder.cuda import build_cuda
 from redline.builder.quantization import Metric
+from redline.builder.ragged import open_ragged
 from redline.builder.shapes import Source, fixed_profile, open_first, profiles
 from redline.builder.workshop import Made, Progress, Workshop
 from redline.codegen.c import isa, toolchain
@@ -48,12 +49,14 @@ def build(
     min_cosine: float | None = None,
     metric: Metric | None = None,
     progress: Progress | None = None,
+    ragged: bool = False,
 ) -> Engine:
     """Builds an engine from an ONNX model (a path, bytes or a ModelProto), writes it and loads it.
 
     ``output``: where the engine goes; without it, beside a model given as a path, and nowhere for other models.
-    ``shapes`` fixes the inputs' open dimensions, or leaves them open in a range (docs/shapes.md); ``freeze`` makes inputs
-    constants. ``opt_level`` 0 to 5: how many tactics are timed for a kernel. ``timing_cache``: a file of tactic timings
+    ``shapes`` fixes the inputs' open dimensions, or leaves them open in a range (docs/shapes.md); ``ragged`` makes of inputs
+    [batch, length] ones of sequences one behind the other, without padding. ``freeze`` makes inputs constants.
+    ``opt_level`` 0 to 5: how many tactics are timed for a kernel. ``timing_cache``: a file of tactic timings
     (default: one for this machine in the cache folder).
     ``calibrate``: samples for the precisions int8 and best (an .npz, a folder of .npy, an iterable of input dicts), or a
     ``calibration_cache`` file, which is written where it does not exist. ``max_drop``, ``min_cosine`` and ``metric`` are the
@@ -85,11 +88,13 @@ def build(
     report("read", 0, 1)
     shop = Workshop(cpu_target, compiler, opt_level, timing_cache, report)
     if any(isinstance(shape, ShapeRange) for shape in (shapes or {}).values()):
-        made = _make_open(model, shapes or {}, freeze or {}, precision, shop)
+        made = _make_open(model, shapes or {}, freeze or {}, precision, shop, ragged)
+    elif ragged:
+        raise BuildError("ragged", "shapes that are all fixed", "allowed: ranges", "give --shapes MIN,OPT,MAX")
     else:
         graph = frontend.load(model, shapes=fixed(shapes or {}, "this build"), freeze=freeze or {})
         if frontend.found(graph):
-            made = _make_open(model, shapes or {}, freeze or {}, precision, shop)
+            made = _make_open(model, shapes or {}, freeze or {}, precision, shop, ragged=False)
         else:
             made = _make(model, graph, precision, shop, wish)
     _check_memory(made.assembly, memory_limit)
@@ -126,22 +131,37 @@ def _weighed(graph: Graph, precision: str) -> Graph:
 
 
 def _make_open(
-    model: Any, shapes: Mapping[str, StaticShape | ShapeRange], freeze: Mapping[str, np.ndarray], precision: str, shop: Workshop
+    model: Any, shapes: Mapping[str, StaticShape | ShapeRange], freeze: Mapping[str, np.ndarray], precision: str,
+    shop: Workshop, ragged: bool,
 ) -> Made:  # fmt: skip
     """The engine for ranges of shapes, or for results whose shapes depend on data."""
-    if precision != "fp32":
-        seen = f"{precision} with open shapes, or with results whose shapes depend on data"
-        raise BuildError("--precision", seen, "allowed: fp32", "fix the shapes, or build in fp32")
+    if precision not in STORAGE:
+        remedy = "fix the shapes, or build in one of these"
+        raise BuildError("--precision", f"{precision} with open shapes", f"allowed: {', '.join(STORAGE)}", remedy)
+    storage = STORAGE[precision]
     nodes = []
 
-    def lowered(fixed: Mapping[str, StaticShape], counts: Sequence[int]) -> Program:
+    def optimized(fixed: Mapping[str, StaticShape], counts: Sequence[int] = ()) -> Graph:
         graph = frontend.load(model, shapes=fixed, freeze=freeze, counts=counts)
         nodes.append(sum(1 for _ in graph.operations))
-        return lower(passes.optimize(graph))
+        return passes.optimize(graph)
 
     def found(fixed: Mapping[str, StaticShape]) -> Sequence[int]:
-        return frontend.found(frontend.load(model, shapes=fixed, freeze=freeze))
+        counts = frontend.found(frontend.load(model, shapes=fixed, freeze=freeze))
+        if counts and storage is not None:
+            seen = f"{precision} with results whose shapes depend on data"
+            raise BuildError("--precision", seen, "allowed: fp32", "build in fp32")
+        return counts
 
+    def lowered(fixed: Mapping[str, StaticShape], counts: Sequence[int]) -> Program:
+        return lower(optimized(fixed, counts), storage, is_open=True)
+
+    if ragged:
+        opened, spans = open_ragged(
+            shapes, frontend.declared(model), optimized, lambda graph: lower(graph, storage, is_open=True)
+        )
+        summary = _summary(opened.program.name, nodes[0], precision, shop.opt_level)
+        return shop.assemble(opened.program, opened.largest, spans, {**summary, "ragged": True})
     tries = list(profiles(shapes, frontend.declared(model)))
     if not tries:  # every range holds one shape
         single = {name: s.max if isinstance(s, ShapeRange) else s for name, s in shapes.items()}

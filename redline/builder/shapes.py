@@ -29,6 +29,12 @@ class Shapes:
     dims: tuple[OpenDim, ...] = ()  # what the inputs' shapes say, then what steps find
     terms: Mapping[str, tuple[tuple[tuple[int, ...], ...], ...]] = field(default_factory=dict)
 
+    @staticmethod
+    def of(program: Program, dims: tuple[OpenDim, ...], extents: Sequence[Extent]) -> "Shapes":
+        """Those of a program over ``dims``, which stand in it as ``extents``."""
+        ports, names = [*program.inputs, *program.outputs], [str(extent).strip("()") for extent in extents]
+        return Shapes(dims, {name: _axes(shape, names) for name, _, shape in ports if _any_open(shape)})
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -74,9 +80,7 @@ class Profile:
         programs = [source.lowered(self.at(point[:num_given]), point[num_given:]) for point in points]
         found = opened(points, programs, extents)
         dims = (*self.dims, *_found_dims(found.program, largest))
-        ports = [*found.program.inputs, *found.program.outputs]
-        names = [str(extent).strip("()") for extent in extents]
-        return found, Shapes(dims, {name: _axes(shape, names) for name, _, shape in ports if _any_open(shape)})
+        return found, Shapes.of(found.program, dims, extents)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ MemoryLimit = Annotated[str | None, typer.Option(metavar="SIZE", help="The most 
 Target = Annotated[
     str, typer.Option(help="cpu: this machine; cpu:avx512, cpu:avx2, cpu:generic: any such processor; cuda, cuda:sm_90.")
 ]
+Ragged = Annotated[bool, typer.Option("--ragged", help="Sequences one behind the other, without padding: docs/shapes.md.")]
 UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -45,6 +46,7 @@ def command(
     calibrator: quantization.Calibrator = "mse",
     max_drop: quantization.MaxDrop = None,
     min_cosine: quantization.MinCosine = None,
+    ragged: Ragged = False,
 ) -> None:
     """Builds an engine from an ONNX model.
 
@@ -77,6 +79,7 @@ def command(
             num_threads=threads,
             **quantization.wishes(calibrate, calibration_cache, calibrator, max_drop, min_cosine),
             progress=stages,
+            ragged=ragged,
         )
     print_summary(path, engine.header, time.perf_counter() - started)
     quantization.print_gate(engine.header.report)

@@ -21,6 +21,7 @@ INLINE_READERS = frozenset(
 NO_EPILOGUE = frozenset(
     {
         "Attention",
+        "RaggedAttention",
         "TopK",
         "CumSum",
         "CumProd",
@@ -31,7 +32,8 @@ NO_EPILOGUE = frozenset(
         "TruePositions",
     }
 )  # their kernels write the result as it is
-PRODUCTS = frozenset({"MatMul", "Conv", "ConvTranspose", "Attention"})
+ATTENTION = frozenset({"Attention", "RaggedAttention"})
+PRODUCTS = frozenset({"MatMul", "Conv", "ConvTranspose"}) | ATTENTION
 SMALL_ELEMENTS = 1 << 12
 MOVES = frozenset({"Identity", "Reshape", "Transpose", "Slice", "Expand"})  # views, where strides allow it
 CHEAP = frozenset({"Cast", "Identity", "Reshape", "Transpose", "Slice", "Expand", "Neg", "Not"})
@@ -167,8 +169,8 @@ def may_be_narrow(value: Value, consumers: Consumers) -> bool:
     """Whether a float32 value may be stored in 16 bits: not where its kernel computes in the type of its result, nor
     masks, whose -3.4e38 would become infinite, nor what is small and multiplied by nothing."""
     readers = consumers.of(value)
-    is_mask = any(reader.op == "Attention" and value in reader.inputs[MASK:] for reader in readers)
-    if is_mask or value.op in NO_EPILOGUE - {"Attention"}:
+    is_mask = any(reader.op in ATTENTION and value in reader.inputs[MASK:] for reader in readers)
+    if is_mask or value.op in NO_EPILOGUE - ATTENTION:
         return False
     is_multiplied = any(reader.op in PRODUCTS for reader in readers)
     return is_multiplied or size(static(value.shape, value.node.name)) > SMALL_ELEMENTS
@@ -180,10 +182,24 @@ def is_only_attended(value: Value, consumers: Consumers) -> bool:
     if value in consumers.outputs or not readers:
         return False
     return all(
-        (reader.op == "Attention" and value not in reader.inputs[MASK:])
+        (reader.op in ATTENTION and value not in reader.inputs[MASK:])
         or (reader.op in MOVES and value == reader.inputs[0] and is_only_attended(reader.out, consumers))
         for reader in readers
     )
+
+
+def is_only_multiplied(value: Value, consumers: Consumers) -> bool:
+    """Whether products read a float32 value, at once or moved, and attention does not: the rule for what may be stored in 16
+    bits where shapes are open. It does not ask for sizes, and attention of open lengths reads float32 only."""
+    found: set[str] = set()
+    stack, seen = [value], {value}
+    while stack:
+        for reader in consumers.of(stack.pop()):
+            found |= {reader.op} & PRODUCTS
+            if reader.op in MOVES and reader.out not in seen:
+                seen.add(reader.out)
+                stack.append(reader.out)
+    return bool(found) and not found & ATTENTION
 
 
 def is_leaf(node: Node) -> bool:

@@ -14,11 +14,12 @@ def unsupported(graph: Graph) -> list[Node]:
     return [node for node in graph.operations if node.op not in ANCHORS and not fusion.is_expression(node)]
 
 
-def lower(graph: Graph, storage: DType | None = None, attended: DType | None = None) -> Program:
+def lower(graph: Graph, storage: DType | None = None, attended: DType | None = None, is_open: bool = False) -> Program:
     """The program of ``graph``; raises UnsupportedError naming every node that has no kernel.
 
     ``storage``: the 16-bit type that float32 values between kernels, and weights, are held in; None: as the graph says.
-    ``attended``: that of attention's queries, keys and values; None: the same.
+    ``attended``: that of attention's queries, keys and values; None: the same. ``is_open``: the program must not depend on
+    sizes, because it is one of several that become one.
     """
     missing = unsupported(graph)
     if missing:
@@ -26,4 +27,4 @@ def lower(graph: Graph, storage: DType | None = None, attended: DType | None = N
         raise UnsupportedError(
             graph.name, f"{len(missing)} nodes have no kernel: {listed}", "", "redline check lists what would build"
         )
-    return Lowering(graph, ANCHORS, storage, attended).run()
+    return Lowering(graph, ANCHORS, storage, attended, is_open).run()

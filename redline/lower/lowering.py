@@ -53,9 +53,11 @@ class Lowering:
     """The state of one walk. Anchors use ``memory``, ``element``, ``epilogue``, ``result`` and ``emit``."""
 
     def __init__(
-        self, graph: Graph, anchors: Mapping[str, Anchor], storage: DType | None = None, attended: DType | None = None
-    ) -> None:
+        self, graph: Graph, anchors: Mapping[str, Anchor], storage: DType | None = None, attended: DType | None = None,
+        is_open: bool = False,
+    ) -> None:  # fmt: skip
         self.graph, self.anchors, self.storage, self.attended = graph, anchors, storage, attended or storage
+        self.is_open = is_open
         self.consumers = fusion.Consumers(graph)
         self.policy = fusion.Policy(self.consumers)
         self.chains = fusion.chains(graph, self.consumers, anchors)
@@ -96,10 +98,11 @@ class Lowering:
     def allocate_for(self, value: Value) -> View:
         """A new temporary that can hold ``value``, in the type of the storage where that is narrower."""
         narrow = None
-        if value.dtype == dtypes.float32 and self.storage is not None and fusion.may_be_narrow(value, self.consumers):
+        may_be = fusion.is_only_multiplied if self.is_open else fusion.may_be_narrow
+        if value.dtype == dtypes.float32 and self.storage is not None and may_be(value, self.consumers):
             narrow = self.storage
-        elif value.dtype == dtypes.float32 and self.attended is not None and fusion.is_only_attended(value, self.consumers):
-            narrow = self.attended
+        elif value.dtype == dtypes.float32 and self.attended is not None and not self.is_open:
+            narrow = self.attended if fusion.is_only_attended(value, self.consumers) else None
         return self.allocate(narrow or value.dtype, static(value.shape, value.node.name))
 
     def constant(self, array: np.ndarray) -> View:
@@ -138,8 +141,8 @@ class Lowering:
         return self._in_type(value, self.storage)
 
     def attended_operand(self, value: Value) -> View:
-        """``memory`` for a query, key or value of attention."""
-        return self._in_type(value, self.attended)
+        """``memory`` for a query, key or value of attention; as it is where lengths are open."""
+        return self.memory(value) if self.is_open else self._in_type(value, self.attended)
 
     def _in_type(self, value: Value, wanted: DType | None) -> View:
         wanted = wanted if value.dtype == dtypes.float32 else None

@@ -24,6 +24,7 @@ from redline.ops import (  # noqa: F401  (each registers its operators)
     quantize,
     quantized_contrib,
     quantized_math,
+    ragged_attention,
     reduce,
     reshape,
     resize,

@@ -19,6 +19,7 @@ from redline.kernels.parts import any_open
 from redline.kernels.problem import CpuTarget, KernelCode, Problem
 from redline.tune.cache import TimingCache
 from redline.tune.harness import Candidate, Harness
+from redline.tune.points import points, scores
 
 CANDIDATES = {0: 1, 1: 2, 2: 6, 3: 16, 4: 32, 5: 1 << 30}
 BATCH = 96  # candidates that share one library
@@ -62,10 +63,12 @@ def choose(
     candidates = {job: _candidates(job, target, opt_level) for job in dict.fromkeys(jobs)}
     if opt_level:
         missing = [
-            Candidate(job.key, repr(schedule), job.problem, code)
+            Candidate(job.key, repr(schedule) + point.suffix, point, code)
             for job, options in candidates.items()
+            if len(options) > 1
+            for point in points(job.problem)
             for schedule, code in options
-            if len(options) > 1 and cache.seconds(job.key, repr(schedule)) is None
+            if cache.seconds(job.key, repr(schedule) + point.suffix) is None
         ]
         _measure(missing, target, toolchain, cache, progress)
     return {job: _best(job, options, cache, timed=opt_level > 0) for job, options in candidates.items()}
@@ -123,7 +126,8 @@ def _measure(
 
 def _best(job: Job, options: Sequence[tuple[Any, KernelCode]], cache: TimingCache, timed: bool) -> Choice:
     times: Mapping[str, float] = cache.entries.get(job.key, {}) if timed else {}
-    schedule, code = min(options, key=lambda option: times.get(repr(option[0]), float("inf"))) if times else options[0]
+    cost = scores(times, [repr(schedule) for schedule, _ in options], points(job.problem)) if times else {}
+    schedule, code = min(options, key=lambda option: cost[repr(option[0])]) if times else options[0]
     seconds = times.get(repr(schedule))
     for other, _ in options:
         log.debug(

@@ -3,6 +3,9 @@
 The queries of a head are cut, as a kernel made for their number would cut them, into blocks of nearly the same number of
 vectors; the keys of a block, and its queries where values are summed, into tiles of nearly the same height. Keys and values
 are read where they lie.
+
+Ragged: a step is one sequence and one head, and walks the blocks of its queries. Starts and lengths are data, so they are
+clamped to the tokens that there are.
 """
 
 from collections.abc import Sequence
@@ -23,6 +26,7 @@ from redline.kernels.problem import CpuTarget, KernelCode
 from redline.kernels.tile import Loop, Panels
 
 LANES = ("top", "next", "sum", "shrink")
+RAGGED_CHUNKS_PER_THREAD = 16  # sequences differ in length
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class OpenSchedule:
 def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule | OpenSchedule]:
     """The candidates, the best guess first; raises BuildError where the depth is open or values would have to be staged."""
     if not any_open(problem.reads, problem.writes):
+        if problem.is_ragged:
+            raise BuildError("attention", "sequences of closed lengths, one behind the other", "", "open their number")
         return schedule.schedules(problem, target)
     depths = (problem.reads[0].shape[3], problem.reads[2].shape[3])
     strides = [read.strides[3] for read in (*problem.reads[:3], problem.out)]
@@ -44,6 +50,8 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule | OpenSc
         seen = f"attention of depths {depths} with strides {strides}"
         raise BuildError("attention", seen, "batch and lengths may be open", "fix the rest with --shapes")
     keys = min(high(problem.extents[3]), KEYS if problem.causal is None else CAUSAL_KEYS)
+    if problem.is_ragged:  # its time is up to the data, so none is measured
+        return [OpenSchedule(2, keys, RAGGED_CHUNKS_PER_THREAD * target.num_threads if target.num_threads > 1 else 1)]
     chunks = CHUNKS_PER_THREAD * target.num_threads if target.num_threads > 1 else 1
     return [OpenSchedule(vectors, keys, chunks) for vectors in (4, 2) if tile.tallest(vectors, target) > 1]
 
@@ -72,6 +80,11 @@ class _Layout:
         self.num_vectors = ceil_div(problem.extents[2], self.lanes)
         self.num_blocks = ceil_div(self.num_vectors, chosen.query_vectors)
         self.num_steps = problem.extents[0] * problem.extents[1] * self.num_blocks
+        self.first, self.past = "0", str(problem.extents[3])  # C: the keys that a query sees
+        if problem.is_ragged:
+            self.num_sequences = problem.reads[-2].shape[0]
+            self.num_steps = problem.extents[1] * self.num_sequences
+            self.first, self.past = "first", "past"
 
     @property
     def most_lanes(self) -> int:
@@ -171,11 +184,11 @@ def _block(g: _Layout, vectors: int) -> list[str]:
     clear = f"for (int64_t e = 0; e < {lanes * g.panels.padded}; ++e) held[e] = 0;"
     last = f"q0 + valid - 1 + {g.problem.causal}"
     walk = [
-        f"const int64_t end = {g.problem.extents[3]}, k1 = k0 + {g.schedule.keys} < end ? k0 + {g.schedule.keys} : end;",
+        f"const int64_t k1 = k0 + {g.schedule.keys} < {g.past} ? k0 + {g.schedule.keys} : {g.past};",
         *([f"if (k0 > {last}) break;"] if g.problem.causal is not None else []),
         *_key_block(g, vectors, kind),
     ]
-    keys = block(f"for (int64_t k0 = 0; k0 < {g.problem.extents[3]}; k0 += {g.schedule.keys})", walk)
+    keys = block(f"for (int64_t k0 = {g.first}; k0 < {g.past}; k0 += {g.schedule.keys})", walk)
     begin = each_lane(lanes, "top[l] = -__builtin_inff(); sum[l] = 0;")
     return block(f"static __attribute__((noinline)) void block_{lanes}({', '.join(_parameters(g))})", [
         "(void)dims;", *names, begin, clear, *_turn(g, lanes), *keys, *finish(g, kind),
@@ -186,8 +199,13 @@ def _parameters(g: _Layout) -> list[str]:
     extra = [f"const {read.dtype.c} *restrict arg{i}" for i, read in enumerate(g.problem.reads)]
     places = [f"{g.type} *restrict {name}" for name, _ in g.regions]
     sources = [f"const {g.type} *keys", f"const {g.type} *values"]
-    numbers = [f"int64_t {name}" for name in ("b", "h", "q0", "valid")]
+    numbers = [f"int64_t {name}" for name in _numbers(g)]
     return [*places, *sources, *extra, f"{g.problem.out.dtype.c} *restrict out0", "const int64_t *restrict dims", *numbers]
+
+
+def _numbers(g: _Layout) -> tuple[str, ...]:
+    """What tells a block from others: batch, head, the first query and how many; ragged: the tokens of its sequence."""
+    return ("b", "h", "q0", "valid", *(("first", "past") if g.problem.is_ragged else ()))
 
 
 def _turn(g: _Layout, lanes: int) -> list[str]:
@@ -227,21 +245,50 @@ def _part(g: _Layout) -> Part:
     for name, elements in g.regions:
         lines.append(f"{g.type} *restrict {name} = ({g.type} *)scratch + {place};")
         place += rounded(elements)
+    if g.problem.is_ragged:
+        return Part(g.num_steps, [*lines, *loop("step", "begin", "end", _sequence(g))])
     b, h, queries, _ = g.problem.extents
-    key, value = g.problem.reads[1:3]
-    lines += [
-        f"const int64_t vectors = {g.num_vectors}, blocks = {g.num_blocks}, size = (vectors + blocks - 1) / blocks;",
-        "const int64_t large = vectors - blocks * (size - 1);",
-    ]
-    sources = f"arg1 + {base(key, ['b', 'g'])}, arg2 + {base(value, ['b', 'g'])}"
-    names = [*(name for name, _ in g.regions), sources, *(f"arg{i}" for i in range(len(g.problem.reads))), "out0", "dims"]
-    arguments = ", ".join([*names, "b", "h", "q0", "valid"])
-    cases = [f"case {n}: block_{n * g.lanes}({arguments}); break;" for n in g.vectors]
+    cut = [f"const int64_t vectors = {g.num_vectors}, blocks = {g.num_blocks};", _nearly_equal()]
     body = [
         *coordinates("step", [("b", b), ("h", h), ("part", g.num_blocks)]),
-        f"const int64_t g = h / {g.problem.group}, count = part < large ? size : size - 1;",
-        f"const int64_t q0 = (part * (size - 1) + (part < large ? part : large)) * {g.lanes};",
-        f"const int64_t valid = {queries} - q0 < count * {g.lanes} ? {queries} - q0 : count * {g.lanes};",
-        *block("switch (count)", cases),
+        f"const int64_t g = h / {g.problem.group};",
+        *_one_block(g, str(queries)),
     ]
-    return Part(g.num_steps, [*lines, *loop("step", "begin", "end", body)])
+    return Part(g.num_steps, [*lines, *cut, *loop("step", "begin", "end", body)])
+
+
+def _nearly_equal() -> str:
+    """C: ``size`` vectors in each of the ``large`` first blocks, one less in the others."""
+    return "const int64_t size = (vectors + blocks - 1) / blocks, large = vectors - blocks * (size - 1);"
+
+
+def _one_block(g: _Layout, past: str) -> list[str]:
+    """C: computes block number ``part`` of the queries before ``past``."""
+    key, value = g.problem.reads[1:3]
+    sources = f"arg1 + {base(key, ['b', 'g'])}, arg2 + {base(value, ['b', 'g'])}"
+    names = [*(name for name, _ in g.regions), sources, *(f"arg{i}" for i in range(len(g.problem.reads))), "out0", "dims"]
+    arguments = ", ".join([*names, *_numbers(g)])
+    begin = "first + " if g.problem.is_ragged else ""
+    return [
+        "const int64_t count = part < large ? size : size - 1;",
+        f"const int64_t q0 = {begin}(part * (size - 1) + (part < large ? part : large)) * {g.lanes};",
+        f"const int64_t valid = {past} - q0 < count * {g.lanes} ? {past} - q0 : count * {g.lanes};",
+        *block("switch (count)", [f"case {n}: block_{n * g.lanes}({arguments}); break;" for n in g.vectors]),
+    ]
+
+
+def _sequence(g: _Layout) -> list[str]:
+    """C: one head of one sequence, all of its blocks."""
+    at = len(g.problem.reads) - 2
+    start, count = (f"arg{at + i}[n * {g.problem.reads[at + i].strides[0]}]" for i in range(2))
+    return [
+        *coordinates("step", [("h", g.problem.extents[1]), ("n", g.num_sequences)]),
+        f"const int64_t b = 0, g = h / {g.problem.group}, tokens = {g.problem.extents[2]};",
+        f"const int64_t first = {start} < 0 ? 0 : {start} > tokens ? tokens : {start};",
+        f"const int64_t own = {count} < 0 ? 0 : {count} > tokens - first ? tokens - first : {count}, past = first + own;",
+        f"const int64_t vectors = (own + {g.lanes - 1}) / {g.lanes};",
+        f"const int64_t blocks = (vectors + {g.schedule.query_vectors - 1}) / {g.schedule.query_vectors};",
+        "if (!own) continue;",
+        _nearly_equal(),
+        *loop("part", 0, "blocks", _one_block(g, "past")),
+    ]

@@ -5,6 +5,9 @@
 
 where g = h // (heads / kv_heads) (grouped-query attention). ``score`` is an expression over ``Acc(0)``, the dot product:
 the scale, masks and biases that further reads hold, a soft cap. A row in which every score is -inf gives zeros.
+
+Ragged: B is 1, and the tokens are those of several sequences, one behind the other. The last two reads, starts [N] and
+lengths [N], say which; j then runs over the tokens of the sequence of i, and what is of no sequence is not written.
 """
 
 from collections.abc import Sequence
@@ -32,6 +35,7 @@ class Problem:
     out: Operand  # [B, H, Sq, Dv]
     score: Expr
     causal: int | None = None
+    is_ragged: bool = False
 
     def __post_init__(self) -> None:
         shapes = [operand.shape for operand in (*self.reads[:3], self.out)]
@@ -67,6 +71,8 @@ class Problem:
 
     @property
     def flops(self) -> int:
+        if self.is_ragged:
+            return 0  # the data decide
         return 2 * size(self.extents) * (self.reads[0].shape[3] + self.reads[2].shape[3])
 
 
@@ -81,6 +87,7 @@ def scaled(scale: float, dtype: DType = dtypes.float32) -> Expr:
 
 
 def reference(problem: Problem, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """The definition, with numpy."""
     acc = problem.acc.numpy
     query, key, value = (array.astype(np.float64) for array in arrays[:3])
     key, value = (np.repeat(array, problem.group, axis=1) for array in (key, value))
@@ -90,8 +97,18 @@ def reference(problem: Problem, arrays: Sequence[np.ndarray]) -> tuple[np.ndarra
         if problem.causal is not None:
             i, j = np.ogrid[: scores.shape[2], : scores.shape[3]]
             scores = np.where(j <= i + problem.causal, scores, -np.inf)
+        if problem.is_ragged:
+            scores = np.where(_together(arrays[-2], arrays[-1], scores.shape[2]), scores, -np.inf)
         highest = scores.max(-1, keepdims=True, initial=-np.inf)
         powers = np.exp(scores - np.where(np.isneginf(highest), 0, highest))
         total = powers.sum(-1, keepdims=True)
         result = np.einsum("bhij,bhjd->bhid", powers / np.where(total == 0, 1, total), value)
     return (result.astype(problem.out.dtype.numpy),)
+
+
+def _together(starts: np.ndarray, lengths: np.ndarray, tokens: int) -> np.ndarray:
+    """[T, T]: whether two tokens are of the same sequence."""
+    number = np.full(tokens, -1)
+    for sequence, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+        number[start : start + length] = sequence
+    return (number[:, None] == number) & (number >= 0)

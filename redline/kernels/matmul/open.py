@@ -21,8 +21,9 @@ from redline.kernels.parts import any_open, dims
 from redline.kernels.problem import CpuTarget, KernelCode
 from redline.kernels.tile import Ahead
 
-AHEAD_TILES = 2  # tiles that together fetch the next panel
+AHEAD_TILES = 1  # tiles that together fetch the next panel: a product of few rows has no more
 ROWS_PER_CHUNK = (96, 192)
+WIDTHS = (2, 4, 3)  # vectors of a tile; those of two reach the tallest, so few rows read the weights once
 PANEL_CHUNKS_PER_THREAD = 4
 
 
@@ -35,13 +36,14 @@ class OpenSchedule:
     chunk_rows: int
     panel_chunks: int
     prefetch: bool
+    dot: str = ""
 
 
 def render(problem: Problem, chosen: Schedule | OpenSchedule, target: CpuTarget) -> KernelCode:
     """The kernel for ``problem``, whether its rows are open or not."""
     if isinstance(chosen, Schedule):
         return c.render(problem, chosen, target)
-    closed = Schedule(chosen.rows, chosen.vectors, 1, chosen.panel_chunks, prefetch=chosen.prefetch)
+    closed = Schedule(chosen.rows, chosen.vectors, 1, chosen.panel_chunks, prefetch=chosen.prefetch, dot=chosen.dot)
     return c.code(_OpenKernel(problem, closed, target, chosen.chunk_rows))
 
 
@@ -49,21 +51,25 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule | OpenSc
     """The candidates, the best guess first; raises BuildError where something else than rows and addresses is open."""
     if not any_open(problem.reads, problem.writes):
         return schedule.schedules(problem, target)
-    g = gemms.of(problem)
+    g, best = gemms.of(problem), schedule.dots(problem, False, target)[0]
+    if schedule.must_stage(g, best):
+        seen = f"a product of {g.reads[g.x_arg].dtype.name} with open rows, which {target.name} multiplies as {best.x.name}"
+        raise BuildError("matmul", seen, "float32; bfloat16 where the processor multiplies it", "build with --precision fp32")
     if any(map(is_open, (g.n, g.k, g.x[-1], g.out[-1], *g.w, *g.batch))) or problem.acc.size != 4 or not g.w_constant:
         seen = f"a product of {g.num_batches} x [{g.m}, {g.k}] x [{g.k}, {g.n}]"
         raise BuildError(
             "matmul", seen, "only the rows of a product with constant weights may be open", "fix more with --shapes"
         )
     lanes = tile.lanes(problem.acc, target)
+    is_large = g.reads[g.w_arg].num_bytes > schedule.LARGE_BYTES
     widest = min(-(-g.n // lanes), 4)
     found = []
-    for vectors in dict.fromkeys((widest, min(widest, 2))):
+    for vectors in dict.fromkeys(min(widest, v) for v in WIDTHS):
         for chunk_rows in ROWS_PER_CHUNK:
             panels = -(-g.n // (vectors * lanes))
             cuts = min(panels, PANEL_CHUNKS_PER_THREAD * target.num_threads) if target.num_threads > 1 else 1
-            for prefetch in (True, False):
-                found.append(OpenSchedule(tile.tallest(vectors, target), vectors, chunk_rows, cuts, prefetch))
+            for prefetch in (True,) if is_large else (True, False):
+                found.append(OpenSchedule(tile.tallest(vectors, target), vectors, chunk_rows, cuts, prefetch, best.name))
     return found
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from redline.lower.anchors.attention import attention
+from redline.lower.anchors.attention import attention, ragged_attention
 from redline.lower.anchors.conv import conv
 from redline.lower.anchors.conv_transpose import conv_transpose
 from redline.lower.anchors.found import non_max_suppression, true_positions
@@ -34,6 +34,7 @@ ANCHORS: Mapping[str, Anchor] = {
     "MaxPool": pool,
     "NonMaxSuppression": non_max_suppression,
     "RMSNormalization": row,
+    "RaggedAttention": ragged_attention,
     "ReduceMax": reduce,
     "ReduceMean": reduce,
     "ReduceMin": reduce,

@@ -9,6 +9,7 @@ from redline.lower.fusion import Chain
 from redline.lower.lowering import Lowering, Reads
 from redline.ops import registry
 from redline.ops.attention_form import MASK, Form
+from redline.ops.ragged_attention import LENGTHS, STARTS
 
 
 def attention(lowering: Lowering, chain: Chain) -> None:
@@ -19,6 +20,18 @@ def attention(lowering: Lowering, chain: Chain) -> None:
     out = lowering.result(chain.last.out)
     score = _score(lowering, op, form.scale, reads)
     problem = Problem(reads.operands, out.operand, score, 0 if form.is_causal else None)
+    lowering.emit("attention", problem, reads.views, [out], chain)
+
+
+def ragged_attention(lowering: Lowering, chain: Chain) -> None:
+    """The same within sequences that lie one behind the other; where they begin and how long they are is read last."""
+    op = registry.view(chain.anchor)
+    form = Form(op)
+    reads = Reads([lowering.attended_operand(op.value(i)) for i in range(3)])
+    out = lowering.result(chain.last.out)
+    score = _score(lowering, op, form.scale, reads)
+    reads.views += [lowering.memory(op.value(i)) for i in (STARTS, LENGTHS)]
+    problem = Problem(reads.operands, out.operand, score, 0 if form.is_causal else None, is_ragged=True)
     lowering.emit("attention", problem, reads.views, [out], chain)
 
 
