@@ -16,7 +16,7 @@ from redline.server.dataplane import DataPlane
 from redline.server.grpc.front import GrpcFront, GrpcOptions
 from redline.server.http.front import HttpFront, Limits
 from redline.server.logs import AccessLog, configure
-from redline.server.loop import run_loop
+from redline.server.loop import run_loop, settle_memory
 from redline.server.metrics import Metrics
 from redline.server.program import Loader
 from redline.server.repository import Repository
@@ -158,6 +158,7 @@ async def _run(options: Options, announce: Any, backends: Mapping[str, Loader] |
     stopping = asyncio.ensure_future(ended.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
+        settle_memory()
         announce(server, starting.result())
         await stopping
     else:

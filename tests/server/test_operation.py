@@ -1,5 +1,6 @@
-"""Metrics, traces, access log, TLS, bearer tokens, and the load driver, on a running server."""
+"""Metrics, traces, access log, TLS, bearer tokens, memory, and the load driver, on a running server."""
 
+import gc
 import json
 import ssl
 import subprocess
@@ -46,6 +47,28 @@ def test_metrics_traces_and_access_log(tmp_path):
     assert stamps == sorted(stamps) and traces[0][0]["model_name"] == "network"
     lines = [json.loads(line) for line in (tmp_path / "access").read_text().splitlines()]
     assert [line["status"] for line in lines] == [200] * 4 + [404] and lines[0]["path"] == "/v2/models/network/infer"
+
+
+@pytest.mark.parametrize("module", [http_client, grpc_client], ids=["http", "grpc"])
+def test_requests_leave_no_cycles(tmp_path, module):
+    add_network(tmp_path, config="max_batch_size: 8\ndynamic_batching { }\n")
+    with running(tmp_path) as server:
+        url = server.http if module is http_client else server.grpc
+        ask(url, module=module)
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            for _ in range(5):
+                ask(url, module=module)
+            gc.collect()
+            ours = [type(each).__qualname__ for each in gc.garbage if type(each).__module__.startswith("redline.")]
+            names = ("Call", "Item", "Exchange", "Stream", "Tensor", "InferRequest", "InferResponse")
+            assert not [name for name in ours if name in names], ours
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
 
 
 def test_spans_of_opentelemetry():
