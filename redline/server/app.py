@@ -79,7 +79,15 @@ class Server:
         log = self._access.http if self._access else None
         self._http = HttpFront(self.plane, options.limits, options.token, self.metrics.text, log)
         self._metrics_http = HttpFront(self.plane, options.limits, options.token, self.metrics.text)
-        self._grpc = GrpcFront(self.plane, GrpcOptions(options.limits.body_bytes, options.token, options.grpc_compression))
+        limits = options.limits
+        self._grpc = GrpcFront(
+            self.plane,
+            GrpcOptions(
+                limits.body_bytes, options.token, options.grpc_compression, connections=limits.connections,
+                read_timeout_s=limits.read_timeout_s,
+            ),
+            self._access.grpc if self._access else None,
+        )  # fmt: skip
         self._poller: asyncio.Task[None] | None = None
         self.http_port = self.grpc_port = self.metrics_port = -1
 

@@ -36,17 +36,25 @@ def test_metrics_traces_and_access_log(tmp_path):
             ask(server.http, rows)
         with pytest.raises(InferenceServerException):
             ask(server.http, name="absent")
+        ask(server.grpc, module=grpc_client)
+        with pytest.raises(InferenceServerException):
+            ask(server.grpc, name="absent", module=grpc_client)
         text = urllib.request.urlopen(f"http://127.0.0.1:{server.server.metrics_port}/metrics").read().decode()
     samples = {(s.name, s.labels.get("model")): s.value for f in text_string_to_metric_families(text) for s in f.samples}
-    assert samples["nv_inference_count", "network"] == 10 and samples["nv_inference_request_success", "network"] == 4
-    assert samples["redline_queue_duration_seconds_count", "network"] == 4
+    assert samples["nv_inference_count", "network"] == 11 and samples["nv_inference_request_success", "network"] == 5
+    assert samples["redline_queue_duration_seconds_count", "network"] == 5
     assert samples["nv_inference_compute_infer_duration_us", "network"] > 0
     traces = [json.loads(line) for line in (tmp_path / "trace").read_text().splitlines()]
     assert len(traces) == 2
     stamps = [stamp["ns"] for stamp in traces[0][1]["timestamps"]]
     assert stamps == sorted(stamps) and traces[0][0]["model_name"] == "network"
     lines = [json.loads(line) for line in (tmp_path / "access").read_text().splitlines()]
+    calls = [line for line in lines if line["protocol"] == "grpc"]
+    lines = [line for line in lines if line["protocol"] == "http"]
     assert [line["status"] for line in lines] == [200] * 4 + [404] and lines[0]["path"] == "/v2/models/network/infer"
+    assert [(line["path"].rpartition("/")[2], line["status"]) for line in calls] == [("ModelInfer", 0), ("ModelInfer", 5)]
+    assert all(line["seconds"] > 0 and line["request_bytes"] > 64 for line in calls)
+    assert calls[0]["response_bytes"] > 32 and not calls[1]["response_bytes"]
 
 
 @pytest.mark.parametrize("module", [http_client, grpc_client], ids=["http", "grpc"])
