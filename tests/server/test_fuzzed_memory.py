@@ -1,4 +1,4 @@
-"""Random use of shared memory, against a model of what must be accepted; the objects shrink, vanish and are made anew meanwhile."""
+"""Random use of shared memory, against a model of what must be accepted; the objects shrink, vanish and come back meanwhile."""
 
 import os
 import random
