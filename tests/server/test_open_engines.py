@@ -109,6 +109,7 @@ def test_a_configuration_that_asks_for_more(root, tmp_path):
         assert "takes batches of 1 to 8" in server.failures[0]
 
 
+@pytest.mark.slow
 def test_a_model_of_fixed_shapes_only_is_built_for_each_batch(tmp_path, monkeypatch):
     monkeypatch.setenv("REDLINE_CACHE_DIR", str(tmp_path / "cache"))
     weights = np.random.default_rng(3).standard_normal((4, 1, 3)).astype(np.float32)
