@@ -1,5 +1,7 @@
 """Redline's server beside others on an identity model FP32[16]: wrk over HTTP, and tritonclient.grpc.aio over gRPC.
 
+Redline runs an engine that it built from an ONNX model of one Identity node, Triton its Python backend, MLServer a class.
+
     python bench/server_contest.py --triton-python PYTHON_WITH_PYTRITON --mlserver-python PYTHON_WITH_MLSERVER \
         --wrk WRK --output results.json
 
@@ -22,7 +24,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import tritonclient.grpc.aio as grpc_aio
+from onnx import TensorProto, helper
 
 from redline.base import cpu
 
@@ -96,10 +100,18 @@ class Peer:
             self.process.wait()
 
 
+def identity_model():
+    """INPUT0[n, 16] -> OUTPUT0[n, 16], both FP32."""
+    given, result = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 16]) for name in ("INPUT0", "OUTPUT0")]
+    graph = helper.make_graph([helper.make_node("Identity", ["INPUT0"], ["OUTPUT0"])], "identity", [given], [result])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
 def redline(folder):
     root = folder / "redline"
     (root / "identity" / "1").mkdir(parents=True)
-    (root / "identity" / "config.pbtxt").write_text(CONFIG.format(backend='backend: "identity"'))
+    onnx.save(identity_model(), root / "identity" / "1" / "model.onnx")
+    (root / "identity" / "config.pbtxt").write_text(CONFIG.format(backend='backend: "redline"'))
     http, grpc = free_port(), free_port()
     ports = ["--http-port", str(http), "--grpc-port", str(grpc), "--metrics-port", "-1"]
     return Peer("Redline", [sys.executable, "-m", "redline", "serve", str(root), *ports], http, grpc)

@@ -16,7 +16,7 @@ from redline.server.dataplane import DataPlane
 from redline.server.grpc.front import GrpcFront, GrpcOptions
 from redline.server.http.front import HttpFront, Limits
 from redline.server.logs import AccessLog, configure
-from redline.server.loop import run_loop
+from redline.server.loop import run_loop, settle_memory
 from redline.server.metrics import Metrics
 from redline.server.program import Loader
 from redline.server.repository import Repository
@@ -79,7 +79,15 @@ class Server:
         log = self._access.http if self._access else None
         self._http = HttpFront(self.plane, options.limits, options.token, self.metrics.text, log)
         self._metrics_http = HttpFront(self.plane, options.limits, options.token, self.metrics.text)
-        self._grpc = GrpcFront(self.plane, GrpcOptions(options.limits.body_bytes, options.token, options.grpc_compression))
+        limits = options.limits
+        self._grpc = GrpcFront(
+            self.plane,
+            GrpcOptions(
+                limits.body_bytes, options.token, options.grpc_compression, connections=limits.connections,
+                read_timeout_s=limits.read_timeout_s,
+            ),
+            self._access.grpc if self._access else None,
+        )  # fmt: skip
         self._poller: asyncio.Task[None] | None = None
         self.http_port = self.grpc_port = self.metrics_port = -1
 
@@ -158,6 +166,7 @@ async def _run(options: Options, announce: Any, backends: Mapping[str, Loader] |
     stopping = asyncio.ensure_future(ended.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
+        settle_memory()
         announce(server, starting.result())
         await stopping
     else:

@@ -53,7 +53,9 @@ class Call:
         if model.config.cache and plane.cache.limit_bytes and self._answer_from_cache(model, checked):
             return
         self.arrays = {t.name: t.array for t in request.inputs}
-        self._handle = model.submit(self, checked.rows, checked.key, request.priority, request.timeout_us)
+        handle = model.submit(self, checked.rows, checked.key, request.priority, request.timeout_us)
+        if not self._over:
+            self._handle = handle
 
     def _check_wanted(self, model: Model) -> None:
         wanted = self._request.outputs
@@ -88,6 +90,7 @@ class Call:
         if self._over:
             return
         self._over = True
+        self._handle = None  # which refers to this call: a cycle would wait for the garbage collector
         try:
             result: Result = outputs if isinstance(outputs, BaseException) else self._respond(outputs)
         except Exception as error:
@@ -144,7 +147,8 @@ class Call:
             return
         self._over = True
         if self._model is not None:
-            if self._handle is not None:
-                self._model.cancel(self._handle)
+            handle, self._handle = self._handle, None
+            if handle is not None:
+                self._model.cancel(handle)
             self._model.stats.failed("CANCELED", time.perf_counter() - self.began)
         self._plane.over()

@@ -1,6 +1,6 @@
 """What the server needs of a model, whatever runs it: a Program makes instances, an instance runs batches of requests."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from redline.server.config import ModelConfig
-from redline.server.types import Arrays, TensorSpec
+from redline.server.types import Arrays, Shape, TensorSpec
 
 
 @dataclass(slots=True)
@@ -34,6 +34,7 @@ class Program(Protocol):
     """A model version that is loaded. ``inputs`` and ``outputs`` have the batch extent (-1) where ``max_batch_size`` > 0.
 
     ``sizes``: the batch extents it runs without padding. ``brief``: it may run on the event loop when measured to be quick.
+    ``typical``: the shapes to measure inputs at whose specs have open extents besides the batch.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -41,6 +42,7 @@ class Program(Protocol):
     max_batch_size: int
     sizes: tuple[int, ...]
     brief: bool
+    typical: Mapping[str, Shape]
 
     def instance(self, threads: int, isolated: bool) -> Instance:
         """A new instance with an arena of its own."""

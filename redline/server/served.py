@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,9 @@ def _measure(program: Program, instance: Any) -> dict[int, float]:
     """The best of a few times of each batch size on zeros, in seconds; {} for a model whose shapes are open."""
     times: dict[int, float] = {}
     for size in program.sizes:
-        arrays = {spec.name: _zeros(spec, size if program.max_batch_size else None) for spec in program.inputs}
+        arrays = {
+            spec.name: _zeros(_typical(program, spec), size if program.max_batch_size else None) for spec in program.inputs
+        }  # fmt: skip
         if any(array is None for array in arrays.values()):
             return {}
         best = float("inf")
@@ -131,6 +133,10 @@ def _measure(program: Program, instance: Any) -> dict[int, float]:
             best = min(best, time.perf_counter() - started)
         times[max(1, size)] = best
     return times
+
+
+def _typical(program: Program, spec: TensorSpec) -> TensorSpec:
+    return replace(spec, shape=program.typical.get(spec.name, spec.shape))
 
 
 def _zeros(spec: TensorSpec, rows: int | None) -> np.ndarray | None:

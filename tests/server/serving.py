@@ -157,6 +157,7 @@ class Scripted:
 
 class _ScriptedProgram:
     brief = False
+    typical: Mapping[str, tuple[int, ...]] = {}
 
     def __init__(self, script: Scripted, config: Any) -> None:
         self._script = script

@@ -177,15 +177,16 @@ def test_a_killed_worker_is_restarted(tmp_path):
         x = np.random.default_rng(0).standard_normal((3, FEATURES)).astype(np.float32)
         np.testing.assert_allclose(ask(server, "network", x).as_numpy("y"), expected(x), rtol=1e-5, atol=1e-5)
         instance = server.server.repository.find("network").scheduler._runners[0].instance
-        statuses, stop = [], threading.Event()
+        statuses, wrong, stop = [], [], threading.Event()
 
         def load():
             while not stop.is_set():
                 status, body = raw(server, "network", x)
                 statuses.append(status)
-                assert status in (200, 503), body
-                if status == 200:
-                    assert np.allclose(np.frombuffer(body[-96:], np.float32).reshape(3, 8), expected(x), atol=1e-4)
+                if status == 200 and np.allclose(np.frombuffer(body[-96:], np.float32).reshape(3, 8), expected(x), atol=1e-4):
+                    continue
+                if status != 503:
+                    wrong.append((status, body))
 
         threads = [threading.Thread(target=load) for _ in range(4)]
         for thread in threads:
@@ -199,6 +200,7 @@ def test_a_killed_worker_is_restarted(tmp_path):
         for thread in threads:
             thread.join(30)
             assert not thread.is_alive()
+        assert not wrong, wrong[:3]
         assert statuses[-1] == 200 and raw(server, "network", x)[0] == 200
 
 

@@ -1,11 +1,12 @@
 """Random requests by a grammar, over real sockets: every answer is a 4xx that names the fault, or right; none is a 5xx.
 
 The HTTP grammar makes almost-valid requests (a mutation somewhere in head, JSON or tensors) and wild ones; gRPC gets mutated
-messages and mutated frames.
+messages and mutated frames. Every request that is complete must be answered.
 """
 
 import json
 import random
+import re
 import socket
 import struct
 
@@ -22,7 +23,9 @@ KEYS = (
     "outputs", "inputs", "shape", "datatype", "data", "binary_data_size", "priority", "timeout", "classification",
     "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size", "sequence_id",
 )  # fmt: skip
-ALLOWED = {200, 400, 401, 404, 405, 409, 411, 413, 415, 429, 431, 501, 503}
+ALLOWED = {200, 400, 404, 405, 409, 413, 415}
+LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
+CODED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,7 @@ def server(tmp_path_factory):
     add_identity(root, "id_FP32", "FP32")
     add_identity(root, "id_BYTES", "STRING")
     add_network(root, "network", config="max_batch_size: 8\ndynamic_batching { }\n")
-    with running(root) as server:
+    with running(root, control="explicit", load=("id_FP32", "id_BYTES", "network")) as server:
         yield server
 
 
@@ -127,25 +130,41 @@ def answer(connection):
     return int(head.split()[1]), body, b"connection: close" in head.lower()
 
 
+def may_wait(data):
+    """Whether the bytes are perhaps no whole request: the server may wait for more of it."""
+    head, end, body = data.partition(b"\r\n\r\n")
+    return not end or bool(CODED.search(head)) or max(map(int, LENGTH.findall(head)), default=0) > len(body)
+
+
+def ask_raw(server, data):
+    """The answer to a request; None where it may be incomplete and the server waits for the rest."""
+    waits = may_wait(data)
+    with socket.create_connection(("127.0.0.1", server.server.http_port), 20) as connection:
+        connection.sendall(data)
+        connection.settimeout(0.2 if waits else 30)
+        try:
+            found = answer(connection)
+        except TimeoutError:
+            assert waits, ("no answer", data)
+            return None
+        assert found is not None, ("closed without an answer", data)
+        return found
+
+
 def fuzz_http(server, count, seed):
     rng = random.Random(seed)
     statuses = {}
     for _ in range(count):
         data = request(rng)
-        with socket.create_connection(("127.0.0.1", server.server.http_port), 20) as connection:
-            connection.sendall(data)
-            connection.settimeout(1.0)
-            try:
-                found = answer(connection)
-            except (TimeoutError, ConnectionResetError):
-                continue  # a body that never comes, a request that is not complete
-            if found is None:
-                continue
-            status, body, _ = found
-            statuses[status] = statuses.get(status, 0) + 1
-            assert status in ALLOWED, (status, data, body)
-            if status >= 400 and body:
-                assert json.loads(body)["error"].startswith("["), (data, body)
+        found = ask_raw(server, data)
+        if found is None:
+            statuses["waits"] = statuses.get("waits", 0) + 1
+            continue
+        status, body, _ = found
+        statuses[status] = statuses.get(status, 0) + 1
+        assert status in ALLOWED, (status, data, body)
+        if status >= 400 and body:
+            assert json.loads(body)["error"].startswith("["), (data, body)
     return statuses
 
 
@@ -176,9 +195,7 @@ def grpc_message(rng):
     return data
 
 
-GOOD_CODES = {
-    grpc.StatusCode[c] for c in ("INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED", "UNAVAILABLE", "RESOURCE_EXHAUSTED")
-}
+GOOD_CODES = {grpc.StatusCode[c] for c in ("INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS")}
 
 
 def fuzz_grpc(server, count, seed):
@@ -188,14 +205,17 @@ def fuzz_grpc(server, count, seed):
         for name in proto.METHODS:
             if name != "ModelStreamInfer":
                 methods[name] = channel.unary_unary(f"/{proto.SERVICE}/{name}", lambda b: b, lambda b: b)
-        others = [name for name in methods if name not in ("ModelInfer", "LogSettings", "TraceSetting")]
+        others = [
+            name for name in methods if name not in ("ModelInfer", "LogSettings", "TraceSetting", "RepositoryModelUnload")
+        ]
         for _ in range(count):
             name = "ModelInfer" if rng.random() < 0.85 else rng.choice(others)
             data = grpc_message(rng) if rng.random() < 0.9 else rng.randbytes(rng.randrange(40))
             try:
                 methods[name](data, timeout=20)
             except grpc.RpcError as error:
-                assert error.code() in GOOD_CODES, (name, data, error.code(), error.details())
+                refused = name == "CudaSharedMemoryRegister" and error.code() is grpc.StatusCode.UNIMPLEMENTED
+                assert refused or error.code() in GOOD_CODES, (name, data, error.code(), error.details())
                 assert error.details().startswith("["), error.details()
 
 
@@ -229,7 +249,7 @@ def settle(server):
 
 def test_fuzzed_http(server):
     statuses = fuzz_http(server, 3000, 1)
-    assert statuses.get(200, 0) > 50 and statuses.get(400, 0) > 500
+    assert statuses[200] > 50 and statuses[400] > 500 and statuses.get("waits", 0) < 300, statuses
     settle(server)
 
 
@@ -251,7 +271,7 @@ def test_fifty_thousand_requests_and_no_growth(server):
     fuzz_http(server, 3000, 7)
     fuzz_grpc(server, 3000, 7)
     before = resident_bytes()
-    fuzz_http(server, 30_000, 8)
+    print(fuzz_http(server, 30_000, 8))
     fuzz_grpc(server, 20_000, 8)
     fuzz_frames(server, 2000, 8)
     settle(server)

@@ -1,5 +1,6 @@
-"""Metrics, traces, access log, TLS, bearer tokens, and the load driver, on a running server."""
+"""Metrics, traces, access log, TLS, bearer tokens, memory, and the load driver, on a running server."""
 
+import gc
 import json
 import ssl
 import subprocess
@@ -35,17 +36,47 @@ def test_metrics_traces_and_access_log(tmp_path):
             ask(server.http, rows)
         with pytest.raises(InferenceServerException):
             ask(server.http, name="absent")
+        ask(server.grpc, module=grpc_client)
+        with pytest.raises(InferenceServerException):
+            ask(server.grpc, name="absent", module=grpc_client)
         text = urllib.request.urlopen(f"http://127.0.0.1:{server.server.metrics_port}/metrics").read().decode()
     samples = {(s.name, s.labels.get("model")): s.value for f in text_string_to_metric_families(text) for s in f.samples}
-    assert samples["nv_inference_count", "network"] == 10 and samples["nv_inference_request_success", "network"] == 4
-    assert samples["redline_queue_duration_seconds_count", "network"] == 4
+    assert samples["nv_inference_count", "network"] == 11 and samples["nv_inference_request_success", "network"] == 5
+    assert samples["redline_queue_duration_seconds_count", "network"] == 5
     assert samples["nv_inference_compute_infer_duration_us", "network"] > 0
     traces = [json.loads(line) for line in (tmp_path / "trace").read_text().splitlines()]
     assert len(traces) == 2
     stamps = [stamp["ns"] for stamp in traces[0][1]["timestamps"]]
     assert stamps == sorted(stamps) and traces[0][0]["model_name"] == "network"
     lines = [json.loads(line) for line in (tmp_path / "access").read_text().splitlines()]
+    calls = [line for line in lines if line["protocol"] == "grpc"]
+    lines = [line for line in lines if line["protocol"] == "http"]
     assert [line["status"] for line in lines] == [200] * 4 + [404] and lines[0]["path"] == "/v2/models/network/infer"
+    assert [(line["path"].rpartition("/")[2], line["status"]) for line in calls] == [("ModelInfer", 0), ("ModelInfer", 5)]
+    assert all(line["seconds"] > 0 and line["request_bytes"] > 64 for line in calls)
+    assert calls[0]["response_bytes"] > 32 and not calls[1]["response_bytes"]
+
+
+@pytest.mark.parametrize("module", [http_client, grpc_client], ids=["http", "grpc"])
+def test_requests_leave_no_cycles(tmp_path, module):
+    add_network(tmp_path, config="max_batch_size: 8\ndynamic_batching { }\n")
+    with running(tmp_path) as server:
+        url = server.http if module is http_client else server.grpc
+        ask(url, module=module)
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            for _ in range(5):
+                ask(url, module=module)
+            gc.collect()
+            ours = [type(each).__qualname__ for each in gc.garbage if type(each).__module__.startswith("redline.")]
+            names = ("Call", "Item", "Exchange", "Stream", "Tensor", "InferRequest", "InferResponse")
+            assert not [name for name in ours if name in names], ours
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
 
 
 def test_spans_of_opentelemetry():

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 from redline.base import cpu, env, shapes
+from redline.base.log import logger
 from redline.engine import FORMAT
 from redline.server.config import ModelConfig
 from redline.server.errors import Kind, ServeError, invalid
@@ -21,22 +22,49 @@ from redline.server.program import Progress
 
 BUILD_LIMIT_S = 3600
 POLL_S = 0.05
+TUNED_BATCH = 8
+OPEN_FROM = 4  # batches: the builder opens no narrower range
 CHUNK = 1 << 20
 
 
 def build_engines(config: ModelConfig, onnx: Path, progress: Progress) -> dict[int, Path]:
-    """The engines of a model by batch extent, built where the cache lacks them; a ServeError has the builder's words."""
-    sizes = batch_sizes(config.max_batch_size)
+    """The engines of a model by batch extent, built where the cache lacks them; a ServeError has the builder's words.
+
+    One engine of every batch, under 0, where the builder can make it; else one for each of ``batch_sizes``.
+    """
     content = _hash_files(onnx)
+    fixed = {size: _shape_options(config, size) for size in batch_sizes(config.max_batch_size)}
+    targets = {size: _target(content, options) for size, options in fixed.items()}
+    if config.max_batch_size >= OPEN_FROM and not all(target.is_file() for target in targets.values()):
+        options = _open_options(config)
+        target = _target(content, options)
+        if target.is_file() or _builds_open(config, onnx, target, options, progress):
+            return {0: target}
     made = {}
-    for size in sizes:
-        options = _shape_options(config, size)
-        target = env.cache_dir() / "served" / f"{_key(content, options)}.engine"
+    for size, options in fixed.items():
+        target = targets[size]
         if not target.is_file():
             progress(f"building {onnx} for batch {size}" if size else f"building {onnx}")
             _build(config, onnx, target, options, progress)
         made[size] = target
     return made
+
+
+def _builds_open(config: ModelConfig, onnx: Path, target: Path, options: list[str], progress: Progress) -> bool:
+    """Whether one engine of every batch could be built; what speaks against it is in the log."""
+    progress(f"building {onnx} for batches of 1 to {config.max_batch_size}")
+    try:
+        _build(config, onnx, target, options, progress)
+    except ServeError as error:
+        if error.kind is not Kind.INVALID:
+            raise
+        logger.info("[model %r] is built for each batch size apart: %s", config.name, error)
+        return False
+    return True
+
+
+def _target(content: str, options: list[str]) -> Path:
+    return env.cache_dir() / "served" / f"{_key(content, options)}.engine"
 
 
 def batch_sizes(max_batch_size: int) -> list[int]:
@@ -57,6 +85,15 @@ def _shape_options(config: ModelConfig, size: int) -> list[str]:
                 continue  # open dimensions that the model itself may fix; the builder says so if it does not
             raise invalid(f"model {config.name!r}", f"input {spec.name!r} has dims {list(spec.shape)}", "fixed dims are built")
         options += ["--shapes", f"{spec.name}:{shapes.text(((size,) if size else ()) + spec.shape)}"]
+    return options
+
+
+def _open_options(config: ModelConfig) -> list[str]:
+    """Batches of 1 to the largest, tuned for TUNED_BATCH."""
+    sizes = (1, min(TUNED_BATCH, config.max_batch_size), config.max_batch_size)
+    options: list[str] = []
+    for spec in config.inputs:
+        options += ["--shapes", f"{spec.name}:" + ",".join(shapes.text((size, *spec.shape)) for size in sizes)]
     return options
 
 

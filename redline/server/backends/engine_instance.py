@@ -38,7 +38,7 @@ class EngineInstance:
             started = time.perf_counter()
             pieces.append(outputs if used == size else {name: array[:used] for name, array in outputs.items()})
         outputs = pieces[0] if len(pieces) == 1 else {n: np.concatenate([p[n] for p in pieces]) for n in pieces[0]}
-        shared = _share_out(outputs, counts)
+        shared = share_out(outputs, counts)
         output_s += time.perf_counter() - started
         return Ran(shared, input_s, output_s)
 
@@ -82,7 +82,7 @@ def _pieces(rows: int, sizes: Sequence[int]) -> Sequence[tuple[int, int]]:
     return pieces
 
 
-def _share_out(outputs: Mapping[str, np.ndarray], counts: Sequence[int]) -> list[dict[str, np.ndarray]]:
+def share_out(outputs: Mapping[str, np.ndarray], counts: Sequence[int]) -> list[dict[str, np.ndarray]]:
     """Each request's rows of the outputs, as views."""
     shares, at = [], 0
     for count in counts:

@@ -1,8 +1,8 @@
 """The redline backend: a model version is one engine, or several that differ in the batch extent only.
 
-``model.engine`` alone serves its own shapes; ``model.b1.engine``, ``model.b8.engine`` ... are one model for those batches, and
-a batch runs on the smallest that holds it. A ``model.onnx`` is built first (see building.py). Engines whose shapes are ranges
-will replace ``EngineSet`` only.
+``model.engine`` alone serves its own shapes, and where these are a range, every batch of it without padding. Several,
+``model.b1.engine``, ``model.b8.engine`` ..., are one model for those batches: a batch runs on the smallest that holds it. A
+``model.onnx`` is built first (see building.py).
 """
 
 import re
@@ -10,15 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from redline.base import dtypes
+from redline.engine import IO
 from redline.runtime import Engine, load
 from redline.runtime.ports import Port
-from redline.server.backends.building import build_engines
-from redline.server.backends.engine_instance import EngineInstance
+from redline.server.backends.building import batch_sizes, build_engines
+from redline.server.backends.instances import batch_dimension, make_instance
 from redline.server.backends.worker import WorkerInstance
 from redline.server.config import ModelConfig
 from redline.server.errors import invalid, not_found
 from redline.server.program import Instance, Progress, with_batch
-from redline.server.types import TensorSpec
+from redline.server.types import Shape, TensorSpec
 
 SIZED = re.compile(r"model\.b(\d{1,6})\.engine")
 
@@ -31,6 +32,7 @@ class EngineSet:
     def __init__(self, config: ModelConfig, files: Mapping[int, Path]) -> None:
         self._where, self._files = f"model {config.name!r}", dict(sorted(files.items()))
         self._engines: dict[int, Engine] = {}
+        self.typical: Mapping[str, Shape] = {}
         try:
             for key, path in self._files.items():
                 self._engines[key] = load(path)
@@ -41,6 +43,9 @@ class EngineSet:
 
     def _check(self, config: ModelConfig) -> None:
         """Sets the specs: those of the engines, which the configuration must agree with and may reorder."""
+        if self._is_open:
+            self._check_open(config, self._engines[0])
+            return
         declared = config.max_batch_size
         if not declared and list(self._engines) != [0]:
             declared = max(self._engines)
@@ -56,6 +61,27 @@ class EngineSet:
         self.inputs = self._specs(first.inputs, config.inputs, "input")
         self.outputs = self._specs(first.outputs, config.outputs, "output")
 
+    @property
+    def _is_open(self) -> bool:
+        return list(self._engines) == [0] and bool(self._engines[0].header.dims)
+
+    def _check_open(self, config: ModelConfig, engine: Engine) -> None:
+        """As ``_check``, for an engine of open shapes: batches go up to the largest that it takes."""
+        batch = batch_dimension(engine.header)
+        largest = engine.header.dims[batch].max if batch is not None and engine.header.dims[batch].min == 1 else 0
+        if config.max_batch_size > largest:
+            allowed = (
+                f"{engine.path} takes batches of 1 to {largest}" if largest else f"{engine.path} has no open batch from 1 on"
+            )
+            raise invalid(self._where, f"max_batch_size is {config.max_batch_size}", allowed, "build it with a wider --shapes")
+        self.max_batch_size = config.max_batch_size or largest
+        self.sizes = tuple(batch_sizes(self.max_batch_size))
+        ports = zip((*engine.inputs, *engine.outputs), (*engine.header.inputs, *engine.header.outputs), strict=True)
+        opened = {port.name: _open_shape(port.shape, io) for port, io in ports}
+        self.inputs = self._specs(engine.inputs, config.inputs, "input", opened)
+        self.outputs = self._specs(engine.outputs, config.outputs, "output", opened)
+        self.typical = {port.name: port.shape for port in engine.inputs}
+
     def _extent(self, engine: Engine) -> int:
         """The batch extent that all inputs and outputs of an engine share."""
         extents = {port.shape[0] if port.shape else None for port in (*engine.inputs, *engine.outputs)}
@@ -65,9 +91,13 @@ class EngineSet:
             raise invalid(self._where, f"the inputs and outputs of {engine.path} share no first extent", "", remedy)
         return int(size)
 
-    def _specs(self, ports: tuple[Port, ...], declared: tuple[TensorSpec, ...], kind: str) -> tuple[TensorSpec, ...]:
-        front = 1 if self.max_batch_size else 0
-        found = {p.name: TensorSpec(p.name, dtypes.from_numpy(p.dtype).v2, p.shape[front:]) for p in ports}
+    def _specs(
+        self, ports: tuple[Port, ...], declared: tuple[TensorSpec, ...], kind: str, opened: Mapping[str, Shape] | None = None
+    ) -> tuple[TensorSpec, ...]:  # fmt: skip
+        front, opened = 1 if self.max_batch_size else 0, opened or {}
+        found = {
+            p.name: TensorSpec(p.name, dtypes.from_numpy(p.dtype).v2, opened.get(p.name, p.shape)[front:]) for p in ports
+        }  # fmt: skip
         for spec in declared:
             match = found.get(spec.name)
             if match is None:
@@ -83,12 +113,18 @@ class EngineSet:
     def instance(self, threads: int, isolated: bool) -> Instance:
         if isolated:
             return WorkerInstance(self._where, self._files, self.max_batch_size, threads)
-        contexts = {size: engine.context(threads) for size, engine in self._engines.items()}
-        return EngineInstance(contexts, self._engines, self.max_batch_size)
+        return make_instance(self._engines, self.max_batch_size, threads)
 
     def close(self) -> None:
         while self._engines:
             self._engines.popitem()[1].close()
+
+
+def _open_shape(shape: Shape, io: IO) -> Shape:
+    """The shape with -1 for each axis that a call decides."""
+    if not io.extents:
+        return shape
+    return tuple(-1 if any(any(powers) for _, *powers in terms) else e for e, terms in zip(shape, io.extents, strict=True))
 
 
 def find_engines(config: ModelConfig, folder: Path) -> dict[int, Path]:

@@ -1,13 +1,13 @@
 """The identity backend: the n-th output is the n-th input. Parameter ``execute_delay_ms`` makes it take its time."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from redline.server.config import ModelConfig
 from redline.server.errors import invalid
 from redline.server.program import Instance, Program, Progress, Ran, with_batch
-from redline.server.types import Arrays
+from redline.server.types import Arrays, Shape
 
 
 class Identity:
@@ -29,6 +29,7 @@ class Identity:
         self.outputs = with_batch(config.outputs, config.max_batch_size)
         self.max_batch_size = config.max_batch_size
         self.sizes: tuple[int, ...] = (max(1, config.max_batch_size),)
+        self.typical: Mapping[str, Shape] = {}
         self._delay_s = int(delay) / 1e3
         self.brief = not self._delay_s
         self._names = [(i.name, o.name) for i, o in zip(config.inputs, config.outputs, strict=True)]

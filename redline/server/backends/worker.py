@@ -4,6 +4,7 @@ Rows travel through one shared memory file per worker; a line of JSON on a socke
 worker that dies fails the batch that it held (503) and is started again for the next one.
 """
 
+import contextlib
 import json
 import math
 import mmap
@@ -109,7 +110,8 @@ class WorkerInstance:
         return self._map
 
     def _stop(self) -> None:
-        self._stream.close()
+        with contextlib.suppress(OSError):
+            self._stream.close()  # which sends what a dead child did not take
         self._socket.close()
         if self._child.poll() is None:
             self._child.send_signal(signal.SIGKILL)

@@ -11,8 +11,9 @@ import ml_dtypes  # noqa: F401  (names bfloat16 for numpy)
 
 from redline.base.errors import RedlineError
 from redline.runtime import load
-from redline.server.backends.engine_instance import EngineInstance
+from redline.server.backends.instances import make_instance
 from redline.server.backends.worker import place_arrays, view
+from redline.server.program import Instance
 
 
 class Child:
@@ -20,7 +21,7 @@ class Child:
         self._stream = socket.socket(fileno=descriptor).makefile("rwb")
         self._memory = memory
         self._map: mmap.mmap | None = None
-        self._instance: EngineInstance | None = None
+        self._instance: Instance | None = None
 
     def serve(self) -> None:
         while line := self._stream.readline():
@@ -34,8 +35,7 @@ class Child:
     def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
         if "files" in message:
             engines = {int(size): load(path, message["threads"]) for size, path in message["files"].items()}
-            contexts = {size: engine.context(message["threads"]) for size, engine in engines.items()}
-            self._instance = EngineInstance(contexts, engines, message["max_batch_size"])
+            self._instance = make_instance(engines, message["max_batch_size"], message["threads"])
             return {}
         assert self._instance is not None
         shared = self._shared(message["end"])

@@ -1,16 +1,25 @@
-"""One HTTP/2 connection of a gRPC client: frames in, calls to the front end, windows and limits kept."""
+"""One HTTP/2 connection of a gRPC client: frames in, calls to the front end, windows and limits kept.
+
+Whatever a peer may send without end has a limit. Frames that carry nothing (PING, SETTINGS, PRIORITY, empty DATA, CONTINUATION)
+and streams that end without an answer are paid from budgets, which time and answered calls refill; see docs/server.md.
+"""
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING
 
 from redline.base.log import logger
 from redline.server.errors import Kind, ServeError, invalid
 from redline.server.grpc import http2
+from redline.server.grpc.blocks import Blocks, Headers
+from redline.server.grpc.budget import Budget
 from redline.server.grpc.framing import timeout_s
-from redline.server.grpc.http2 import ConnectionError2, Headers
+from redline.server.grpc.http2 import ConnectionError2
 from redline.server.grpc.stream import QUEUED_MESSAGES, Stream
 
 DEADLINE_EXCEEDED = 4
+RESETS, RESETS_A_SECOND = 2_048, 100
+EMPTY_FRAMES, EMPTY_FRAMES_A_SECOND = 10_000, 1_000
 
 if TYPE_CHECKING:
     from redline.server.grpc.front import GrpcFront
@@ -21,11 +30,13 @@ class GrpcConnection(asyncio.Protocol):
 
     def __init__(self, front: "GrpcFront") -> None:
         self._front, self._limit = front, front.options.message_bytes
-        self._incoming = http2.Incoming(self._on_frame)
-        self._blocks = http2.Blocks()
+        self._incoming, self._blocks = http2.Incoming(self._on_frame), Blocks()
         self._streams: dict[int, Stream] = {}
-        self._open_block: tuple[int, int, bytearray] | None = None
-        self._last, self._received, self._resets = 0, 0, 0
+        self._blocked: dict[int, Stream] = {}  # those that wait for the connection's window, in their order
+        self._last, self._received = 0, 0
+        self._resets = Budget("calls are cancelled", RESETS, RESETS_A_SECOND)
+        self._empty = Budget("frames carry nothing", EMPTY_FRAMES, EMPTY_FRAMES_A_SECOND)
+        self._since: dict[int, float] = {}  # when a sweep first saw what has not arrived, by stream; 0 for the preface
         self.window, self._peer_window, self.peer_frame = http2.DEFAULT_WINDOW, http2.DEFAULT_WINDOW, 16_384
         self._closing = self._going = False
 
@@ -33,10 +44,13 @@ class GrpcConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
+        connected = transport.get_extra_info("socket")
+        if connected is not None:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a peer that vanished is noticed in the end
         self._front.opened(self)
         settings = (
-            (3, self._front.options.max_concurrent_streams), (4, http2.STREAM_WINDOW), (5, http2.MAX_FRAME),
-            (6, http2.MAX_HEADER_BYTES),
+            (http2.CONCURRENT_STREAMS, self._front.options.max_concurrent_streams), (http2.INITIAL_WINDOW, http2.STREAM_WINDOW),
+            (http2.FRAME_SIZE, http2.MAX_FRAME), (http2.HEADER_LIST, http2.MAX_HEADER_BYTES),
         )  # fmt: skip
         payload = b"".join(key.to_bytes(2, "big") + value.to_bytes(4, "big") for key, value in settings)
         more = http2.CONNECTION_WINDOW - http2.DEFAULT_WINDOW
@@ -93,25 +107,53 @@ class GrpcConnection(asyncio.Protocol):
         self._closing = True
         self._transport.abort()
 
-    def ended(self, stream: Stream) -> None:
+    def ended(self, stream: Stream, code: int, answered: bool) -> None:
+        """A stream is over; ``answered``: with an answer, be it an error."""
         self._streams.pop(stream.id, None)
+        if self._front.log is not None:
+            self._front.log(stream.path, code, stream.started_s, stream.request_bytes, stream.response_bytes)
+        if self._blocked:
+            self._blocked.pop(stream.id, None)
+        if answered:
+            self._resets.earn()
+            self._empty.earn()
         if self._going:
             self._end_when_empty()
+
+    def block(self, stream: Stream) -> None:
+        """The stream has something to send when the connection's window opens."""
+        self._blocked[stream.id] = stream
+
+    def sweep(self, now: float, limit_s: float) -> None:
+        """Ends what does not arrive: the preface, a header block, the message of a unary call."""
+        awaited = [stream.id for stream in self._streams.values() if stream.awaits_message]
+        if self._blocks.open or not self._incoming.started:
+            awaited.append(0)
+        self._since = {number: self._since.get(number, now) for number in awaited}
+        late = [number for number, since in self._since.items() if now - since > limit_s]
+        if 0 in late:
+            self.abort()
+            return
+        for number in late:
+            self._streams[number].reset(http2.CANCEL)
 
     # -- frames
 
     def _on_frame(self, kind: int, flags: int, number: int, payload: memoryview) -> None:
-        if self._open_block is not None and (kind != http2.CONTINUATION or number != self._open_block[0]):
+        if self._blocks.open and kind != http2.CONTINUATION:
             raise ConnectionError2(http2.PROTOCOL_ERROR, "a frame inside a header block")
         if kind == http2.DATA:
             self._on_data(flags, number, payload)
         elif kind == http2.HEADERS:
-            self._on_headers(flags, number, http2.unpad(flags, payload))
+            if not number & 1:
+                raise ConnectionError2(http2.PROTOCOL_ERROR, f"HEADERS on stream {number}")
+            self._on_block(number, self._blocks.begin(flags, number, payload))
         elif kind == http2.WINDOW_UPDATE:
             self._on_window(number, payload)
         elif kind == http2.PING:
             if len(payload) != 8 or number:
                 raise ConnectionError2(http2.FRAME_SIZE_ERROR, "a PING of the wrong form")
+            self._empty.spend()
             if not flags & http2.ACK:
                 self.write(http2.frame(http2.PING, http2.ACK, 0, bytes(payload)))
         elif kind == http2.SETTINGS:
@@ -119,31 +161,17 @@ class GrpcConnection(asyncio.Protocol):
         elif kind == http2.RST_STREAM:
             self._on_reset(number, payload)
         elif kind == http2.CONTINUATION:
-            self._on_continuation(flags, payload)
+            self._empty.spend()
+            self._on_block(number, self._blocks.more(flags, number, payload))
         elif kind == http2.PUSH_PROMISE:
             raise ConnectionError2(http2.PROTOCOL_ERROR, "a client cannot push")
-
-    def _on_headers(self, flags: int, number: int, block: memoryview) -> None:
-        if not number & 1:
-            raise ConnectionError2(http2.PROTOCOL_ERROR, f"HEADERS on stream {number}")
-        if flags & http2.END_HEADERS:
-            self._on_block(flags, number, bytes(block))
         else:
-            self._open_block = number, flags, bytearray(block)
+            self._empty.spend()  # PRIORITY, GOAWAY, and kinds that we do not know
 
-    def _on_continuation(self, flags: int, payload: memoryview) -> None:
-        if self._open_block is None:
-            raise ConnectionError2(http2.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
-        number, first_flags, block = self._open_block
-        block += payload
-        if len(block) > http2.MAX_HEADER_BYTES or not payload:
-            raise ConnectionError2(http2.ENHANCE_YOUR_CALM, "an endless header block")
-        if flags & http2.END_HEADERS:
-            self._open_block = None
-            self._on_block(first_flags, number, bytes(block))
-
-    def _on_block(self, flags: int, number: int, block: bytes) -> None:
-        headers = self._blocks(block)
+    def _on_block(self, number: int, block: tuple[int, Headers] | None) -> None:
+        if block is None:
+            return
+        flags, headers = block
         stream = self._streams.get(number)
         if stream is not None:
             if not flags & http2.END_STREAM:
@@ -156,6 +184,7 @@ class GrpcConnection(asyncio.Protocol):
             raise ConnectionError2(http2.STREAM_CLOSED, f"HEADERS on closed stream {number}")
         self._last = number
         if self._going or len(self._streams) >= self._front.options.max_concurrent_streams:
+            self._resets.spend()
             self.write(http2.frame(http2.RST_STREAM, 0, number, http2.REFUSED_STREAM.to_bytes(4, "big")))
             return
         stream = self._streams[number] = Stream(self, number, headers, self._peer_window, self._limit)
@@ -170,17 +199,16 @@ class GrpcConnection(asyncio.Protocol):
         seconds = timeout_s(headers["grpc-timeout"]) if "grpc-timeout" in headers else None
         if seconds is not None:
             stream.timer = asyncio.get_running_loop().call_later(seconds, self._time_out, stream)
-        self._front.begin(stream)
+        self._front.begin(stream, headers)
 
     @staticmethod
     def _time_out(stream: Stream) -> None:
-        cancel, stream.cancel = stream.cancel, None
-        stream.finish(DEADLINE_EXCEEDED, "[grpc] the caller's deadline has passed")
-        if cancel is not None:
-            cancel()
+        stream.fail(DEADLINE_EXCEEDED, "[grpc] the caller's deadline has passed")
 
     def _on_data(self, flags: int, number: int, payload: memoryview) -> None:
         size = len(payload)
+        if not size and not flags & http2.END_STREAM:
+            self._empty.spend()
         self._received += size
         if self._received > http2.CONNECTION_WINDOW // 2:
             self._replenish()
@@ -197,7 +225,7 @@ class GrpcConnection(asyncio.Protocol):
         try:
             messages = stream.messages.feed(payload) if payload else []
         except ServeError as error:
-            stream.finish(error.kind.grpc, str(error))
+            stream.fail(error.kind.grpc, str(error))
             return
         for message in messages:
             if stream.open:
@@ -244,32 +272,31 @@ class GrpcConnection(asyncio.Protocol):
             if stream is not None:
                 stream.window += more
                 if stream.window > http2.MAX_WINDOW:
+                    self._resets.spend()
                     stream.reset(http2.FLOW_CONTROL_ERROR)
                 stream.flush()
             return
         self.window += more
         if self.window > http2.MAX_WINDOW:
             raise ConnectionError2(http2.FLOW_CONTROL_ERROR, "the connection's window overflows")
-        for stream in list(self._streams.values()):
-            stream.flush()
+        while self._blocked and self.window > 0:
+            self._blocked.pop(next(iter(self._blocked))).flush()  # which may put it back, at the end
 
     def _on_settings(self, flags: int, number: int, payload: memoryview) -> None:
         if number or len(payload) % 6 or (flags & http2.ACK and payload):
             raise ConnectionError2(http2.FRAME_SIZE_ERROR, "SETTINGS of the wrong form")
         if flags & http2.ACK:
             return
-        for at in range(0, len(payload), 6):
-            key, value = int.from_bytes(payload[at : at + 2], "big"), int.from_bytes(payload[at + 2 : at + 6], "big")
-            if key == 4:
-                if value > http2.MAX_WINDOW:
-                    raise ConnectionError2(http2.FLOW_CONTROL_ERROR, "an initial window that is too large")
-                for stream in self._streams.values():
-                    stream.window += value - self._peer_window
-                self._peer_window = value
-            elif key == 5:
-                if not 16_384 <= value < 1 << 24:
-                    raise ConnectionError2(http2.PROTOCOL_ERROR, "a frame size out of range")
+        self._empty.spend(1 + len(self._streams) // 16)
+        for key, value in http2.settings(payload):
+            if key == http2.FRAME_SIZE:
                 self.peer_frame = value
+                continue
+            for stream in self._streams.values():
+                stream.window += value - self._peer_window
+                if stream.window > http2.MAX_WINDOW:
+                    raise ConnectionError2(http2.FLOW_CONTROL_ERROR, "an initial window that overflows a stream's")
+            self._peer_window = value
         self.write(http2.frame(http2.SETTINGS, http2.ACK, 0))
         for stream in list(self._streams.values()):
             stream.flush()
@@ -279,7 +306,5 @@ class GrpcConnection(asyncio.Protocol):
             raise ConnectionError2(http2.PROTOCOL_ERROR, "RST_STREAM of the wrong form")
         stream = self._streams.get(number)
         if stream is not None:
-            self._resets += 1
-            if self._resets > http2.MAX_RESETS and self._resets > number // 4:
-                raise ConnectionError2(http2.ENHANCE_YOUR_CALM, "too many calls are cancelled")
+            self._resets.spend()
             stream.abandon()

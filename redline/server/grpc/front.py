@@ -3,7 +3,8 @@
 import asyncio
 import hmac
 import ssl
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from google.protobuf.message import DecodeError
 from redline.server import proto
 from redline.server.dataplane import DataPlane
 from redline.server.errors import Kind, kind_of, text_of
+from redline.server.grpc.blocks import Headers
 from redline.server.grpc.connection import GrpcConnection
 from redline.server.grpc.fast import FastInfer
 from redline.server.grpc.service import Service
@@ -23,6 +25,8 @@ INFER = f"/{proto.SERVICE}/ModelInfer"
 STREAM = f"/{proto.SERVICE}/ModelStreamInfer"
 SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"  # HealthCheckResponse with its one field set
 CODINGS = ("none", "deflate", "gzip")
+SWEEP_S = 2.0
+Log = Callable[[str, int, float, int, int], None]  # path, status, when it began, bytes of its messages, bytes of the answer
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class GrpcOptions:
     compression: str = "none"
     max_concurrent_streams: int = 1024
     connections: int = 4096
+    read_timeout_s: float = 30.0
 
 
 def status_of(error: BaseException) -> tuple[int, str]:
@@ -46,23 +51,26 @@ def status_of(error: BaseException) -> tuple[int, str]:
 class GrpcFront:
     """Listens, and hands every call to the service."""
 
-    def __init__(self, plane: DataPlane, options: GrpcOptions) -> None:
-        self._plane, self.options = plane, options
+    def __init__(self, plane: DataPlane, options: GrpcOptions, log: Log | None = None) -> None:
+        self._plane, self.options, self.log = plane, options, log
         self._service = Service(plane)
         self._fast = FastInfer(plane.regions)
         self._unary = {
             f"/{proto.SERVICE}/{name}": (getattr(proto, proto.METHODS[name].input_type.name).FromString, method)
             for name, method in self._service.unary.items()
         }
+        self._paths = {path: path for path in (*self._unary, STREAM, HEALTH)}
         self._token = f"Bearer {options.token}".encode() if options.token else b""
         self._connections: set[GrpcConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.Task[None] | None = None
 
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
         """Starts to accept connections; the port in use."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: GrpcConnection(self), host, port, ssl=tls, backlog=1024)
+        self._sweeper = loop.create_task(self._sweep())
         return int(self._server.sockets[0].getsockname()[1])
 
     def opened(self, connection: GrpcConnection) -> None:
@@ -75,29 +83,33 @@ class GrpcFront:
 
     # -- calls
 
-    def begin(self, stream: Stream) -> None:
+    def begin(self, stream: Stream, headers: Headers) -> None:
         """The head of a call is there."""
-        path = stream.headers.get(":path", "")
+        if self.log is not None:
+            stream.started_s = time.perf_counter()
+        path = headers.get(":path", "")
+        known = stream.path = self._paths.get(path, "")
         if self._token and path != HEALTH:
-            given = stream.headers.get("authorization", "").encode()
+            given = headers.get("authorization", "").encode()
             if not hmac.compare_digest(given, self._token):
                 stream.finish(Kind.UNAUTHENTICATED.grpc, "[grpc] the bearer token is missing or wrong")
                 return
-        if self.options.compression != "none" and self.options.compression in stream.headers.get("grpc-accept-encoding", ""):
+        if self.options.compression != "none" and self.options.compression in headers.get("grpc-accept-encoding", ""):
             stream.coding = self.options.compression
         if path == STREAM:
             stream.incoming = asyncio.Queue()
             self._run(stream, self._converse(stream))
-        elif path not in self._unary and path != HEALTH:
+        elif not known:
             stream.finish(Kind.UNSUPPORTED.grpc, f"[grpc] there is no method {path[:200]!r}")
 
     def message(self, stream: Stream, message: memoryview) -> None:
         """A message of a call is there."""
+        stream.request_bytes += len(message)
         if stream.incoming is not None:
             stream.incoming.put_nowait(message)
         elif stream.cancel is not None:
-            stream.finish(Kind.INVALID.grpc, "[grpc] a second message in a unary call")
-        elif stream.headers[":path"] == INFER:
+            stream.fail(Kind.INVALID.grpc, "[grpc] a second message in a unary call")
+        elif stream.path == INFER:
             self._infer(stream, message)
         else:
             self._run(stream, self._answer(stream, message))
@@ -138,10 +150,10 @@ class GrpcFront:
 
     async def _answer(self, stream: Stream, message: memoryview) -> None:
         try:
-            if stream.headers[":path"] == HEALTH:
+            if stream.path == HEALTH:
                 stream.reply([SERVING if self._plane.ready() else NOT_SERVING])
                 return
-            parse, method = self._unary[stream.headers[":path"]]
+            parse, method = self._unary[stream.path]
             stream.reply([(await method(parse(bytes(message)))).SerializeToString()])
         except Exception as error:
             stream.finish(*status_of(error))
@@ -163,6 +175,13 @@ class GrpcFront:
 
     # -- the end
 
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = time.monotonic()
+            for connection in list(self._connections):
+                connection.sweep(now, self.options.read_timeout_s)
+
     async def stop_accepting(self) -> None:
         """New connections and new calls are refused from here on."""
         if self._server is not None:
@@ -172,6 +191,8 @@ class GrpcFront:
 
     async def close(self) -> None:
         """Ends every connection once its answers are written."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
         for _ in range(100):
             if not self._connections:
                 return

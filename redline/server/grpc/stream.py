@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from redline.server.grpc import http2
+from redline.server.grpc.blocks import Headers
 from redline.server.grpc.framing import OK, PREFIX, RESPONSE, Messages, only_status, pack, status
 
 if TYPE_CHECKING:
@@ -14,27 +15,29 @@ if TYPE_CHECKING:
 Pieces = Sequence[bytes | memoryview]
 SENDABLE_BELOW = 1 << 20
 QUEUED_MESSAGES = 16
+CANCELLED = 1
 
 
 class Stream:
     """``cancel`` is called when the caller resets the stream or goes away; ``incoming`` is set for a streaming call."""
 
     __slots__ = (
-        "_connection", "_out", "_out_bytes", "_room", "_started", "_trailers", "cancel", "coding", "credit", "headers", "id",
-        "incoming", "messages", "open", "received", "timer", "window",
+        "_code", "_connection", "_out", "_out_bytes", "_room", "_started", "_trailers", "cancel", "coding", "credit", "id",
+        "incoming", "messages", "open", "path", "received", "request_bytes", "response_bytes", "started_s", "timer", "window",
     )  # fmt: skip
 
-    def __init__(self, connection: "GrpcConnection", number: int, headers: http2.Headers, window: int, limit: int) -> None:
-        self._connection, self.id, self.headers, self.window = connection, number, headers, window
+    def __init__(self, connection: "GrpcConnection", number: int, headers: Headers, window: int, limit: int) -> None:
+        self._connection, self.id, self.window, self.path = connection, number, window, ""
         self.messages = Messages(limit, headers.get("grpc-encoding", ""))
         self.cancel: Callable[[], Any] | None = None
         self.incoming: asyncio.Queue[Any] | None = None
         self.timer: asyncio.TimerHandle | None = None
+        self.request_bytes = self.response_bytes = 0  # of the messages
         self.received = 0  # bytes since the last window update
         self.credit = True  # whether the caller may send more at once
-        self.open, self.coding = True, ""
+        self.open, self.coding, self.started_s = True, "", 0.0
         self._out: deque[bytes | memoryview] = deque()
-        self._out_bytes, self._started, self._trailers = 0, False, b""
+        self._out_bytes, self._started, self._trailers, self._code = 0, False, b"", 0
         self._room: asyncio.Event | None = None
 
     # -- answers
@@ -43,10 +46,11 @@ class Stream:
         """The one message of a unary answer, and the end of the call."""
         if not self.open:
             return
-        size = sum(map(len, pieces))
+        size = self.response_bytes = sum(map(len, pieces))
         total = PREFIX.size + size
         connection = self._connection
         if self.coding or self._started or total > min(self.window, connection.window, connection.peer_frame):
+            self.response_bytes = 0
             self.send(pieces)
             self.finish(0, "")
             return
@@ -60,7 +64,7 @@ class Stream:
                 http2.frame_head(http2.HEADERS, http2.END_HEADERS | http2.END_STREAM, number, len(OK)), OK,
             ))
         )  # fmt: skip
-        self._end()
+        self._end(0)
 
     def send(self, pieces: Pieces) -> None:
         """One message; what does not fit the windows waits."""
@@ -70,6 +74,7 @@ class Stream:
             self._start()
         data = pack(b"".join(pieces), self.coding)
         self._out.append(data)
+        self.response_bytes += len(data) - PREFIX.size
         self._out_bytes += len(data)
         self.flush()
 
@@ -80,10 +85,17 @@ class Stream:
         if not self._started:
             block = only_status(code, text)
             self._connection.write(http2.frame(http2.HEADERS, http2.END_HEADERS | http2.END_STREAM, self.id, block))
-            self._end()
+            self._end(code)
             return
-        self._trailers = status(code, text) if code else OK
+        self._trailers, self._code = status(code, text) if code else OK, code
         self.flush()
+
+    def fail(self, code: int, text: str) -> None:
+        """``finish``, and what works for the call is cancelled."""
+        cancel, self.cancel = self.cancel, None
+        self.finish(code, text)
+        if cancel is not None:
+            cancel()
 
     def _start(self) -> None:
         self._started = True
@@ -98,6 +110,8 @@ class Stream:
         while self._out and self.open:
             room = min(self.window, connection.window, connection.peer_frame)
             if room <= 0:
+                if connection.window <= 0 < self.window:
+                    connection.block(self)
                 return
             piece = memoryview(self._out.popleft())
             part, rest = piece[:room], piece[room:]
@@ -112,7 +126,7 @@ class Stream:
         if self._trailers and self.open and not self._out:
             ending = http2.END_HEADERS | http2.END_STREAM
             connection.write(http2.frame(http2.HEADERS, ending, self.id, self._trailers))
-            self._end()
+            self._end(self._code)
 
     async def sendable(self) -> None:
         """Returns when little enough waits to be sent."""
@@ -122,12 +136,12 @@ class Stream:
         self._room = None
 
     def reset(self, code: int) -> None:
-        """Ends the stream without an answer."""
+        """Ends the stream without an answer, and what works for it."""
         if self.open:
             self._connection.write(http2.frame(http2.RST_STREAM, 0, self.id, code.to_bytes(4, "big")))
-            self._end()
+        self.abandon()
 
-    def _end(self) -> None:
+    def _end(self, code: int = CANCELLED, answered: bool = True) -> None:
         self.open, self.cancel = False, None
         if self.timer is not None:
             self.timer.cancel()
@@ -135,15 +149,20 @@ class Stream:
             self.incoming.put_nowait(None)
         if self._room is not None:
             self._room.set()
-        self._connection.ended(self)
+        self._connection.ended(self, code, answered)
 
     def abandon(self) -> None:
         """The caller has gone: cancels whatever works for it."""
         cancel, self.cancel = self.cancel, None
         if self.open:
-            self._end()
+            self._end(answered=False)
         if cancel is not None:
             cancel()
+
+    @property
+    def awaits_message(self) -> bool:
+        """Whether it is a unary call whose message has not come."""
+        return self.open and self.cancel is None and self.incoming is None and not self._started
 
     # -- requests of streaming calls
 

@@ -5,7 +5,7 @@ from urllib.parse import unquote
 
 import httptools
 
-from redline.server.errors import Kind, ServeError, invalid
+from redline.server.errors import invalid
 
 MAX_HEAD_BYTES = 64 << 10
 MAX_URL_BYTES = 8 << 10
@@ -77,7 +77,7 @@ def _head(parser: httptools.HttpRequestParser, collector: _Collector) -> Head:
         raise invalid(where, "the URL is malformed") from error
     coding = headers.get(b"transfer-encoding", b"").lower().strip()
     if coding not in (b"", b"chunked"):
-        raise ServeError(Kind.UNSUPPORTED, where, f"transfer encoding {coding[:40]!r}", "allowed: chunked")
+        raise invalid(where, f"transfer encoding {coding[:40]!r}", "allowed: chunked")
     return Head(
         method=parser.get_method().decode("ascii", "replace"),
         path=path,
