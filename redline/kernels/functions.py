@@ -94,7 +94,7 @@ def _coarse_gelu(x: np.ndarray) -> np.ndarray:
     power = np.zeros_like(t)
     for coefficient in COARSE_GELU:
         power = power * t + x.dtype.type(coefficient)
-    return x * (held * power + x.dtype.type(0.5))
+    return x * np.maximum(held * power + x.dtype.type(0.5), 0)
 
 
 # --- C ----------------------------------------------------------------------------------------------------------------

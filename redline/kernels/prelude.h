@@ -180,7 +180,8 @@ static inline float rl_coarse_gelu(float x) {
   p = p * t + 0.0553709917f;
   p = p * t - 0.0869336692f;
   p = p * t + 0.184702263f;
-  return x * (h * p + 0.5f);
+  float share = h * p + 0.5f;
+  return x * (0.0f > share ? 0.0f : share);
 }
 
 // rl_floordivf: numpy's floor division of floats.

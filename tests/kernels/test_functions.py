@@ -148,7 +148,7 @@ def test_coarse_gelu_is_within_3e_4() -> None:
     for found in (got, plain):
         near = np.abs(grid) <= 30
         assert np.abs(found[near] - exact[near]).max() <= 3e-4
-        np.testing.assert_allclose(found[~near], [0, 3e38, np.inf], rtol=1e-6, atol=1e23)
+        np.testing.assert_allclose(found[~near], [0, 3e38, np.inf], rtol=1e-6)
 
 
 def test_lookup_offers_the_closest_name() -> None:
