@@ -19,7 +19,9 @@ from redline.engine import Header, read_header
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="The engine to write; without it, beside the model.")
 ]
-Precision = Annotated[str, typer.Option(help="fp32; bf16 or fp16: weights and tensors between kernels in 16 bits.")]
+Precision = Annotated[
+    str, typer.Option(help="fp32; bf16 or fp16: weights and tensors between kernels in 16 bits; int8, best, w8, w4.")
+]
 OptLevel = Annotated[int, typer.Option(min=0, max=5, help="How many tactics are timed for a kernel: 0 none, 5 all.")]
 TimingCache = Annotated[Path | None, typer.Option(metavar="FILE", help="Timings of tactics, read and added to.")]
 MemoryLimit = Annotated[str | None, typer.Option(metavar="SIZE", help="The most that weights and arena may take, as in 2GiB.")]

@@ -1,12 +1,16 @@
 """Transformers in INT8: what stays in 16 bits, and that it is found by the noise in the residual stream alone."""
 
+import json
+
 import numpy as np
 import pytest
 from onnx import helper
 
 import redline
 from redline import frontend, passes
-from redline.codegen.c import isa
+from redline.builder import calibration
+from redline.builder.workshop import Workshop
+from redline.codegen.c import isa, toolchain
 from redline.quant import recipe_of
 from redline.quant.cache import CalibrationCache
 from redline.quant.statistics import Tensor
@@ -17,19 +21,14 @@ ROWS, WIDTH, HEADS = 16, 32, 2
 SHAPE = (1, ROWS, WIDTH)
 
 
-def block(outliers: float = 1.0, seed: int = 0):
-    """x [1, 16, 32] -> attention of two heads and a GELU block, each added to what it read.
-
-    ``outliers``: by how much a few inputs of the last product are larger than the others.
-    """
+def block(seed: int = 0):
+    """x [1, 16, 32] -> attention of two heads and a GELU block, each added to what it read."""
     rng = np.random.default_rng(seed)
     weight = lambda *shape: rng.standard_normal(shape).astype(np.float32) / shape[0] ** 0.5  # noqa: E731
-    size = np.ones(4 * WIDTH, np.float32)
-    size[:3] = outliers
     split = np.array([1, ROWS, HEADS, WIDTH // HEADS], np.int64)
     constants = {
         "wq": weight(WIDTH, WIDTH), "wk": weight(WIDTH, WIDTH), "wv": weight(WIDTH, WIDTH), "wo": weight(WIDTH, WIDTH),
-        "up": weight(WIDTH, 4 * WIDTH) * size, "down": weight(4 * WIDTH, WIDTH), "split": split,
+        "up": weight(WIDTH, 4 * WIDTH), "down": weight(4 * WIDTH, WIDTH), "split": split,
         "join": np.array(SHAPE, np.int64), "scale": np.array(0.25, np.float32),
     }  # fmt: skip
     nodes = []
@@ -85,16 +84,31 @@ def error_of(engine, proto):
     return max(np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in pairs)
 
 
-def test_a_noisy_product_stays_wide(tmp_path):
-    proto, cache = block(outliers=300.0), tmp_path / "c.json"
-    engine = redline.build(proto, precision="int8", calibrate=feeds(20), calibration_cache=cache, opt_level=0)
-    text = cache.read_text()
-    assert text.count('"wide": true') >= 1
-    again = redline.build(proto, precision="int8", calibration_cache=cache, opt_level=0)
-    assert [k.family for k in again.header.kernels] == [k.family for k in engine.header.kernels]
-    cache.write_text(text.replace('"wide": true', '"wide": false'))
-    narrow = redline.build(proto, precision="int8", calibration_cache=cache, opt_level=0)
-    assert error_of(engine, proto) < error_of(narrow, proto)
+def test_wide_products_are_built_from_the_cache(tmp_path):
+    proto, cache = block(), tmp_path / "c.json"
+    narrow = redline.build(proto, precision="int8", calibrate=feeds(20), calibration_cache=cache, opt_level=0)
+    data = json.loads(cache.read_text())
+    graph = passes.optimize(frontend.load(proto))
+    recipe = recipe_of(graph)
+    for layer in streams(graph, recipe):
+        data["tensors"][recipe.tensors[layer.x]]["wide"] = True
+    cache.write_text(json.dumps(data))
+    wide = redline.build(proto, precision="int8", calibration_cache=cache, opt_level=0)
+    reads = [[k.reads[0].dtype for k in engine.header.kernels if k.family == "matmul"] for engine in (narrow, wide)]
+    assert reads[0].count("uint8") == reads[1].count("uint8") + 2
+    assert error_of(wide, proto) < error_of(narrow, proto)
+
+
+def test_noise_in_the_stream_decides(monkeypatch):
+    graph = passes.optimize(frontend.load(block()))
+    recipe = recipe_of(graph)
+    shop = Workshop(isa.target("cpu", 1), toolchain.find(), 0, None, lambda stage, done, total: None)
+    counts = []
+    for limit in (1.0, 0.0):
+        monkeypatch.setattr(calibration, "MOST_NOISE", limit)
+        found = calibration.ranges(graph, recipe, feeds(8), "minmax", True, shop)
+        counts.append(sum(tensor.wide for tensor in found.values()))
+    assert counts == [0, 2]
 
 
 def test_the_cache_keeps_what_is_wide(tmp_path):
