@@ -67,7 +67,7 @@ def _topk_bound(op: Op) -> int | None:
     return None if op.is_const(1) else op.shape(0)[op.axis(-1, len(op.type(0).shape))]
 
 
-define("TopK", _infer_topk, _topk, bound=_topk_bound)
+define("TopK", _infer_topk, _topk, static=(1,), bound=_topk_bound)
 
 
 def scan_axis(op: Op) -> int:

@@ -78,7 +78,8 @@ class OpDef:
     ``decompose`` writes the node in terms of simpler ones (None: leave it whole). ``static`` are the inputs that must be
     build-time constants. ``elementwise``: an output element depends on the input elements at its own (broadcast) coordinates.
     ``bound``: the most that the extent of its result may be which only a run finds out; None: the types say all. The front end
-    gives such a node the attributes ``count``, the extent to build for, ``slot``, which of the model's it is, and ``most``.
+    gives such a node the attributes ``count``, the extent to build for, ``slot``, which of the model's it is, and ``most``;
+    its ``static`` inputs need not be constants then.
     """
 
     name: str

@@ -61,7 +61,7 @@ def _positions(op: Op, condition: Value) -> Value:
     return make("TruePositions", condition, count=op.attr("count"), slot=op.attr("slot"))
 
 
-define("Compress", _infer_compress, _compress, _compress_decomposed, bound=_compress_bound)
+define("Compress", _infer_compress, _compress, _compress_decomposed, static=(1,), bound=_compress_bound)
 
 
 def _infer_positions(op: Op) -> list[TensorType]:
@@ -102,7 +102,7 @@ def _nonzero_decomposed(op: Op) -> Value | None:
     return rows[0] if len(rows) == 1 else make("Concat", *rows, axis=0)
 
 
-define("NonZero", _infer_nonzero, _nonzero, _nonzero_decomposed, bound=_nonzero_bound)
+define("NonZero", _infer_nonzero, _nonzero, _nonzero_decomposed, static=(0,), bound=_nonzero_bound)
 
 
 def _unique(op: Op, x: np.ndarray) -> tuple[np.ndarray, ...]:

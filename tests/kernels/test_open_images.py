@@ -38,6 +38,7 @@ CASES: dict[str, dict] = {
     "odd": {"channels": 17, "filters": 20, "taps": 3},
     "narrow": {"channels": 3, "filters": 70, "taps": 5, "stride": 2},
     "step": {"channels": 8, "filters": 130, "taps": 3, "stride": 2},
+    "halving": {"channels": 16, "filters": 32, "taps": 3, "stride": 2},
     "point": {"channels": 24, "filters": 33, "taps": 1},
     "strided_point": {"channels": 24, "filters": 33, "taps": 1, "stride": 2},
     "padded_point": {"channels": 16, "filters": 16, "taps": 1, "pad": 1},

@@ -27,13 +27,10 @@ def detector() -> bytes:
         node("Conv", ["a", "w2"], ["b0"], strides=[2, 2], pads=[1, 1, 1, 1]), node("Sigmoid", ["b0"], ["b1"]),
         node("Mul", ["b0", "b1"], ["b2"]), node("Conv", ["b2", "w3"], ["b3"], pads=[1, 1, 1, 1]),
         node("MaxPool", ["b3"], ["b"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
-        node(
-            "Resize", ["b", "", "twice"], ["up"], mode="nearest", coordinate_transformation_mode="asymmetric",
-            nearest_mode="floor",
-        ),
+        node("Resize", ["b", "", "twice"], ["up"], coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
         node("Concat", ["up", "a"], ["joined"], axis=1), node("Conv", ["joined", "w4"], ["fine"]),
-        node("Conv", ["b", "w5"], ["coarse"]), node("Reshape", ["fine", "flat"], ["f"]),
-        node("Reshape", ["coarse", "flat"], ["c"]),
+        node("Conv", ["b", "w5"], ["coarse"]),
+        node("Reshape", ["fine", "flat"], ["f"]), node("Reshape", ["coarse", "flat"], ["c"]),
         node("Concat", ["f", "c"], ["all"], axis=2), node("Transpose", ["all"], ["y"], perm=[0, 2, 1]),
     ]  # fmt: skip
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, "height", "width"])
