@@ -70,6 +70,8 @@ def build(
     Raises ModelError, UnsupportedError, BuildError or CompilerError, each saying what to do.
     """
     if target.split(":")[0] == "cuda":
+        if ragged:
+            raise BuildError("ragged", "a CUDA engine", "allowed: engines for processors", "give fixed shapes, without ragged")
         path = build_cuda(
             model, output=output, shapes=fixed(shapes or {}, "a CUDA engine"), freeze=freeze, precision=precision,
             opt_level=opt_level,

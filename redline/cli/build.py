@@ -58,6 +58,8 @@ def command(
     path = output or model.with_suffix(".engine")
     started = time.perf_counter()
     if target.split(":")[0] == "cuda":  # the GPU need not be here
+        if ragged:
+            raise RedlineError("--ragged", "a CUDA engine", "allowed: engines for processors", "leave --ragged out")
         with Stages() as stages:
             build_cuda(
                 model, output=path, shapes=fixed(parse_shapes(shapes or []), "a CUDA engine"),

@@ -107,6 +107,8 @@ def test_models_that_mix_tokens_in_other_ways_are_refused(nodes, op):
 def test_shapes_must_be_ranges_of_batch_and_length(model):
     with pytest.raises(BuildError, match=r"\[ragged\] shapes that are all fixed"):
         redline.build(model, shapes={"ids": (2, 16), "mask": (2, 16)}, ragged=True)
+    with pytest.raises(BuildError, match=r"\[ragged\] a CUDA engine"):
+        redline.build(model, shapes={"ids": SPAN, "mask": SPAN}, ragged=True, target="cuda:sm_90")
     one = type(SPAN)((1, 1), (1, 16), (1, 70))
     with pytest.raises(BuildError, match=r"\[ragged\] the open axes of ids, mask are not batch and length"):
         redline.build(model, shapes={"ids": one, "mask": one}, ragged=True)
