@@ -1,4 +1,7 @@
-"""From an optimized graph to an engine: lowering, tuning, assembly, linking. What a build does as often as it needs."""
+"""From an optimized graph to an engine: lowering, tuning, assembly, linking. What a build does as often as it needs.
+
+``Shop`` is what calibration and the gate need of it, whatever the device.
+"""
 
 import hashlib
 import os
@@ -6,7 +9,9 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
 
 from redline.base import cpu, env
 from redline.base.dtypes import DType
@@ -16,7 +21,7 @@ from redline.codegen.c import isa
 from redline.codegen.c.compile import compile_objects, source
 from redline.codegen.c.link import link_engine
 from redline.codegen.c.toolchain import Toolchain
-from redline.engine import write_engine
+from redline.engine import Header, write_engine
 from redline.ir import Graph
 from redline.kernels.problem import CpuTarget
 from redline.lower import Program, lower, plan
@@ -24,6 +29,37 @@ from redline.runtime import Engine, load
 from redline.tune import Choice, Job, TimingCache, choose
 
 Progress = Callable[[str, int, int], None]
+
+
+class Runnable(Protocol):
+    """A loaded engine."""
+
+    @property
+    def header(self) -> Header: ...
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]: ...
+    def profile(self, inputs: Mapping[str, Any], repeats: int = ...) -> np.ndarray: ...
+
+
+class Product(Protocol):
+    """An engine that is not written yet."""
+
+    def write(self, path: Path | None) -> Runnable: ...
+
+
+P = TypeVar("P", bound=Product, covariant=True)
+
+
+class Shop(Protocol[P]):
+    """Makes engines of optimized graphs. ``signed``: activations in 8 bits are int8 around 0, not uint8."""
+
+    @property
+    def signed(self) -> bool: ...
+    @property
+    def report(self) -> Progress: ...
+    def make(self, graph: Graph, storage: DType | None, summary: Mapping[str, Any], opt_level: int | None = None) -> P: ...
+
+
+AnyShop = Shop[Product]
 
 
 @dataclass(frozen=True)
@@ -59,6 +95,7 @@ class Workshop:
     opt_level: int
     timing_cache: str | os.PathLike[str] | None
     report: Progress
+    signed: bool = False
 
     def make(self, graph: Graph, storage: DType | None, summary: Mapping[str, Any], opt_level: int | None = None) -> Made:
         program = lower(graph, storage)

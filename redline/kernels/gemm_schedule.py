@@ -24,7 +24,9 @@ class Schedule:
     """Tiles of ``block_m`` x ``block_n`` summed ``block_k`` at a time, by ``num_warps`` with loads ``num_stages`` ahead.
 
     ``split``: programs that share one sum; with ``tail``, only those of the last ``tail`` tiles, which would not fill the
-    GPU. ``copy_engine``: tiles are loaded by tensor maps.
+    GPU. ``copy_engine``: tiles are loaded by tensor maps. ``walkers``: so many programs go from tile to tile, the loads of
+    the next begun during the epilogue; ``ahead``: by warps that do nothing else, two groups of four compute. ``turned``: the
+    tensor cores see columns as rows, so that few columns do not leave them waiting for shared memory.
     """
 
     block_m: int
@@ -35,6 +37,13 @@ class Schedule:
     split: int = 1
     copy_engine: bool = False
     tail: int = 0
+    walkers: int = 0
+    ahead: bool = False
+    turned: bool = False
+
+    @property
+    def computing_warps(self) -> int:
+        return 2 * self.num_warps if self.ahead else self.num_warps
 
 
 @dataclass(frozen=True)
@@ -57,11 +66,13 @@ class Size:
 
 def shared_bytes(size: Size, s: Schedule) -> int:
     loads = s.num_stages * s.block_k * (s.block_m + s.block_n) * size.element_bytes
+    if s.walkers:
+        return loads + s.block_m * s.block_n + 1024
     return max(loads, s.block_m * s.block_n * 4 if not s.copy_engine else 0) + 1024
 
 
 def is_legal(size: Size, s: Schedule, target: GpuTarget) -> bool:
-    registers = s.block_m * s.block_n // (32 * s.num_warps)
+    registers = s.block_m * s.block_n // (32 * s.computing_warps)
     whole = s.block_k <= DEPTH_UNIT or size.depth % s.block_k == 0
     return whole and (
         shared_bytes(size, s) <= target.shared_bytes
@@ -93,8 +104,9 @@ def candidates(size: Size, target: GpuTarget, copy_engine: bool = False) -> list
 
 
 def _all(size: Size, target: GpuTarget, copy_engine: bool) -> Iterator[Schedule]:
-    depths: tuple[int, ...] = (32, 64, 128) if size.element_bytes == 2 else (32, 64) if size.element_bytes == 4 else (64, 128)
-    depths = tuple(d for d in depths if d <= max(16, next_power(size.depth)) and _fits(d, size.depth_unit)) or (16,)
+    depths: tuple[int, ...] = (32, 64) if size.element_bytes == 4 else (32, 64, 128)
+    least = 32 if size.element_bytes == 1 else 16
+    depths = tuple(d for d in depths if d <= max(least, next_power(size.depth)) and _fits(d, size.depth_unit)) or (least,)
     for m, n, warps in TILES:
         if m > 2 * next_power(max(size.rows, 16)) or n > 2 * next_power(max(size.columns, 16)):
             continue
@@ -103,7 +115,11 @@ def _all(size: Size, target: GpuTarget, copy_engine: bool) -> Iterator[Schedule]
                 for engine in (False, True) if copy_engine and m >= 64 else (False,):
                     for split in SPLITS:
                         yield Schedule(m, n, k, warps, stages, split, engine)
-                    yield from _with_tail(size, Schedule(m, n, k, warps, stages, 1, engine), target)
+                    plain = Schedule(m, n, k, warps, stages, 1, engine)
+                    yield from _with_tail(size, plain, target)
+                    if engine and size.batch == 1 and size.element_bytes <= 2:
+                        yield from _walking(size, plain, target)
+                        yield from _turned(size, plain, target)
 
 
 def _with_tail(size: Size, s: Schedule, target: GpuTarget) -> Iterator[Schedule]:
@@ -116,6 +132,27 @@ def _with_tail(size: Size, s: Schedule, target: GpuTarget) -> Iterator[Schedule]
             yield replace(s, split=min(slots // tail, 8), tail=tail)
 
 
+def _walking(size: Size, s: Schedule, target: GpuTarget) -> Iterator[Schedule]:
+    """Programs that stay, where there are more tiles than fit at a time; loads by the same warps or by others."""
+    tiles = size.tiles(s)
+    walker = replace(s, walkers=target.processors)
+    resident = _resident(size, walker, target)
+    if tiles > target.processors * resident:
+        yield replace(s, walkers=target.processors * resident)
+    if s.num_warps == 8 and s.block_m >= 128 and tiles >= target.processors // 2:
+        yield replace(walker, num_warps=4, ahead=True, walkers=min(tiles, target.processors))
+
+
+def _turned(size: Size, s: Schedule, target: GpuTarget) -> Iterator[Schedule]:
+    """Where the columns are few."""
+    if s.block_n <= 128 and s.block_n >= 64 and s.block_m >= 128:
+        turned = replace(s, turned=True)
+        yield turned
+        resident = _resident(size, replace(turned, walkers=1), target)
+        if size.tiles(s) > target.processors * resident:
+            yield replace(turned, walkers=target.processors * resident)
+
+
 def _fits(block: int, unit: int) -> bool:
     return unit == 0 or unit % block == 0
 
@@ -125,6 +162,8 @@ def cost(size: Size, s: Schedule, target: GpuTarget) -> float:
     tiles, parts, steps = size.tiles(s), s.split, size.steps(s)
     resident = _resident(size, s, target)
     narrow = 1.0 if s.block_m * s.block_n >= 128 * 128 else 1.3 if s.block_m * s.block_n >= 128 * 64 else 1.8
+    if s.turned:
+        narrow = 1.05
     rate = 4096 if target.arch >= 90 else 2048
     math = s.block_m * s.block_n * s.block_k * 2 / (rate * 2 / size.element_bytes) * narrow
     load = (s.block_m + s.block_n) * s.block_k * size.element_bytes / 44
@@ -143,10 +182,10 @@ def cost(size: Size, s: Schedule, target: GpuTarget) -> float:
     if parts > 1:
         end += 1500 + parts * (300 + s.block_m * s.block_n / 16) + s.block_m * s.block_n / 16
     together = min(resident, on_one)
-    rounds = -(-on_one // together)
+    rounds = 0 if s.walkers else -(-on_one // together)
     alone = length / together * max(each, 700 / (s.num_stages - 1))
     work = begin + max(length * each + rounds * 300, alone) + end * (1 + 0.5 * (on_one - 1) / together)
-    return work * (1 + 0.01 * (5 - s.num_stages if rounds == 1 else s.num_stages - 3))
+    return work * (1 + 0.01 * (5 - s.num_stages if rounds == 1 or s.walkers else s.num_stages - 3))
 
 
 def _resident(size: Size, s: Schedule, target: GpuTarget) -> int:
@@ -155,5 +194,7 @@ def _resident(size: Size, s: Schedule, target: GpuTarget) -> int:
 
 
 def _registers(s: Schedule) -> int:
+    if s.ahead:
+        return 1
     each = min(255, s.block_m * s.block_n // (32 * s.num_warps) + 56)
     return max(1, 65536 // (each * 32 * s.num_warps))

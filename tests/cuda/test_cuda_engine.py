@@ -166,3 +166,31 @@ def test_damaged_launches_are_refused(tmp_path) -> None:
         launch.decode(text, 10, steps, "x")
     with pytest.raises(EngineError, match="launches for"):
         launch.decode(text, code, steps + 1, "x")
+
+
+def samples(count: int = 40) -> list[dict[str, np.ndarray]]:
+    with np.load("models/digits_test.npz") as stored:
+        return [{"image": stored["images"][2 * i : 2 * i + 2].reshape(2, 1, 8, 8)} for i in range(count)]
+
+
+def test_int8_from_calibration(tmp_path) -> None:
+    """The layers multiply int8, and the answers stay near; the ranges of one build serve the next."""
+    ranges = tmp_path / "ranges.json"
+    options = dict(shapes={"image": (2, 1, 8, 8)}, precision="int8", target="cuda:sm_90", opt_level=0, calibration_cache=ranges)
+    path = builder.build_cuda(MODEL, output=tmp_path / "first.engine", calibrate=samples(), **options)
+    again = builder.build_cuda(MODEL, output=tmp_path / "second.engine", **options)
+    products = [k for k in open_engine(path).header.kernels if k.family in ("conv", "matmul")]
+    assert {k.reads[0].dtype for k in products} == {"int8"} and len(products) > 2
+    hits = 0
+    with loaded(path) as engine, loaded(again) as other:
+        for feed in samples(6):
+            found, wanted = engine.run(feed)["logits"], expected(feed["image"])["logits"]
+            assert np.array_equal(found, other.run(feed)["logits"])
+            assert np.linalg.norm(found - wanted) <= 0.1 * np.linalg.norm(wanted)
+            hits += int((found.argmax(1) == wanted.argmax(1)).sum())
+    assert hits >= 11
+
+
+def test_int8_asks_for_samples(tmp_path) -> None:
+    with pytest.raises(BuildError, match="int8 without calibration data"):
+        made(tmp_path, "int8")
