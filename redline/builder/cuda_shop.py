@@ -4,7 +4,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from redline.builder.workshop import Progress
 from redline.ir import Graph
 from redline.kernels.gpu import GpuTarget
 from redline.lower import MemoryPlan, Program, images, lower, plan
+from redline.quant import of_images
 from redline.runtime.cuda.driver import Driver
 from redline.runtime.cuda.engine import CudaEngine, load
 from redline.tune.cache import TimingCache
@@ -84,6 +85,10 @@ class CudaShop:
     report: Progress
     limit: int | None = None
     signed: bool = True
+
+    def left_out(self, graph: Graph) -> Collection[str]:
+        """Images are read in 16 bits (lower/images.py)."""
+        return of_images(graph)
 
     def make(
         self, graph: Graph, storage: DType | None, summary: Mapping[str, Any], opt_level: int | None = None

@@ -98,6 +98,7 @@ class _Trial:
 
     def __init__(self, graph: Graph, tensors: Mapping[str, Tensor], samples: Samples, limits: Limits, shop: AnyShop) -> None:
         self.graph, self.tensors, self.limits, self.shop = graph, tensors, limits, shop
+        self.left_out = frozenset(shop.left_out(graph))
         self.feeds, self.labels = samples.feeds[:MOST_EVALUATED], samples.labels
         self.float_engine = shop.make(graph, None, {}).write(None)
         self.expected = [self.float_engine.run(feed) for feed in self.feeds]
@@ -105,11 +106,11 @@ class _Trial:
 
     def quantized(self, without: Collection[str]) -> Graph:
         signed = self.shop.signed
-        whole = insert(self.graph, recipe_of(self.graph, without), self.tensors, signed=signed)
+        whole = insert(self.graph, recipe_of(self.graph, {*without, *self.left_out}), self.tensors, signed=signed)
         return passes.use_integers(whole, signed=signed)
 
     def rows(self) -> list[Row]:
-        recipe = recipe_of(self.graph)
+        recipe = recipe_of(self.graph, self.left_out)
         given = [self.tensors[recipe.tensors[layer.x]] for layer in recipe.layers]
         noise = noise_of(self.graph, recipe.layers, given, self.feeds, self.shop)
         times = [_layer_seconds(engine, self.feeds[0], recipe.layers) for engine in (

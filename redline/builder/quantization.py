@@ -76,7 +76,7 @@ def make(
     samples = None if wish.calibrate is None else samples_of(graph, wish.calibrate)
     cache = cache_of(model, graph, samples, wish.cache, wish.calibrator, observing)
     if wish.precision == "int8":
-        whole = insert(graph, recipe_of(graph), cache.tensors, signed=shop.signed)
+        whole = insert(graph, recipe_of(graph, shop.left_out(graph)), cache.tensors, signed=shop.signed)
         return shop.make(passes.use_integers(whole, signed=shop.signed), None, {**summary, "calibrator": cache.calibrator})
     assert samples is not None, "checked"
     limits = gate.Limits(wish.max_drop, wish.min_cosine, wish.metric)

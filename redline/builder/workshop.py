@@ -6,7 +6,7 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -50,12 +50,16 @@ P = TypeVar("P", bound=Product, covariant=True)
 
 
 class Shop(Protocol[P]):
-    """Makes engines of optimized graphs. ``signed``: activations in 8 bits are int8 around 0, not uint8."""
+    """Makes engines of optimized graphs. ``signed``: activations in 8 bits are int8 around 0, not uint8.
+
+    ``left_out``: the layers that the device computes in float at all events.
+    """
 
     @property
     def signed(self) -> bool: ...
     @property
     def report(self) -> Progress: ...
+    def left_out(self, graph: Graph) -> Collection[str]: ...
     def make(self, graph: Graph, storage: DType | None, summary: Mapping[str, Any], opt_level: int | None = None) -> P: ...
 
 
@@ -96,6 +100,9 @@ class Workshop:
     timing_cache: str | os.PathLike[str] | None
     report: Progress
     signed: bool = False
+
+    def left_out(self, graph: Graph) -> Collection[str]:
+        return ()
 
     def make(self, graph: Graph, storage: DType | None, summary: Mapping[str, Any], opt_level: int | None = None) -> Made:
         program = lower(graph, storage)
