@@ -95,8 +95,9 @@ def candidates(size: Size, target: GpuTarget, copy_engine: bool = False) -> list
     ranks = {}
     for s in sorted(costs, key=lambda s: costs[s]):
         rank = costs[s]
-        shape, way = (s.block_m, s.block_n), (s.split, s.tail, s.copy_engine)
-        for weight, key in ((1.03, shape), (1.05, (shape, way)), (1.15, (shape, way, s.block_k))):
+        shape, form = (s.block_m, s.block_n), (s.copy_engine, s.walkers > 0, s.ahead, s.turned)
+        way = (s.split, s.tail, form)
+        for weight, key in ((1.01, form), (1.03, shape), (1.05, (shape, way)), (1.15, (shape, way, s.block_k))):
             rank *= weight ** alike.get(key, 0)
             alike[key] = alike.get(key, 0) + 1
         ranks[s] = rank
@@ -139,7 +140,7 @@ def _walking(size: Size, s: Schedule, target: GpuTarget) -> Iterator[Schedule]:
     resident = _resident(size, walker, target)
     if tiles > target.processors * resident:
         yield replace(s, walkers=target.processors * resident)
-    if s.num_warps == 8 and s.block_m >= 128 and tiles >= target.processors // 2:
+    if s.num_warps == 8 and s.block_m >= 128 and tiles >= target.processors // 2 and size.steps(s) > 1:
         yield replace(walker, num_warps=4, ahead=True, walkers=min(tiles, target.processors))
 
 
