@@ -1,7 +1,7 @@
 """Every form of the products' kernels on the GPU at hand, against numpy: python bench/gpu_forms.py [--each 2]
 
-Tuning times candidates without looking at their answers; here one of each form (copy engine or not, walkers, warps of their own
-for loads, turned, split sums, shared tails) runs on random numbers with poisoned outputs.
+Tuning times candidates without looking at their answers; here one of each form (copy engine or not, walkers, turned, split sums,
+shared tails) runs on random numbers with poisoned outputs.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def problems():
 def forms(family, problem, target, each):
     seen: dict[tuple, int] = {}
     for s in GPU_FAMILIES[family].schedules(problem, target):
-        form = (s.copy_engine, s.walkers > 0, s.ahead, s.turned, s.split > 1, s.tail > 0)
+        form = (s.copy_engine, s.walkers > 0, s.turned, s.split > 1, s.tail > 0)
         seen[form] = seen.get(form, 0) + 1
         if seen[form] <= each:
             yield s
@@ -84,7 +84,7 @@ def run(driver, stream, problem, code, cubin, arrays) -> np.ndarray:
         driver.fill(addresses[-1], 0, code.workspace_bytes, stream)
         params.pointer(addresses[-1])
     module, function = driver.load(cubin.code, cubin.shared_bytes, code.symbol)
-    threads = 32 * (cubin.num_warps or code.num_warps)
+    threads = 32 * code.num_warps
     driver.launch(function, code.grid, threads, cubin.shared_bytes, params.close(), stream, False)
     driver.wait(stream)
     driver.to_host(out.ctypes.data, addresses[len(arrays)], out.nbytes, stream)

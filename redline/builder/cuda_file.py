@@ -66,7 +66,7 @@ def launches_of(choices: Sequence[GpuChoice], target: GpuTarget) -> tuple[launch
             launch.Launch(
                 places[cubin.code],
                 choice.code.grid,
-                32 * (cubin.num_warps or choice.code.num_warps),
+                32 * choice.code.num_warps,
                 cubin.shared_bytes,
                 choice.code.workspace_bytes > 0,
                 maps,

@@ -25,8 +25,7 @@ class Schedule:
 
     ``split``: programs that share one sum; with ``tail``, only those of the last ``tail`` tiles, which would not fill the
     GPU. ``copy_engine``: tiles are loaded by tensor maps. ``walkers``: so many programs go from tile to tile, the loads of
-    the next begun during the epilogue; ``ahead``: by warps that do nothing else, two groups of four compute. ``turned``: the
-    tensor cores see columns as rows, so that few columns do not leave them waiting for shared memory.
+    the next begun during the epilogue. ``turned``: the tensor cores see columns as rows, so that few columns do not leave them waiting for shared memory.
     """
 
     block_m: int
@@ -38,12 +37,7 @@ class Schedule:
     copy_engine: bool = False
     tail: int = 0
     walkers: int = 0
-    ahead: bool = False
     turned: bool = False
-
-    @property
-    def computing_warps(self) -> int:
-        return 2 * self.num_warps if self.ahead else self.num_warps
 
 
 @dataclass(frozen=True)
@@ -72,7 +66,7 @@ def shared_bytes(size: Size, s: Schedule) -> int:
 
 
 def is_legal(size: Size, s: Schedule, target: GpuTarget) -> bool:
-    registers = s.block_m * s.block_n // (32 * s.computing_warps)
+    registers = s.block_m * s.block_n // (32 * s.num_warps)
     whole = s.block_k <= DEPTH_UNIT or size.depth % s.block_k == 0
     return whole and (
         shared_bytes(size, s) <= target.shared_bytes
@@ -95,7 +89,7 @@ def candidates(size: Size, target: GpuTarget, copy_engine: bool = False) -> list
     ranks = {}
     for s in sorted(costs, key=lambda s: costs[s]):
         rank = costs[s]
-        shape, form = (s.block_m, s.block_n), (s.copy_engine, s.walkers > 0, s.ahead, s.turned)
+        shape, form = (s.block_m, s.block_n), (s.copy_engine, s.walkers > 0, s.turned)
         way = (s.split, s.tail, form)
         for weight, key in ((1.01, form), (1.03, shape), (1.05, (shape, way)), (1.15, (shape, way, s.block_k))):
             rank *= weight ** alike.get(key, 0)
@@ -134,14 +128,12 @@ def _with_tail(size: Size, s: Schedule, target: GpuTarget) -> Iterator[Schedule]
 
 
 def _walking(size: Size, s: Schedule, target: GpuTarget) -> Iterator[Schedule]:
-    """Programs that stay, where there are more tiles than fit at a time; loads by the same warps or by others."""
+    """Programs that stay, where there are more tiles than fit at a time."""
     tiles = size.tiles(s)
     walker = replace(s, walkers=target.processors)
     resident = _resident(size, walker, target)
     if tiles > target.processors * resident:
         yield replace(s, walkers=target.processors * resident)
-    if s.num_warps == 8 and s.block_m >= 128 and tiles >= target.processors // 2 and size.steps(s) > 1:
-        yield replace(walker, num_warps=4, ahead=True, walkers=min(tiles, target.processors))
 
 
 def _turned(size: Size, s: Schedule, target: GpuTarget) -> Iterator[Schedule]:
@@ -195,7 +187,5 @@ def _resident(size: Size, s: Schedule, target: GpuTarget) -> int:
 
 
 def _registers(s: Schedule) -> int:
-    if s.ahead:
-        return 1
     each = min(255, s.block_m * s.block_n // (32 * s.num_warps) + 56)
     return max(1, 65536 // (each * 32 * s.num_warps))

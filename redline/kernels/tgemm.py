@@ -78,10 +78,9 @@ def render(g: Gemm, s: Schedule, target: GpuTarget) -> str:
 
 
 def _walk(g: Gemm, s: Schedule) -> list[str]:
-    """One program's tiles. Flattened loops let loads run on into the next tile; warps of their own do so by themselves."""
-    how = "warp_specialize=True" if s.ahead else "flatten=True"
+    """One program's tiles. Flattened loops let the loads run on into the next tile."""
     tile = [*_place(g.size, s)[1:], *g.before, *_loop(g, s), *_epilogue(g, s)]
-    return [f"for pid in tl.range(tl.program_id(0), {g.size.tiles(s)}, {s.walkers}, {how}):", *_indented(tile)]
+    return [f"for pid in tl.range(tl.program_id(0), {g.size.tiles(s)}, {s.walkers}, flatten=True):", *_indented(tile)]
 
 
 def _prefetch(g: Gemm, s: Schedule, target: GpuTarget) -> list[str]:

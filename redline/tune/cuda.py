@@ -186,7 +186,7 @@ class Timer:
         self.driver.begin_capture(self.stream)
         try:
             for number, each in enumerate(params):
-                threads = 32 * (cubin.num_warps or code.num_warps)
+                threads = 32 * code.num_warps
                 self.driver.launch(
                     function, code.grid, threads, cubin.shared_bytes, each.close(), self.stream, self.overlap and number > 0,
                 )  # fmt: skip

@@ -86,7 +86,7 @@ def test_conv_over_stacks_of_images(shape, taps, strides, pads) -> None:
 
 
 WAYS = [
-    Schedule(64, 16, 32, 4, 3, 1, True, walkers=4), Schedule(64, 16, 32, 4, 3, 1, True, walkers=3, ahead=True),
+    Schedule(64, 16, 32, 4, 3, 1, True, walkers=4),
     Schedule(64, 16, 32, 4, 3, 1, True, turned=True), Schedule(64, 16, 32, 4, 3, 1, True, walkers=2, turned=True),
 ]  # fmt: skip
 
@@ -131,7 +131,7 @@ def finished(rank: int, out: DType) -> Expr:
     return small if out.is_float else requantized(rank, out)
 
 
-@pytest.mark.parametrize("way", range(5))
+@pytest.mark.parametrize("way", range(4))
 def test_integers_through_tensor_maps(way: int) -> None:
     schedule = [Schedule(64, 16, 32, 4, 3, 1, True), *WAYS][way]
     problem = matmul.Problem(

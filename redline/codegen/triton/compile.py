@@ -47,15 +47,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Cubin:
-    """Machine code with one entry, KERNEL. ``maps``: swizzle, element type and box of each tensor map, in their order.
-
-    ``num_warps``: how many a program has, where the compiler added some for other work; 0: as asked for.
-    """
+    """Machine code with one entry, KERNEL. ``maps``: swizzle, element type and box of each tensor map, in their order."""
 
     code: bytes
     shared_bytes: int
     maps: tuple[dict[str, Any], ...] = ()
-    num_warps: int = 0
 
 
 def version() -> str:
@@ -133,4 +129,4 @@ def _read(folder: Path, key: str) -> Cubin | str:
         return "the compiler ended without a word"
     if "error" in facts:
         return str(facts["error"])
-    return Cubin((folder / f"{key}.cubin").read_bytes(), facts["shared"], tuple(facts["maps"]), facts.get("warps", 0))
+    return Cubin((folder / f"{key}.cubin").read_bytes(), facts["shared"], tuple(facts["maps"]))

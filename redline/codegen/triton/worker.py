@@ -37,11 +37,9 @@ def compile_one(folder: Path, request: dict[str, Any]) -> tuple[bytes, dict[str,
         options = {"num_warps": request["num_warps"], "num_stages": request["num_stages"]}
         result = triton.compile(source, target=GPUTarget("cuda", request["arch"], 32), options=options)
     meta = result.metadata
-    if meta.global_scratch_size:
+    if meta.global_scratch_size or meta.num_warps != request["num_warps"]:
         raise ValueError("the kernel needs a launch that Redline does not make")
     facts = {"shared": meta.shared, "maps": meta.tensordesc_meta or []}
-    if meta.num_warps != request["num_warps"]:
-        facts["warps"] = meta.num_warps
     return result.asm["cubin"], facts
 
 
