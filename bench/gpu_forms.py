@@ -1,6 +1,6 @@
 """Every form of the products' kernels on the GPU at hand, against numpy: python bench/gpu_forms.py [--each 2]
 
-Tuning times candidates without looking at their answers; here one of each form (copy engine or not, walkers, turned, split sums,
+Tuning times candidates without looking at their answers; here one of each form (copy engine, walkers, turned, split sums,
 shared tails) runs on random numbers with poisoned outputs.
 """
 

@@ -25,7 +25,8 @@ class Schedule:
 
     ``split``: programs that share one sum; with ``tail``, only those of the last ``tail`` tiles, which would not fill the
     GPU. ``copy_engine``: tiles are loaded by tensor maps. ``walkers``: so many programs go from tile to tile, the loads of
-    the next begun during the epilogue. ``turned``: the tensor cores see columns as rows, so that few columns do not leave them waiting for shared memory.
+    the next begun during the epilogue. ``turned``: the tensor cores see columns as rows, and read less shared memory where
+    the columns are few.
     """
 
     block_m: int
