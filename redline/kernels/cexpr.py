@@ -253,6 +253,8 @@ def cast_text(text: str, source: DType, target: DType) -> str:
     return f"({target.c}){text}"
 
 
-def store(operand: Operand, name: str, offset: str, value: str) -> str:
-    """The statement that writes ``value`` to element ``offset`` of ``operand``."""
+def store(operand: Operand, name: str, offset: str, value: str, rounded: bool = True) -> str:
+    """The statement that writes ``value`` to element ``offset`` of ``operand``; ``rounded``: to the operand's type, already."""
+    if rounded and operand.dtype == dtypes.bfloat16:
+        return f"{name}[{offset}] = (rl_bf16)(rl_bits({value}) >> 16);"
     return f"{name}[{offset}] = {to_storage(operand.dtype, value)};"

@@ -13,11 +13,18 @@ static inline float rl_float(uint32_t u) { float x; __builtin_memcpy(&x, &u, 4);
 // rl_from_bf16: exact.
 static inline float rl_from_bf16(rl_bf16 x) { return rl_float((uint32_t)x << 16); }
 
-// rl_to_bf16: rounds to nearest even; a NaN stays a NaN.
+// rl_to_bf16: rounds to nearest even; a NaN stays a NaN. Where the processor has an instruction for it, denormals become 0.
 static inline rl_bf16 rl_to_bf16(float x) {
+#ifdef __AVX512BF16__
+  __bf16 rounded = (__bf16)x;
+  rl_bf16 bits;
+  __builtin_memcpy(&bits, &rounded, 2);
+  return bits;
+#else
   uint32_t u = rl_bits(x);
   uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
   return (rl_bf16)(x != x ? (u >> 16) | 0x40u : rounded);
+#endif
 }
 
 // rl_scale: x * 2^n for an integral n, also where 2^n itself is no normal float.
@@ -74,11 +81,13 @@ static inline float rl_log(float x) {
   return x < __builtin_inff() ? result : x;
 }
 
-// rl_sigmoid: 1 / (1 + e^-x) within 5 ulp; e^-87 below -87. The power of 2 by a minimax polynomial, for 1 + e^-x needs no more.
+// rl_sigmoid: 1 / (1 + e^-x) within 5 ulp; e^-87 below -87. The power of 2 by a minimax polynomial, for 1 + e^-x needs no more;
+// its exponent n + 127 is what adding 3 * 2^22 + 127 leaves in the lowest bits.
 static inline float rl_sigmoid(float x) {
   x = -87.0f > x ? -87.0f : x;
   x = 87.0f < x ? 87.0f : x;
-  float n = __builtin_rintf(x * -1.4427f); /* another number than below, whose product must not be rounded */
+  float m = x * -1.4427f + 12583039.0f; /* another number than below, whose product must not be rounded */
+  float n = m - 12583039.0f;
   float f = x * -1.44269502f - n;
   f = x * -1.925963033e-8f + f;
   float p = 1.326472731e-3f;
@@ -87,7 +96,7 @@ static inline float rl_sigmoid(float x) {
   p = p * f + 2.402224243e-1f;
   p = p * f + 6.931470037e-1f;
   p = p * f + 1.0f;
-  return 1.0f / (1.0f + rl_scale(p, n));
+  return 1.0f / (p * rl_float(rl_bits(m) << 23) + 1.0f);
 }
 
 // rl_sigmoid_f64: 1 / (1 + e^-x).

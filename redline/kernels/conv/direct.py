@@ -3,6 +3,10 @@
 A chunk is (image, depth, group, band of rows, panels of filters). It stages the input rows that it reads, when they need
 padding or converting, and walks the tiles of its band panel by panel. Weights are packed [group][panel][taps and
 channels][width] at build; run-time weights are packed panel by panel into scratch.
+
+Where an instruction sums pairs or fours and the channels do not come in such groups (the three of an image), groups run over
+the taps of a row and their channels together. The last group of a row may reach into the next pixel, whose weight is zero: a
+NaN or infinity there is seen one output early.
 """
 
 from collections.abc import Iterator
@@ -16,7 +20,7 @@ from redline.kernels import cexpr, dot, tile
 from redline.kernels.conv import geometry
 from redline.kernels.conv.geometry import Geometry, Term
 from redline.kernels.conv.problem import Problem
-from redline.kernels.conv.schedule import Direct
+from redline.kernels.conv.schedule import Direct, summed
 from redline.kernels.conv.staging import Stage
 from redline.kernels.ctext import block, clipped, loop, offset, share, vector_loop
 from redline.kernels.dot import Dot
@@ -58,7 +62,11 @@ class _Kernel:
     @cached_property
     def stage(self) -> Stage | None:
         most_rows = -(-self.rows.count // self.schedule.bands) * self.rows.size
-        return Stage.of(self.g, most_rows, self.problem, self.dot) if self.schedule.staged else None
+        return Stage.of(self.g, most_rows, self.problem, self.dot, self.summed != self.g) if self.schedule.staged else None
+
+    @cached_property
+    def summed(self) -> Geometry:
+        return summed(self.g, self.problem, self.dot)
 
     @property
     def x_strides(self) -> StaticShape:
@@ -70,7 +78,7 @@ class _Kernel:
         steps = [stride * dilation for stride, dilation in zip(self.x_strides, self.g.dilation, strict=False)]
         if self.stage:  # staged slices lie close, whatever the dilation along the depth
             steps[0] = self.x_strides[0]
-        return geometry.terms(self.g, tuple(steps), self.x_strides[3], self.dot.group)
+        return geometry.terms(self.summed, tuple(steps), self.x_strides[3], self.dot.group)
 
     @cached_property
     def dot(self) -> Dot:
@@ -79,8 +87,12 @@ class _Kernel:
     @property
     def depth(self) -> int:
         """Elements of a packed panel for each of its columns."""
-        steps = self.dot.steps(self.g.channels) * size(self.g.taps)
-        return (steps + self.dot.head) * self.dot.group
+        return (self.steps + self.dot.head) * self.dot.group
+
+    @property
+    def steps(self) -> int:
+        """Groups of the inner sum."""
+        return self.dot.steps(self.summed.channels) * size(self.summed.taps)
 
     @property
     def chunk_extents(self) -> StaticShape:
@@ -102,9 +114,12 @@ class _Kernel:
 
     def packing(self) -> Packing:
         """The weights in panels: [group of filters][panel][head and terms][width][group of channels]."""
-        g, cut, dot, order = self.g, self.panels, self.dot, "".join(term.name for term in self.terms)
+        g, cut, dot, order = self.summed, self.panels, self.dot, "".join(term.name for term in self.terms)
+        is_folded = g != self.g
 
         def apply(array: np.ndarray) -> np.ndarray:
+            if is_folded:  # [filter, channel, taps..., column] to [filter, (column, channel), taps...]
+                array = np.moveaxis(array, -1, 1)
             filters = array.reshape(g.groups, g.filters, g.channels, *g.taps)
             filters = np.pad(filters, ((0, 0), (0, 0), (0, dot.steps(g.channels) * dot.group - g.channels), *((0, 0),) * 3))
             filters = filters.reshape(g.groups, g.filters, -1, dot.group, *g.taps)
@@ -114,7 +129,8 @@ class _Kernel:
             ordered = filters.transpose(0, *rest, *first, 3, 1).reshape(g.groups, -1, g.filters)
             return tile.pack_panels(ordered, cut, dot)
 
-        return Packing(f"filters{cut.width}x{cut.lanes}-{order}-{g.groups}-{dot.name}{dot.w.name}", apply)
+        kind = f"{order}{'-folded' if is_folded else ''}"
+        return Packing(f"filters{cut.width}x{cut.lanes}-{kind}-{g.groups}-{dot.name}{dot.w.name}", apply)
 
     def text(self) -> str:
         lines = self.dot.types(self.target)
@@ -130,8 +146,7 @@ class _Kernel:
             return None
         column_bytes = self.dot.group * self.dot.w.size
         tiles = self.rows.count // self.schedule.bands * self.columns.count
-        steps = self.dot.steps(self.g.channels) * size(self.g.taps)
-        return Ahead(steps, width * column_bytes, self.depth * width * self.dot.w.size, tiles)
+        return Ahead(self.steps, width * column_bytes, self.depth * width * self.dot.w.size, tiles)
 
     def tile(self, rows: int, columns: int, width: int, valid: int) -> list[str]:
         """The function that computes a tile and stores it through the epilogue."""

@@ -1,7 +1,7 @@
 """The form in which a convolution reaches the C renderer: three spatial axes (depth, height, width), the missing ones of
 extent 1, and one group at a time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from redline.base.shapes import StaticShape
 from redline.kernels.conv.problem import Problem
@@ -41,6 +41,10 @@ class Geometry:
     def span(self, axis: int, outputs: int) -> int:
         """Input positions from the first to the last that ``outputs`` neighbours along ``axis`` read."""
         return (outputs - 1) * self.step[axis] + (self.taps[axis] - 1) * self.dilation[axis] + 1
+
+    def folded(self) -> "Geometry":
+        """The same sums with the taps of a row and their channels as one axis of channels, which lie side by side in x."""
+        return replace(self, channels=self.taps[2] * self.channels, taps=(*self.taps[:2], 1))
 
     def panels(self, vectors: int, problem: Problem, target: CpuTarget) -> Panels:
         width = lanes(problem.acc, target)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from redline.base.dtypes import float32
 from redline.base.shapes import size
 from redline.kernels import dot, matmul, tile
-from redline.kernels.conv import geometry, pointwise
+from redline.kernels.conv import filtering, geometry, pointwise
 from redline.kernels.conv.geometry import Geometry
 from redline.kernels.conv.problem import Problem
 from redline.kernels.dot import Dot
@@ -56,7 +56,7 @@ class Pointwise(Schedule):
 
 @dataclass(frozen=True)
 class Winograd(Schedule):
-    """Blocks of ``outputs`` x ``outputs`` by minimal filtering (winograd.py), for 3x3 filters of stride 1.
+    """Blocks of ``outputs`` x ``outputs`` by minimal filtering (winograd.py), for 3x3 filters of stride 1 or 2.
 
     A register tile of ``rows`` blocks and ``vectors`` of filters. The blocks are cut into ``tile_chunks``, the panels of
     filters into ``panel_chunks``; each chunk transforms its own input.
@@ -78,7 +78,7 @@ def is_legal(problem: Problem, schedule: Schedule, target: CpuTarget) -> bool:
     if isinstance(schedule, Winograd):
         return (
             _suits_winograd(g, problem)
-            and schedule.outputs in (2, 4)
+            and (g.step[1], schedule.outputs) in filtering.KINDS
             and tile.fits(schedule.rows, schedule.vectors, target)
             and 1 <= schedule.tile_chunks <= _num_blocks(g, schedule.outputs)
             and 1 <= schedule.panel_chunks <= g.panels(schedule.vectors, problem, target).count
@@ -104,10 +104,17 @@ def must_stage(g: Geometry, problem: Problem, dot: Dot) -> bool:
     return g.reaches_outside or problem.x.dtype != dot.x or dot.offset != 0 or not whole
 
 
+def summed(g: Geometry, problem: Problem, dot: Dot) -> Geometry:
+    """The axes of the inner sum: folded where single channels would not fill the groups of ``dot``."""
+    uneven = g.channels % dot.group != 0 and g.taps[2] > 1
+    return g.folded() if uneven and problem.w.constant and g.groups == g.dilation[2] == 1 else g
+
+
 def _suits_winograd(g: Geometry, problem: Problem) -> bool:
     """Whether minimal filtering is right for ``problem`` in exact arithmetic, and float32 is accurate enough."""
     return (
-        (g.taps, g.step, g.dilation) == ((1, 3, 3), (1, 1, 1), (1, 1, 1))
+        (g.taps, g.dilation) == ((1, 3, 3), (1, 1, 1))
+        and g.step in ((1, 1, 1), (1, 2, 2))
         and g.groups == g.size[0] == g.out_size[0] == 1
         and problem.acc == float32
         and problem.w.constant
@@ -115,8 +122,9 @@ def _suits_winograd(g: Geometry, problem: Problem) -> bool:
     )
 
 
-def _pays_winograd(g: Geometry, problem: Problem) -> bool:
-    return _suits_winograd(g, problem) and min(g.channels, g.filters) >= MIN_WINOGRAD_CHANNELS
+def _pays_winograd(g: Geometry, problem: Problem, target: CpuTarget) -> bool:
+    few_saved = g.step[1] == 2 and dots(problem, target)[0].group > 1  # less than an instruction for pairs saves
+    return _suits_winograd(g, problem) and not few_saved and min(g.channels, g.filters) >= MIN_WINOGRAD_CHANNELS
 
 
 def _num_blocks(g: Geometry, outputs: int) -> int:
@@ -130,7 +138,7 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
     if pointwise.applies(problem):
         return [Pointwise(s) for s in matmul.FAMILY.schedules(pointwise.as_product(problem), target)]
     g = geometry.of(problem)
-    minimal = list(_winograds(g, problem, target)) if _pays_winograd(g, problem) else []
+    minimal = list(_winograds(g, problem, target)) if _pays_winograd(g, problem, target) else []
     tiles = sorted(set(_tiles(g, problem, target)), key=lambda s: _cost(g, problem, s, target))[
         : DIRECT_BESIDE_WINOGRAD if minimal else MAX_TILES
     ]
@@ -147,10 +155,10 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
 def _winograds(g: Geometry, problem: Problem, target: CpuTarget) -> Iterator[Winograd]:
     """Wide and narrow tiles; the threads share the blocks or, first where weights come from memory, the filters."""
     lanes = tile.lanes(problem.acc, target)
-    for outputs, width in ((4, 4), (4, 2), (2, 4)):
+    for outputs, width in ((4, 4), (4, 2), (2, 4)) if g.step[1] == 1 else ((4, 2), (3, 2), (2, 4)):
         vectors = min(width, -(-g.filters // lanes))
         most_parts = min(target.num_threads, g.panels(vectors, problem, target).count)
-        weight_bytes = (outputs + 2) ** 2 * g.channels * g.filters * problem.acc.size
+        weight_bytes = filtering.patch(g.step[1], outputs) ** 2 * g.channels * g.filters * problem.acc.size
         for parts in sorted({1, most_parts}, reverse=weight_bytes > target.l2_bytes * 4):
             sharing = target.num_threads if parts == 1 else 1
             chunks = _block_chunks(g, problem, target, outputs, sharing)
@@ -162,7 +170,7 @@ def _winograds(g: Geometry, problem: Problem, target: CpuTarget) -> Iterator[Win
 
 def _block_chunks(g: Geometry, problem: Problem, target: CpuTarget, outputs: int, sharing: int) -> int:
     """Chunks whose transformed patches stay in the second-level cache, a multiple of the threads that share them."""
-    num_blocks, block_bytes = _num_blocks(g, outputs), (outputs + 2) ** 2 * g.channels * problem.acc.size
+    num_blocks, block_bytes = _num_blocks(g, outputs), filtering.patch(g.step[1], outputs) ** 2 * g.channels * problem.acc.size
     share = MAX_SCRATCH_SHARE if sharing > 1 or num_blocks * block_bytes > target.l2_bytes else 1
     chunks = -(-num_blocks * block_bytes // int(target.l2_bytes * share))
     return min(num_blocks, -(-chunks // sharing) * sharing)
@@ -184,7 +192,8 @@ def _tiles(g: Geometry, problem: Problem, target: CpuTarget) -> Iterator[Direct]
 def _cost(g: Geometry, problem: Problem, s: Direct, target: CpuTarget) -> float:
     """Cycles of one image and group on one core, by the cost of its tiles."""
     way = dot.of(s.dot, problem.x.dtype, problem.w.dtype)
-    cut, steps = g.panels(s.vectors, problem, target), way.steps(g.channels) * size(g.taps)
+    inner = summed(g, problem, way)
+    cut, steps = g.panels(s.vectors, problem, target), way.steps(inner.channels) * size(inner.taps)
     total = 0.0
     for rows, num_rows in Split.of_at_most(g.out_size[1], s.height).kinds():
         for columns, num_columns in Split.of_at_most(g.out_size[2], s.width).kinds():

@@ -28,15 +28,16 @@ class Stage:
     source: DType
     dot: Dot
     pad: str  # C: what stands outside the image, as it is staged
+    is_folded: bool  # pixels lie side by side, and groups reach over them
 
     @staticmethod
-    def of(g: Geometry, out_rows: int, problem: Problem, dot: Dot) -> "Stage":
+    def of(g: Geometry, out_rows: int, problem: Problem, dot: Dot, is_folded: bool = False) -> "Stage":
         """The stage of a chunk of at most ``out_rows`` output rows."""
-        pixel = dot.steps(g.channels) * dot.group
-        aliases = (pixel * g.step[2] * dot.x.size) % ALIAS_BYTES == 0
+        pixel = g.channels if is_folded else dot.steps(g.channels) * dot.group
+        aliases = (pixel * g.step[2] * dot.x.size) % ALIAS_BYTES == 0 and not is_folded
         pixel += CACHE_LINE // dot.x.size if aliases else 0
         pad = cexpr.to_storage(dot.x, cexpr.literal(problem.pad_value + dot.offset, dot.x))
-        return Stage(g, g.span(1, out_rows), g.span(2, g.out_size[2]), pixel, problem.x.dtype, dot, pad)
+        return Stage(g, g.span(1, out_rows), g.span(2, g.out_size[2]), pixel, problem.x.dtype, dot, pad, is_folded)
 
     @property
     def strides(self) -> StaticShape:
@@ -47,7 +48,16 @@ class Stage:
     @property
     def num_bytes(self) -> int:
         """A multiple of a cache line."""
-        return -(-self.g.taps[0] * self.strides[0] * self.dot.x.size // CACHE_LINE) * CACHE_LINE
+        return -(-(self.elements + self.tail) * self.dot.x.size // CACHE_LINE) * CACHE_LINE
+
+    @property
+    def elements(self) -> int:
+        return self.g.taps[0] * self.strides[0]
+
+    @property
+    def tail(self) -> int:
+        """Elements that the last group may read beyond the last pixel."""
+        return self.dot.group - 1 if self.is_folded else 0
 
     def copy(self) -> list[str]:
         """C: fills ``staged`` for the output rows [h_begin, h_end) of depth d from ``x``, the image."""
@@ -64,7 +74,13 @@ class Stage:
         body += self._row()
         last = f"(h_end - h_begin - 1) * {g.step[1]} + {(g.taps[1] - 1) * g.dilation[1] + 1}"
         rows = loop("r", 0, last, body)
-        return [f"{type_name} *restrict staged = scratch;", *(loop("q", 0, g.taps[0], rows))]
+        tail = [f"for (int64_t i = 0; i < {self.tail}; ++i) {{ staged[{self._filled(last)} + i] = 0; }}"] if self.tail else []
+        return [f"{type_name} *restrict staged = scratch;", *loop("q", 0, g.taps[0], rows), *tail]
+
+    def _filled(self, rows: str) -> str:
+        """C: the first element after the last row of the last slice."""
+        depth_stride, row_stride, _, _ = self.strides
+        return f"{(self.g.taps[0] - 1) * depth_stride} + ({rows}) * {row_stride}"
 
     def _row(self) -> list[str]:
         """C: one row: zeros, pixels, zeros."""
@@ -90,7 +106,7 @@ class Stage:
         """C: pixel i of a row; the channels that fill up the last group meet weights of zero."""
         value = self._value(f"from[i * {width} + c * {channel}]")
         lines = [f"for (int64_t c = 0; c < {self.g.channels}; ++c) {to} = {value};"]
-        end = self.dot.steps(self.g.channels) * self.dot.group
+        end = 0 if self.is_folded else self.dot.steps(self.g.channels) * self.dot.group
         if end > self.g.channels:
             lines.append(f"for (int64_t c = {self.g.channels}; c < {end}; ++c) {to} = {self.dot.offset};")
         return lines

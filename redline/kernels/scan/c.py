@@ -23,7 +23,7 @@ def _line(problem: Problem) -> list[str]:
     names = [f"i{axis}" for axis in range(len(out.shape) - 1)] + ["j"]
     state = Accumulator(0, problem.kind, compute_type(out.dtype))
     statements, value = cexpr.Renderer(problem.reads, names, extents=out.shape).render(problem.body)
-    store = cexpr.store(out, "out0", offset(names, out.strides), state.result())
+    store = cexpr.store(out, "out0", offset(names, out.strides), state.result(), rounded=False)
     add = state.add(value, "0")
     place = f"const int64_t j = {f'{out.shape[-1] - 1} - s' if problem.reverse else 's'};"
     body = [place, *statements, *([store, *add] if problem.exclusive else [*add, store])]

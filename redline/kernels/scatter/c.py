@@ -52,7 +52,7 @@ def _store(problem: Problem, value: str) -> list[str]:
     kind, unknown = functions.compute_type(out.dtype), Acc(functions.compute_type(out.dtype))
     text = functions.lookup(problem.fold).c(kind, ("was", "is"), (unknown, unknown))
     was = f"const {c_type(out.dtype)} was = {from_storage(out.dtype, f'out0[{at}]')}, is = {value};"
-    return [was, cexpr.store(out, "out0", at, text if kind == out.dtype else f"({text})")]
+    return [was, cexpr.store(out, "out0", at, text if kind == out.dtype else f"({text})", rounded=False)]
 
 
 def _distinct(problem: Problem, axis: int) -> bool:
