@@ -17,6 +17,8 @@ from redline.kernels.gpu import GpuTarget
 from redline.runtime.cuda import context as running
 from redline.runtime.cuda.engine import CudaEngine
 from redline.runtime.cuda.loaded import CudaLoaded
+from redline.server.backends import engines
+from redline.server.config import ModelConfig
 
 MODEL = "models/digits.onnx"
 TOLERANCE = {"fp32": 1e-5, "tf32": 1e-5, "fp16": 2e-3, "bf16": 2e-2}  # relative L2, as the issue's acceptance has it
@@ -217,3 +219,20 @@ def test_the_gate_runs_on_the_gpu(tmp_path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_int8_asks_for_samples(tmp_path) -> None:
     with pytest.raises(BuildError, match="int8 without calibration data"):
         made(tmp_path, "int8")
+
+
+def test_the_server_serves_it_as_any_other(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two requests of one row each share a run of batch 2, and a lone one is padded."""
+    path = made(tmp_path)
+    monkeypatch.setattr(engines, "load", loaded)
+    program = engines.EngineSet(ModelConfig("digits", max_batch_size=2), {0: path})
+    instance = program.instance(1, False)
+    x = image(2, seed=9)
+    wanted = expected(x)["logits"]
+    shared = instance.run([{"image": x[:1]}, {"image": x[1:]}]).outputs
+    alone = instance.run([{"image": x[1:]}]).outputs
+    for found, row in ((shared[0], 0), (shared[1], 1), (alone[0], 1)):
+        assert found["logits"].shape == wanted[:1].shape
+        assert np.linalg.norm(found["logits"][0] - wanted[row]) <= TOLERANCE["fp16"] * np.linalg.norm(wanted[row])
+    instance.close()
+    program.close()
