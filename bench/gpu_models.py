@@ -22,6 +22,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
 
 import zoo  # noqa: E402
 
+from redline.builder import quantization  # noqa: E402
 from redline.builder.cuda import build_cuda  # noqa: E402
 from redline.runtime.cuda.driver import Driver  # noqa: E402
 from redline.runtime.cuda.engine import load  # noqa: E402
@@ -73,6 +74,17 @@ def replay_seconds(engine, context, replays: int = REPLAYS) -> tuple[float, floa
     return float(np.median(times)), float(np.median(host))
 
 
+def calibration(name: str, model: bytes, args) -> dict:
+    """For int8: the ranges of six random inputs, kept in a file."""
+    if args.precision not in quantization.PRECISIONS:
+        return {}
+    path = Path(args.ranges or args.out) / f"ranges_{name}.json"
+    if not path.exists():
+        feeds = [zoo.inputs(name, 1, 20_000 + i) for i in range(6)]
+        quantization.calibrate(model, feeds, path, shapes=zoo.shapes(name, 1))
+    return {"calibration_cache": path}
+
+
 def one(name: str, batch: int, args) -> dict:
     row: dict = {"model": name, "batch": batch, "precision": args.precision, "gpu": Driver().name(0)}
     path = Path(args.out) / "engines" / f"{name}_{batch}_{args.precision}.engine"
@@ -82,7 +94,7 @@ def one(name: str, batch: int, args) -> dict:
     cache = Path(args.out) / f"timings_{args.precision}.json"
     build_cuda(
         model, output=path, shapes=zoo.shapes(name, batch), precision=args.precision, opt_level=args.opt, timing_cache=cache,
-        target="cuda",
+        target="cuda", **calibration(name, model, args),
     )  # fmt: skip
     row["build_s"] = round(time.perf_counter() - started, 1)
     started = time.perf_counter()
@@ -226,6 +238,7 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true")
     parser.add_argument("--check-up-to", type=int, default=4)
     parser.add_argument("--ceilings", action="store_true")
+    parser.add_argument("--ranges", help="a folder of ranges_MODEL.json for --precision int8")
     args = parser.parse_args()
     if args.ceilings:
         print(json.dumps(ceilings()), flush=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from redline.base.shapes import static
 from redline.builder.noise import noise_of
-from redline.builder.workshop import Workshop
+from redline.builder.workshop import AnyShop
 from redline.ir import INPUT, Graph, Value
 from redline.quant import Recipe, Statistics, Tensor
 from redline.quant.calibrators import calibrate
@@ -22,7 +22,7 @@ def ports(graph: Graph) -> list[Port]:
 
 
 def ranges(
-    graph: Graph, recipe: Recipe, feeds: Sequence[Arrays], calibrator: str, equalize: bool, shop: Workshop
+    graph: Graph, recipe: Recipe, feeds: Sequence[Arrays], calibrator: str, equalize: bool, shop: AnyShop
 ) -> dict[str, Tensor]:
     """The range of every tensor of the recipe, by name, from ``feeds``."""
     found = {value: Statistics() for value in recipe.tensors}
@@ -44,7 +44,7 @@ def ranges(
 
 
 def _widened(
-    graph: Graph, recipe: Recipe, tensors: Mapping[str, Tensor], feeds: Sequence[Arrays], shop: Workshop
+    graph: Graph, recipe: Recipe, tensors: Mapping[str, Tensor], feeds: Sequence[Arrays], shop: AnyShop
 ) -> dict[str, Tensor]:  # fmt: skip
     """The tensors whose products would leave too much noise in a residual stream."""
     into = streams(graph, recipe)
@@ -55,7 +55,7 @@ def _widened(
 
 
 def _equalizing(
-    graph: Graph, recipe: Recipe, found: Mapping[Value, Statistics], feeds: Sequence[Arrays], shop: Workshop
+    graph: Graph, recipe: Recipe, found: Mapping[Value, Statistics], feeds: Sequence[Arrays], shop: AnyShop
 ) -> dict[Value, np.ndarray]:
     """For every tensor that may be divided, the divisor with which its layers add least noise; none where none helps."""
     layers = equalized(recipe)
@@ -85,7 +85,7 @@ def _whole_range(statistics: Statistics, divisor: np.ndarray | None) -> Tensor:
     return Tensor(min(low, 0.0), max(high, 0.0), statistics.mean, divisor)
 
 
-def _observer(graph: Graph, values: Sequence[Value], shop: Workshop):  # type: ignore[no-untyped-def]
+def _observer(graph: Graph, values: Sequence[Value], shop: AnyShop):  # type: ignore[no-untyped-def]
     """A function from inputs to (value, array) pairs."""
     computed = [value for value in values if value.op != INPUT]
     outputs = tuple((str(i), value) for i, value in enumerate(computed))

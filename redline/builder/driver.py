@@ -75,7 +75,9 @@ def build(
         path = build_cuda(
             model, output=output, shapes=fixed(shapes or {}, "a CUDA engine"), freeze=freeze, precision=precision,
             opt_level=opt_level,
-            timing_cache=timing_cache, memory_limit=memory_limit, target=target, progress=progress,
+            timing_cache=timing_cache, memory_limit=memory_limit, target=target, calibrate=calibrate,
+            calibration_cache=calibration_cache,
+            calibrator=calibrator, max_drop=max_drop, min_cosine=min_cosine, metric=metric, progress=progress,
         )  # fmt: skip
         return load(path)
     started = time.perf_counter()
@@ -113,7 +115,7 @@ def _make(model: Any, graph: Graph, precision: str, shop: Workshop, wish: quanti
     graph = passes.optimize(graph)
     summary = _summary(graph.name, num_nodes, precision, shop.opt_level)
     if precision in quantization.PRECISIONS:
-        return quantization.make(model, graph, summary, shop, wish)
+        return quantization.make(model, graph, summary, shop, wish, lambda: shop)
     made = shop.make(_weighed(graph, precision), STORAGE.get(precision), summary)
     if precision == "fp32":
         return made

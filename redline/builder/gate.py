@@ -20,10 +20,9 @@ import numpy as np
 
 from redline.base.errors import BuildError
 from redline.builder.noise import noise_of
-from redline.builder.workshop import Made, Workshop
+from redline.builder.workshop import AnyShop, P, Runnable, Shop
 from redline.ir import Graph
 from redline.quant import Layer, Samples, Tensor, insert, recipe_of
-from redline.runtime import Engine
 
 Outputs = Mapping[str, np.ndarray]
 Metric = Callable[[Sequence[Outputs]], float]
@@ -75,8 +74,8 @@ class Row:
 
 
 def best(
-    graph: Graph, tensors: Mapping[str, Tensor], samples: Samples, limits: Limits, summary: Mapping[str, Any], shop: Workshop
-) -> Made:
+    graph: Graph, tensors: Mapping[str, Tensor], samples: Samples, limits: Limits, summary: Mapping[str, Any], shop: Shop[P]
+) -> P:
     """The fastest plan within ``limits``; its report holds the table. Raises BuildError where no layer passes the gate."""
     trial = _Trial(graph, tensors, samples, limits, shop)
     rows = trial.rows()
@@ -96,18 +95,20 @@ def best(
 class _Trial:
     """Engines of one graph with some layers in 8 bits, and what they answer."""
 
-    def __init__(self, graph: Graph, tensors: Mapping[str, Tensor], samples: Samples, limits: Limits, shop: Workshop) -> None:
+    def __init__(self, graph: Graph, tensors: Mapping[str, Tensor], samples: Samples, limits: Limits, shop: AnyShop) -> None:
         self.graph, self.tensors, self.limits, self.shop = graph, tensors, limits, shop
+        self.left_out = frozenset(shop.left_out(graph))
         self.feeds, self.labels = samples.feeds[:MOST_EVALUATED], samples.labels
         self.float_engine = shop.make(graph, None, {}).write(None)
         self.expected = [self.float_engine.run(feed) for feed in self.feeds]
         self.known: dict[frozenset[str], tuple[float, float]] = {}
 
     def quantized(self, without: Collection[str]) -> Graph:
-        return insert(self.graph, recipe_of(self.graph, without), self.tensors)
+        layers = recipe_of(self.graph, {*without, *self.left_out})
+        return insert(self.graph, layers, self.tensors, signed=self.shop.signed)
 
     def rows(self) -> list[Row]:
-        recipe = recipe_of(self.graph)
+        recipe = recipe_of(self.graph, self.left_out)
         given = [self.tensors[recipe.tensors[layer.x]] for layer in recipe.layers]
         noise = noise_of(self.graph, recipe.layers, given, self.feeds, self.shop)
         times = [_layer_seconds(engine, self.feeds[0], recipe.layers) for engine in (
@@ -170,7 +171,7 @@ class _Trial:
             raise BuildError("gate", seen, "", "allow more, give better calibration data, or build with --precision fp32")
         return low
 
-    def seconds(self, engine: Engine) -> float:
+    def seconds(self, engine: Runnable) -> float:
         feed, times = self.feeds[0], []
         for _ in range(TIMED_RUNS):
             started = time.perf_counter()
@@ -179,7 +180,7 @@ class _Trial:
         return statistics.median(times)
 
 
-def _layer_seconds(engine: Engine, feed: Mapping[str, np.ndarray], layers: Sequence[Layer]) -> dict[str, float]:
+def _layer_seconds(engine: Runnable, feed: Mapping[str, np.ndarray], layers: Sequence[Layer]) -> dict[str, float]:
     """The seconds of each layer's own kernel, where one kernel names it."""
     engine.run(feed)
     seconds = np.median(engine.profile(feed, TIMED_RUNS), axis=0)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from redline import passes
-from redline.builder.workshop import Workshop
+from redline.builder.workshop import AnyShop
 from redline.ir import Graph, Value
 from redline.ops import make
 from redline.ops.rules import ints
@@ -17,7 +17,7 @@ MOST_PROBED = 8  # samples
 
 def noise_of(
     graph: Graph, layers: Sequence[Layer], tensors: Sequence[Tensor], feeds: Sequence[Mapping[str, np.ndarray]],
-    shop: Workshop, against: Sequence[Value] | None = None,
+    shop: AnyShop, against: Sequence[Value] | None = None,
 ) -> list[float]:  # fmt: skip
     """|y - y'| / |y| of every layer's output y; y' comes from the integers that ``tensors`` give the layer's input.
 
@@ -26,13 +26,13 @@ def noise_of(
     outputs = []
     for i, (layer, tensor) in enumerate(zip(layers, tensors, strict=True)):
         y = layer.node.out
-        error = make("Sub", y, layer_alone(layer, tensor))
+        error = make("Sub", y, layer_alone(layer, tensor, shop.signed))
         axes = ints(range(len(y.shape)))
         for name, value in ((f"{i}e", error), (f"{i}y", y if against is None else against[i])):
             outputs.append((name, make("ReduceSum", make("Mul", value, value), axes, keepdims=0)))
     if not outputs:
         return []
-    probe = passes.use_integers(Graph(graph.name, graph.inputs, tuple(outputs)))
+    probe = passes.use_integers(Graph(graph.name, graph.inputs, tuple(outputs)), signed=shop.signed)
     engine = shop.make(probe, None, {}, opt_level=0).write(None)
     total: dict[str, float] = {}
     for feed in feeds[:MOST_PROBED]:

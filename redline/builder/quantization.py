@@ -3,7 +3,7 @@
 import hashlib
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from redline.base.errors import BuildError, closest
 from redline.base.shapes import StaticShape
 from redline.builder import calibration, gate
 from redline.builder.gate import Metric
-from redline.builder.workshop import Made, Progress, Workshop
+from redline.builder.workshop import AnyShop, P, Progress, Shop, Workshop
 from redline.codegen.c import isa, toolchain
 from redline.ir import Graph
 from redline.passes.quantized import holds_quantization
@@ -68,14 +68,17 @@ class Wish:
             gate.check_drop(self.max_drop)
 
 
-def make(model: Any, graph: Graph, summary: Mapping[str, Any], shop: Workshop, wish: Wish) -> Made:
-    """The engine of ``graph``, a float graph, in the precision wished for."""
+def make(
+    model: Any, graph: Graph, summary: Mapping[str, Any], shop: Shop[P], wish: Wish, observing: Callable[[], AnyShop]
+) -> P:
+    """The engine of ``graph``, a float graph, in the precision wished for; ranges are measured by engines of ``observing``."""
     if holds_quantization(graph):
         raise BuildError("--precision", "the model is quantized already", "", "build it without --precision")
     samples = None if wish.calibrate is None else samples_of(graph, wish.calibrate)
-    cache = cache_of(model, graph, samples, wish.cache, wish.calibrator, shop)
+    cache = cache_of(model, graph, samples, wish.cache, wish.calibrator, observing)
     if wish.precision == "int8":
-        whole = insert(graph, recipe_of(graph), cache.tensors, wide=shop.narrow or float32)
+        recipe = recipe_of(graph, shop.left_out(graph))
+        whole = insert(graph, recipe, cache.tensors, wide=shop.narrow or float32, signed=shop.signed)
         return shop.make_integers(whole, {**summary, "calibrator": cache.calibrator})
     assert samples is not None, "checked"
     limits = gate.Limits(wish.max_drop, wish.min_cosine, wish.metric)
@@ -91,7 +94,7 @@ def calibrate(
     Wish("int8", data, None, calibrator).check()
     graph = passes.optimize(frontend.load(model, shapes=shapes or {}, freeze=freeze or {}))
     shop = Workshop(isa.target("cpu", num_threads), toolchain.find(), 0, None, progress or (lambda stage, done, total: None))
-    cache = cache_of(model, graph, samples_of(graph, data), None, calibrator, shop)
+    cache = cache_of(model, graph, samples_of(graph, data), None, calibrator, lambda: shop)
     cache.save(Path(path))
     return cache
 
@@ -104,8 +107,9 @@ def samples_of(graph: Graph, data: Any) -> Samples:
 
 
 def cache_of(
-    model: Any, graph: Graph, samples: Samples | None, path: str | os.PathLike[str] | None, calibrator: str, shop: Workshop
-) -> CalibrationCache:
+    model: Any, graph: Graph, samples: Samples | None, path: str | os.PathLike[str] | None, calibrator: str,
+    observing: Callable[[], AnyShop],
+) -> CalibrationCache:  # fmt: skip
     """The ranges: from the file at ``path`` where it exists, else from the samples and into that file."""
     digest = model_hash(model)
     if path is not None and Path(path).exists():
@@ -116,7 +120,7 @@ def cache_of(
         raise BuildError(
             "--precision", "no convolution or matrix product with constant weights to quantize", "", "build in fp32"
         )
-    tensors = calibration.ranges(graph, recipe, samples.feeds, calibrator, True, shop)
+    tensors = calibration.ranges(graph, recipe, samples.feeds, calibrator, True, observing())
     cache = CalibrationCache(digest, calibrator, len(samples.feeds), tensors)
     if path is not None:
         cache.save(Path(path))

@@ -1,12 +1,17 @@
-"""From an optimized graph to an engine: lowering, tuning, assembly, linking. What a build does as often as it needs."""
+"""From an optimized graph to an engine: lowering, tuning, assembly, linking. What a build does as often as it needs.
+
+``Shop`` is what calibration and the gate need of it, whatever the device.
+"""
 
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
 
 from redline import passes
 from redline.base import cpu, env
@@ -17,7 +22,7 @@ from redline.codegen.c import isa
 from redline.codegen.c.compile import compile_objects, source
 from redline.codegen.c.link import link_engine
 from redline.codegen.c.toolchain import Toolchain
-from redline.engine import write_engine
+from redline.engine import Header, write_engine
 from redline.ir import Graph
 from redline.kernels.problem import CpuTarget
 from redline.lower import Program, lower, plan
@@ -25,6 +30,45 @@ from redline.runtime import Engine, load
 from redline.tune import Choice, Job, TimingCache, choose
 
 Progress = Callable[[str, int, int], None]
+
+
+class Runnable(Protocol):
+    """A loaded engine."""
+
+    @property
+    def header(self) -> Header: ...
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]: ...
+    def profile(self, inputs: Mapping[str, Any], repeats: int = ...) -> np.ndarray: ...
+
+
+class Product(Protocol):
+    """An engine that is not written yet."""
+
+    def write(self, path: Path | None) -> Runnable: ...
+
+
+P = TypeVar("P", bound=Product, covariant=True)
+
+
+class Shop(Protocol[P]):
+    """Makes engines of optimized graphs. ``signed``: activations in 8 bits are int8 around 0, not uint8.
+
+    ``left_out``: the layers that the device computes in float at all events. ``narrow``: the type of float products that are
+    faster than float32's, where that is not the shop's own business.
+    """
+
+    @property
+    def signed(self) -> bool: ...
+    @property
+    def report(self) -> Progress: ...
+    @property
+    def narrow(self) -> DType | None: ...
+    def left_out(self, graph: Graph) -> Collection[str]: ...
+    def make_integers(self, graph: Graph, summary: Mapping[str, Any], opt_level: int | None = None) -> P: ...
+    def make(self, graph: Graph, storage: DType | None, summary: Mapping[str, Any], opt_level: int | None = None) -> P: ...
+
+
+AnyShop = Shop[Product]
 
 
 @dataclass(frozen=True)
@@ -60,6 +104,10 @@ class Workshop:
     opt_level: int
     timing_cache: str | os.PathLike[str] | None
     report: Progress
+    signed: bool = False
+
+    def left_out(self, graph: Graph) -> Collection[str]:
+        return ()
 
     def make(
         self, graph: Graph, storage: DType | None, summary: Mapping[str, Any], opt_level: int | None = None,

@@ -65,9 +65,12 @@ def command(
                 model, output=path, shapes=fixed(parse_shapes(shapes or []), "a CUDA engine"),
                 freeze=options.parse_arrays(freeze, "--freeze"),
                 precision=precision, opt_level=opt_level, timing_cache=timing_cache,
-                memory_limit=parse_size(memory_limit) if memory_limit else None, target=target, progress=stages,
+                memory_limit=parse_size(memory_limit) if memory_limit else None, target=target,
+                **quantization.wishes(calibrate, calibration_cache, calibrator, max_drop, min_cosine), progress=stages,
             )  # fmt: skip
-        print_summary(path, read_header(path), time.perf_counter() - started)
+        header = read_header(path)
+        print_summary(path, header, time.perf_counter() - started)
+        quantization.print_gate(header.report)
         return
     with Stages() as stages:
         engine = build(

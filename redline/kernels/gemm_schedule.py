@@ -24,7 +24,9 @@ class Schedule:
     """Tiles of ``block_m`` x ``block_n`` summed ``block_k`` at a time, by ``num_warps`` with loads ``num_stages`` ahead.
 
     ``split``: programs that share one sum; with ``tail``, only those of the last ``tail`` tiles, which would not fill the
-    GPU. ``copy_engine``: tiles are loaded by tensor maps.
+    GPU. ``copy_engine``: tiles are loaded by tensor maps. ``walkers``: so many programs go from tile to tile, the loads of
+    the next begun during the epilogue. ``turned``: the tensor cores see columns as rows, and read less shared memory where
+    the columns are few.
     """
 
     block_m: int
@@ -35,6 +37,8 @@ class Schedule:
     split: int = 1
     copy_engine: bool = False
     tail: int = 0
+    walkers: int = 0
+    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Size:
 
 def shared_bytes(size: Size, s: Schedule) -> int:
     loads = s.num_stages * s.block_k * (s.block_m + s.block_n) * size.element_bytes
+    if s.walkers:
+        return loads + s.block_m * s.block_n + 1024
     return max(loads, s.block_m * s.block_n * 4 if not s.copy_engine else 0) + 1024
 
 
@@ -84,8 +90,9 @@ def candidates(size: Size, target: GpuTarget, copy_engine: bool = False) -> list
     ranks = {}
     for s in sorted(costs, key=lambda s: costs[s]):
         rank = costs[s]
-        shape, way = (s.block_m, s.block_n), (s.split, s.tail, s.copy_engine)
-        for weight, key in ((1.03, shape), (1.05, (shape, way)), (1.15, (shape, way, s.block_k))):
+        shape, form = (s.block_m, s.block_n), (s.copy_engine, s.walkers > 0, s.turned)
+        way = (s.split, s.tail, form)
+        for weight, key in ((1.01, form), (1.03, shape), (1.05, (shape, way)), (1.15, (shape, way, s.block_k))):
             rank *= weight ** alike.get(key, 0)
             alike[key] = alike.get(key, 0) + 1
         ranks[s] = rank
@@ -93,8 +100,9 @@ def candidates(size: Size, target: GpuTarget, copy_engine: bool = False) -> list
 
 
 def _all(size: Size, target: GpuTarget, copy_engine: bool) -> Iterator[Schedule]:
-    depths: tuple[int, ...] = (32, 64, 128) if size.element_bytes == 2 else (32, 64) if size.element_bytes == 4 else (64, 128)
-    depths = tuple(d for d in depths if d <= max(16, next_power(size.depth)) and _fits(d, size.depth_unit)) or (16,)
+    depths: tuple[int, ...] = (32, 64) if size.element_bytes == 4 else (32, 64, 128)
+    least = 32 if size.element_bytes == 1 else 16
+    depths = tuple(d for d in depths if d <= max(least, next_power(size.depth)) and _fits(d, size.depth_unit)) or (least,)
     for m, n, warps in TILES:
         if m > 2 * next_power(max(size.rows, 16)) or n > 2 * next_power(max(size.columns, 16)):
             continue
@@ -103,7 +111,11 @@ def _all(size: Size, target: GpuTarget, copy_engine: bool) -> Iterator[Schedule]
                 for engine in (False, True) if copy_engine and m >= 64 else (False,):
                     for split in SPLITS:
                         yield Schedule(m, n, k, warps, stages, split, engine)
-                    yield from _with_tail(size, Schedule(m, n, k, warps, stages, 1, engine), target)
+                    plain = Schedule(m, n, k, warps, stages, 1, engine)
+                    yield from _with_tail(size, plain, target)
+                    if engine and size.batch == 1 and size.element_bytes <= 2:
+                        yield from _walking(size, plain, target)
+                        yield from _turned(size, plain, target)
 
 
 def _with_tail(size: Size, s: Schedule, target: GpuTarget) -> Iterator[Schedule]:
@@ -116,6 +128,25 @@ def _with_tail(size: Size, s: Schedule, target: GpuTarget) -> Iterator[Schedule]
             yield replace(s, split=min(slots // tail, 8), tail=tail)
 
 
+def _walking(size: Size, s: Schedule, target: GpuTarget) -> Iterator[Schedule]:
+    """Programs that stay, where there are more tiles than fit at a time."""
+    tiles = size.tiles(s)
+    walker = replace(s, walkers=target.processors)
+    resident = _resident(size, walker, target)
+    if tiles > target.processors * resident:
+        yield replace(s, walkers=target.processors * resident)
+
+
+def _turned(size: Size, s: Schedule, target: GpuTarget) -> Iterator[Schedule]:
+    """Where the columns are few."""
+    if s.block_n <= 128 and s.block_n >= 64 and s.block_m >= 128:
+        turned = replace(s, turned=True)
+        yield turned
+        resident = _resident(size, replace(turned, walkers=1), target)
+        if size.tiles(s) > target.processors * resident:
+            yield replace(turned, walkers=target.processors * resident)
+
+
 def _fits(block: int, unit: int) -> bool:
     return unit == 0 or unit % block == 0
 
@@ -125,6 +156,8 @@ def cost(size: Size, s: Schedule, target: GpuTarget) -> float:
     tiles, parts, steps = size.tiles(s), s.split, size.steps(s)
     resident = _resident(size, s, target)
     narrow = 1.0 if s.block_m * s.block_n >= 128 * 128 else 1.3 if s.block_m * s.block_n >= 128 * 64 else 1.8
+    if s.turned:
+        narrow = 1.05
     rate = 4096 if target.arch >= 90 else 2048
     math = s.block_m * s.block_n * s.block_k * 2 / (rate * 2 / size.element_bytes) * narrow
     load = (s.block_m + s.block_n) * s.block_k * size.element_bytes / 44
@@ -143,10 +176,10 @@ def cost(size: Size, s: Schedule, target: GpuTarget) -> float:
     if parts > 1:
         end += 1500 + parts * (300 + s.block_m * s.block_n / 16) + s.block_m * s.block_n / 16
     together = min(resident, on_one)
-    rounds = -(-on_one // together)
+    rounds = 0 if s.walkers else -(-on_one // together)
     alone = length / together * max(each, 700 / (s.num_stages - 1))
     work = begin + max(length * each + rounds * 300, alone) + end * (1 + 0.5 * (on_one - 1) / together)
-    return work * (1 + 0.01 * (5 - s.num_stages if rounds == 1 else s.num_stages - 3))
+    return work * (1 + 0.01 * (5 - s.num_stages if rounds == 1 or s.walkers else s.num_stages - 3))
 
 
 def _resident(size: Size, s: Schedule, target: GpuTarget) -> int:

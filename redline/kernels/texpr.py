@@ -59,6 +59,16 @@ def rl_tf32(x):
     """To the nearest number of 10 bits of mantissa; tensor cores by themselves cut the bits off, which shrinks every sum."""
     return tl.inline_asm_elementwise("cvt.rna.tf32.f32 $0, $1;", "=r,r", [x], dtype=tl.float32, is_pure=True, pack=1)
 ''',
+    "rl_rint": '''@triton.jit
+def rl_rint(x):
+    """Halves to the even neighbour: what is added leaves no bits for fractions; larger numbers have none."""
+    return tl.where(tl.abs(x) < 4194304.0, (x + 12582912.0) - 12582912.0, x)
+''',
+    "rl_rint32": '''@triton.jit
+def rl_rint32(x):
+    """The same as an integer, for numbers below 2^22: the low bits of the sum."""
+    return (x + 12582912.0).to(tl.int32, bitcast=True) - 0x4B400000
+''',
     "rl_tanh": '''@triton.jit
 def rl_tanh(x):
     """1 - 2 / (exp(2 x) + 1): within 1e-7 of tanh."""
@@ -271,6 +281,8 @@ class Renderer:
             return f"{x[0]} {'<<' if fn == 'shl' else '>>'} {x[1]}"
         if fn in ("floor", "ceil", "rint", "trunc") and not kind.is_float:
             return x[0]
+        if fn in ("rint", "rint32") and kind == dtypes.float32:
+            return f"rl_{fn}({x[0]})"
         if fn in _UNARY:
             return _UNARY[fn].format(*x)
         if fn in _LIBRARY and kind.is_float:

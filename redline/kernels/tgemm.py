@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from redline.base.dtypes import DType, bfloat16, float32
+from redline.base.dtypes import DType, bfloat16, float32, int8
 from redline.kernels import texpr
+from redline.kernels.dot import SMALL, accumulator
 from redline.kernels.expr import Expr
 from redline.kernels.gemm_schedule import DEPTH_UNIT, GROUP_ROWS, Schedule, Size, shared_tiles
 from redline.kernels.gpu import COUNTER_BYTES, GpuTarget
@@ -24,13 +25,14 @@ class Gemm:
     """Texts of a product. Rows are called ``rm`` [block_m], columns ``rn`` [block_n], the batch number ``batch``.
 
     ``before``: statements in front of the loop. ``step``: statements that make tiles ``a`` [block_m, block_k] and ``b``
-    [block_k, block_n] in step ``s`` along k. ``coordinates`` are those of the epilogue, over ``rm[:, None]`` and the like;
-    the axes in ``row_axes`` and ``column_axes`` may leave their bounds.
+    [block_k, block_n] in step ``s`` along k, ``multiply`` those that add their product to ``acc``. ``coordinates`` are those
+    of the epilogue, over ``rm[:, None]`` and the like; the axes in ``row_axes`` and ``column_axes`` may leave their bounds.
     """
 
     size: Size
     before: Sequence[str]
     step: Sequence[str]
+    multiply: Sequence[str]
     reads: Sequence[Operand]
     out: Operand
     epilogue: Expr
@@ -49,6 +51,8 @@ def padded(depth: int) -> int:
 
 
 def grid(size: Size, s: Schedule) -> tuple[int, int, int]:
+    if s.walkers:
+        return (s.walkers, 1, 1)
     tiles = -(-size.rows // s.block_m) * -(-size.columns // s.block_n)
     return (tiles + s.tail * (s.split - 1), 1, 1) if s.tail else (tiles, s.split, size.batch)
 
@@ -61,6 +65,8 @@ def workspace_bytes(size: Size, s: Schedule) -> int:
 def render(g: Gemm, s: Schedule, target: GpuTarget) -> str:
     """The text of KERNEL."""
     names = [*g.params, *(["work"] if s.split > 1 else [])]
+    if s.walkers:
+        return texpr.module(names, [*texpr.wait(target, (), target.eager), *_walk(g, s)])
     body = [
         *_place(g.size, s),
         *texpr.wait(target, _prefetch(g, s, target), target.eager),
@@ -69,6 +75,12 @@ def render(g: Gemm, s: Schedule, target: GpuTarget) -> str:
         *_end(g, s),
     ]
     return texpr.module(names, body)
+
+
+def _walk(g: Gemm, s: Schedule) -> list[str]:
+    """One program's tiles. Flattened loops let the loads run on into the next tile."""
+    tile = [*_place(g.size, s)[1:], *g.before, *_loop(g, s), *_epilogue(g, s)]
+    return [f"for pid in tl.range(tl.program_id(0), {g.size.tiles(s)}, {s.walkers}, flatten=True):", *_indented(tile)]
 
 
 def _prefetch(g: Gemm, s: Schedule, target: GpuTarget) -> list[str]:
@@ -125,13 +137,40 @@ def _loop(g: Gemm, s: Schedule) -> list[str]:
         lines += ["part = tl.program_id(1)", f"low = part * {steps} // {s.split}", f"up = (part + 1) * {steps} // {s.split}"]
         first, last = "low", "up"
     kind = texpr.TYPES[g.acc.name]
-    lines.append(f"acc = tl.zeros(({s.block_m}, {s.block_n}), {kind})")
+    shape = (s.block_n, s.block_m) if s.turned else (s.block_m, s.block_n)
+    lines.append(f"acc = tl.zeros({shape}, {kind})")
     lines.append(f"for s in range({first}, {last}):")
-    return lines + _indented(g.step)
+    lines += _indented([*g.step, *g.multiply])
+    return [*lines, "acc = tl.trans(acc)"] if s.turned else lines
 
 
-def multiply(acc: DType, element: DType, target: GpuTarget, packed: bool) -> str:
-    """The statement that adds the product of tiles ``a`` and ``b``; ``packed``: b went through ``rounded`` already."""
+def multiply(a: Operand, b: Operand, s: Schedule, target: GpuTarget) -> list[str]:
+    """The statements that add the product of tiles ``a`` and ``b``. A constant b went through ``rounded`` already."""
+    if a.dtype in SMALL:
+        return _multiply_integers(a.dtype, b.dtype, s.turned)
+    text = _multiply_floats(accumulator(a.dtype), a.dtype, target, b.constant)
+    return [text if not s.turned else text.replace("tl.dot(a, b,", "tl.dot(tl.trans(b), tl.trans(a),")]
+
+
+def _multiply_integers(a: DType, b: DType, turned: bool) -> list[str]:
+    """Tensor cores take int8; a uint8 is 128 times its highest bit and the rest, which are."""
+    lines = []
+    for left, left_unit in _signed_parts("a", a):
+        for right, right_unit in _signed_parts("b", b):
+            pair = f"tl.trans({right}), tl.trans({left})" if turned else f"{left}, {right}"
+            unit = left_unit * right_unit
+            more = f"tl.dot({pair}, out_dtype=tl.int32) * {unit}"
+            lines.append(f"acc = tl.dot({pair}, acc, out_dtype=tl.int32)" if unit == 1 else f"acc += {more}")
+    return lines
+
+
+def _signed_parts(name: str, dtype: DType) -> list[tuple[str, int]]:
+    if dtype == int8:
+        return [(name, 1)]
+    return [(f"({name} & 127).to(tl.int8)", 1), (f"({name} >> 7).to(tl.int8)", 128)]
+
+
+def _multiply_floats(acc: DType, element: DType, target: GpuTarget, packed: bool) -> str:
     if target.plain and element == bfloat16:  # which Triton's interpreter cannot multiply
         return "acc = tl.dot(a.to(tl.float32), b.to(tl.float32), acc)"
     precision, a, b = "", "a", "b"

@@ -34,11 +34,11 @@ Observer = Callable[[str, Graph], None]
 NOTHING: frozenset[str] = frozenset()
 
 
-def optimize(graph: Graph, observer: Observer | None = None, keep: Set[str] = NOTHING) -> Graph:
+def optimize(graph: Graph, observer: Observer | None = None, keep: Set[str] = NOTHING, signed: bool = False) -> Graph:
     """The graph in the form that lowering takes: few operators, image tensors channels last.
 
     ``observer`` is told the name of each pass and the graph after it. Operators named in ``keep`` are not decomposed.
-    All shapes must be static.
+    All shapes must be static. ``signed``: quantized activations become int8, not uint8.
     """
     walk = _Walk(graph, observer)
     is_quantized = quantized.holds_quantization(graph)
@@ -72,12 +72,12 @@ def optimize(graph: Graph, observer: Observer | None = None, keep: Set[str] = NO
     walk(lambda g: decompose.run(g, decompose.KERNELS | keep), "decompose")
     simplify()
 
-    return use_integers(walk.graph, observer, keep) if is_quantized else walk.graph
+    return use_integers(walk.graph, observer, keep, signed) if is_quantized else walk.graph
 
 
 def use_integers(
-    graph: Graph, observer: Observer | None = None, keep: Set[str] = NOTHING, coarse: bool = False
-) -> Graph:  # fmt: skip
+    graph: Graph, observer: Observer | None = None, keep: Set[str] = NOTHING, signed: bool = False, coarse: bool = False
+) -> Graph:
     """An optimized graph whose QuantizeLinear and DequantizeLinear have become arithmetic of integers.
 
     ``coarse``: what is rounded to 8 bits may be computed less exactly before (coarsen.py).
@@ -85,7 +85,7 @@ def use_integers(
     walk = _Walk(graph, observer)
     if coarse:
         walk(coarsen.run)
-    walk(propagate_quantization.run)
+    walk(lambda g: propagate_quantization.run(g, signed), "propagate_quantization")
     walk(integer_products.run)
     walk(fold_requantization.run)
     walk(lambda g: decompose.run(g, decompose.KERNELS | (keep - quantized.WHOLE) | quantized.KERNELS), "decompose")

@@ -1,7 +1,7 @@
 """Quantized tensors stay quantized through operators that only move elements or pick the largest.
 
 QuantizeLinear moves up and DequantizeLinear down until they meet arithmetic; pairs that undo each other go. What is moved
-is then bytes. Activations become unsigned, which is what the processor's dot products take.
+is then bytes. Activations become unsigned, which is what the processor's dot products take, or ``signed``, for tensor cores.
 """
 
 import numpy as np
@@ -20,8 +20,9 @@ KEEPS_SIZE = frozenset({"Reshape", "Transpose", "MaxPool"})
 SIGNED_TO_UNSIGNED = 128
 
 
-def run(graph: Graph) -> Graph:
-    graph = rewrite(graph, [Rule("unsigned", frozenset({"DequantizeLinear"}), _unsigned)])[0]
+def run(graph: Graph, signed: bool = False) -> Graph:
+    name, change = ("signed", _signed) if signed else ("unsigned", _unsigned)
+    graph = rewrite(graph, [Rule(name, frozenset({"DequantizeLinear"}), change)])[0]
     return rewrite(graph, RULES)[0]
 
 
@@ -32,6 +33,16 @@ def _unsigned(node: Node, rewriter: Rewriter) -> Value | None:
         return None
     moved = as_unsigned(found.x)
     return None if moved is None else with_steps("DequantizeLinear", moved, node.out, _raised(found))
+
+
+def _signed(node: Node, rewriter: Rewriter) -> Value | None:
+    """DQ(Q(x, s, z: uint8)) -> DQ(Q(x, s, z - 128: int8))"""
+    found = dequantized(node.out)
+    if found is None or not found.is_per_tensor or found.x.dtype != dtypes.uint8:
+        return None
+    moved = as_unsigned(found.x, -SIGNED_TO_UNSIGNED)
+    zero = np.asarray(found.zero - SIGNED_TO_UNSIGNED).astype(np.int8)
+    return None if moved is None else with_steps("DequantizeLinear", moved, node.out, zero)
 
 
 def as_unsigned(value: Value, shift: int = SIGNED_TO_UNSIGNED) -> Value | None:

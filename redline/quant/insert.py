@@ -1,6 +1,7 @@
 """Writes a recipe into a graph as QuantizeLinear and DequantizeLinear, with the ranges that calibration found.
 
-Activations uint8 with one zero point, weights int8 with one scale an output channel. A bias takes up what the rounding of
+Activations uint8 with one zero point, or ``signed``: int8 whose zero is 0, as tensor cores multiply it; weights int8 with one
+scale an output channel. A bias takes up what the rounding of
 the weights adds to the mean of the output, sum (w - w') E[x]. Channels of a matrix product's input may be divided by
 numbers that multiply the weights' rows instead (SmoothQuant, Xiao et al. 2023).
 """
@@ -23,9 +24,11 @@ MOST_SIGNED = 127
 TINY = 1e-12
 
 
-def steps(tensor: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and zero point of uint8 for a range that holds 0."""
+def steps(tensor: Tensor, signed: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and zero point of uint8 for a range that holds 0; of int8 around 0 where ``signed``."""
     low, high = min(tensor.low, 0.0), max(tensor.high, 0.0)
+    if signed:
+        return np.asarray(np.float32(max(-low, high, TINY) / MOST_SIGNED)), np.zeros((), np.int8)
     scale = np.float32(max(high - low, TINY) / LEVELS)
     return np.asarray(scale), np.asarray(np.clip(np.rint(-low / float(scale)), 0, LEVELS), np.uint8)
 
@@ -41,8 +44,9 @@ def quantized_weights(array: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndar
 
 
 def insert(
-    graph: Graph, recipe: Recipe, tensors: Mapping[str, Tensor], correct_bias: bool = True, wide: DType | None = None
-) -> Graph:
+    graph: Graph, recipe: Recipe, tensors: Mapping[str, Tensor], correct_bias: bool = True, wide: DType | None = None,
+    signed: bool = False,
+) -> Graph:  # fmt: skip
     """``graph`` with the recipe's layers reading integers; raises BuildError where a range is missing.
 
     ``wide``: the type of the products that read wide tensors; None: integers there, too.
@@ -50,16 +54,17 @@ def insert(
     for name in recipe.tensors.values():
         if name not in tensors:
             raise BuildError("calibration", f"there is no range for {name!r}", closest(name, tensors), "calibrate again")
-    return _Insertion(graph, recipe, tensors, correct_bias, wide).run()
+    return _Insertion(graph, recipe, tensors, correct_bias, wide, signed).run()
 
 
 class _Insertion:
     """One walk over the graph: ``floats`` are the new values, ``stored`` their 8-bit forms as floats again."""
 
     def __init__(
-        self, graph: Graph, recipe: Recipe, tensors: Mapping[str, Tensor], correct_bias: bool, wide: DType | None
+        self, graph: Graph, recipe: Recipe, tensors: Mapping[str, Tensor], correct_bias: bool, wide: DType | None, signed: bool
     ) -> None:  # fmt: skip
         self.graph, self.recipe, self.tensors, self.correct_bias, self.wide = graph, recipe, tensors, correct_bias, wide
+        self.signed = signed
         self.layers = {layer.node: layer for layer in recipe.layers}
         self.floats: dict[Value, Value] = {}
         self.stored: dict[Value, Value] = {}
@@ -79,7 +84,7 @@ class _Insertion:
     def _stored(self, value: Value) -> Value:
         """``value`` through its integers."""
         if value not in self.stored:
-            self.stored[value] = through_integers(self.floats[value], self.tensors[self.recipe.tensors[value]])
+            self.stored[value] = through_integers(self.floats[value], self.tensors[self.recipe.tensors[value]], self.signed)
         return self.stored[value]
 
     def _layer(self, node: Node) -> tuple[Value, ...]:
@@ -100,18 +105,18 @@ def _narrowed(node: Node, x: Value, dtype: DType) -> Value:
     return cast(_renamed(node.op, (cast(x, dtype), weights), node), dtypes.float32)
 
 
-def through_integers(x: Value, tensor: Tensor) -> Value:
+def through_integers(x: Value, tensor: Tensor, signed: bool = False) -> Value:
     """``x`` as its integers say it."""
     if tensor.divisor is not None:
         x = make("Mul", x, constant((1 / tensor.divisor).astype(np.float32)))
-    scale, zero = map(constant, steps(tensor))
+    scale, zero = map(constant, steps(tensor, signed))
     return make("DequantizeLinear", make("QuantizeLinear", x, scale, zero), scale, zero)
 
 
-def layer_alone(layer: Layer, tensor: Tensor) -> Value:
+def layer_alone(layer: Layer, tensor: Tensor, signed: bool = False) -> Value:
     """The layer's output from integers, for its float input."""
     bias = layer.node.inputs[2] if len(layer.node.inputs) > 2 else None
-    return quantized_layer(layer, through_integers(layer.x, tensor), bias, tensor, True)
+    return quantized_layer(layer, through_integers(layer.x, tensor, signed), bias, tensor, True)
 
 
 def quantized_layer(layer: Layer, x: Value, bias: Value | None, tensor: Tensor, correct_bias: bool) -> Value:

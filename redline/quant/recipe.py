@@ -14,6 +14,7 @@ from redline.ir import CONSTANT, Graph, Node, Value
 LAYERS = frozenset({"Conv", "MatMul"})
 # Operators whose result holds the elements of their data, or the largest of some: one range serves both.
 SHARED = frozenset({"Concat", "MaxPool", "Reshape", "Transpose", "Slice", "Expand", "Gather"})
+FEW_CHANNELS = 4
 MIN_WEIGHTS = 64  # fewer are not worth a step of quantization
 # Readers that would have to write a quantized tensor out in floats again.
 FLOAT_READERS = frozenset({"Conv", "MatMul", "ConvTranspose", "Attention"})
@@ -62,6 +63,17 @@ def is_layer(node: Node) -> bool:
     if array is None or array.size < MIN_WEIGHTS or _data(node).op == CONSTANT:
         return False
     return node.op == "Conv" or array.ndim == 2
+
+
+def of_images(graph: Graph) -> list[str]:
+    """The names of the layers that read images of few channels, channels last: too few for dot products of bytes."""
+    names = names_of(graph)
+    found = []
+    for layer in layers_of(graph, names):
+        channels = layer.node.inputs[1].shape[1] if layer.node.op == "Conv" and layer.node.inputs[1] is not None else None
+        if isinstance(channels, int) and channels <= FEW_CHANNELS and int(layer.node.attrs.get("group", 1)) == 1:
+            found.append(layer.name)
+    return found
 
 
 def names_of(graph: Graph) -> dict[Node, str]:

@@ -186,9 +186,9 @@ class Timer:
         self.driver.begin_capture(self.stream)
         try:
             for number, each in enumerate(params):
+                threads = 32 * code.num_warps
                 self.driver.launch(
-                    function, code.grid, 32 * code.num_warps, cubin.shared_bytes, each.close(), self.stream,
-                    self.overlap and number > 0,
+                    function, code.grid, threads, cubin.shared_bytes, each.close(), self.stream, self.overlap and number > 0,
                 )  # fmt: skip
         finally:
             graph = self.driver.end_capture(self.stream)

@@ -23,7 +23,10 @@ def filled(operand, rng, highest=3):
     count = max(reach(operand), 1)
     if operand.dtype.is_float:
         return rng.standard_normal(count).astype(operand.dtype.numpy)
-    return rng.integers(0, highest, count).astype(operand.dtype.numpy)
+    low, high = highest if isinstance(highest, tuple) else (0, highest)
+    if operand.dtype.kind == "u":
+        low, high = 0, high - low + 1
+    return rng.integers(low, high, count).astype(operand.dtype.numpy)
 
 
 def check(family, problem, schedule, gpu_family, target=PLAIN, tolerance=None, highest=3, seed=0):

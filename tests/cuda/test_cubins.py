@@ -48,6 +48,12 @@ def test_the_forms_of_a_product_compile(tmp_path, monkeypatch: pytest.MonkeyPatc
         dense(dtypes.float32, (64, 64)),
         Acc(dtypes.float32),
     )
+    whole = matmul.Problem(
+        dense(dtypes.int8, (300, 256)),
+        dense(dtypes.int8, (256, 64), True),
+        dense(dtypes.int32, (300, 64)),
+        Acc(dtypes.int32),
+    )
     images_of = conv.Problem(
         dense(dtypes.float16, (64, 7, 7, 64)), dense(dtypes.float16, (64, 64, 3, 3), True),
         dense(dtypes.float32, (64, 7, 7, 64)),
@@ -57,6 +63,9 @@ def test_the_forms_of_a_product_compile(tmp_path, monkeypatch: pytest.MonkeyPatc
     for family, problem, schedule in (
         ("matmul", half, Schedule(64, 16, 64, 4, 3, 2)),
         ("matmul", half, Schedule(64, 16, 64, 4, 3, 3, True, 4)),
+        ("matmul", half, Schedule(64, 64, 64, 4, 3, 1, True, walkers=4)),
+        ("matmul", half, Schedule(64, 64, 64, 4, 3, 1, True, turned=True)),
+        ("matmul", whole, Schedule(64, 64, 64, 4, 3, 1, True)),
         ("matmul", single, Schedule(64, 32, 32)),
         ("conv", images_of, Schedule(64, 64, 64, copy_engine=True)),
     ):
@@ -64,7 +73,7 @@ def test_the_forms_of_a_product_compile(tmp_path, monkeypatch: pytest.MonkeyPatc
         requests.append(Request.of(code, [True] * (len(problem.reads) + 1), target))
     found = compile_cubins(requests)
     assert all(isinstance(cubin, Cubin) for cubin in found), found
-    assert [len(cubin.maps) for cubin in found if isinstance(cubin, Cubin)] == [0, 2, 0, 2]
+    assert [len(cubin.maps) for cubin in found if isinstance(cubin, Cubin)] == [0, 2, 2, 2, 2, 0, 2]
 
 
 def test_what_does_not_compile_is_told_not_raised(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,15 @@ from fake_driver import FakeDriver, as_cubins
 import redline.tune.cuda as tuning
 from redline.base.errors import BuildError, EngineError, InputError
 from redline.builder import cuda as builder
+from redline.builder import cuda_shop as shop
+from redline.builder import gate
 from redline.engine import launch, open_engine
 from redline.kernels.gpu import GpuTarget
+from redline.runtime.cuda import context as running
 from redline.runtime.cuda.engine import CudaEngine
 from redline.runtime.cuda.loaded import CudaLoaded
+from redline.server.backends import engines
+from redline.server.config import ModelConfig
 
 MODEL = "models/digits.onnx"
 TOLERANCE = {"fp32": 1e-5, "tf32": 1e-5, "fp16": 2e-3, "bf16": 2e-2}  # relative L2, as the issue's acceptance has it
@@ -166,3 +171,68 @@ def test_damaged_launches_are_refused(tmp_path) -> None:
         launch.decode(text, 10, steps, "x")
     with pytest.raises(EngineError, match="launches for"):
         launch.decode(text, code, steps + 1, "x")
+
+
+def samples(count: int = 40) -> list[dict[str, np.ndarray]]:
+    with np.load("models/digits_test.npz") as stored:
+        return [{"image": stored["images"][2 * i : 2 * i + 2].reshape(2, 1, 8, 8)} for i in range(count)]
+
+
+def test_int8_from_calibration(tmp_path) -> None:
+    """The layers multiply int8, and the answers stay near; the ranges of one build serve the next."""
+    ranges = tmp_path / "ranges.json"
+    options = {
+        "shapes": {"image": (2, 1, 8, 8)}, "precision": "int8", "target": "cuda:sm_90", "opt_level": 0,
+        "calibration_cache": ranges,
+    }  # fmt: skip
+    path = builder.build_cuda(MODEL, output=tmp_path / "first.engine", calibrate=samples(4), **options)
+    again = builder.build_cuda(MODEL, output=tmp_path / "second.engine", **options)
+    products = [k for k in open_engine(path).header.kernels if k.family in ("conv", "matmul")]
+    assert products[0].reads[0].dtype == "float16"  # the image
+    assert {k.reads[0].dtype for k in products[1:]} == {"int8"} and len(products) > 2
+    hits = 0
+    with loaded(path) as engine, loaded(again) as other:
+        for feed in samples(3):
+            found, wanted = engine.run(feed)["logits"], expected(feed["image"])["logits"]
+            assert np.allclose(found, other.run(feed)["logits"], rtol=1e-3, atol=1e-3)
+            assert np.linalg.norm(found - wanted) <= 0.1 * np.linalg.norm(wanted)
+            hits += int((found.argmax(1) == wanted.argmax(1)).sum())
+    assert hits >= 5
+
+
+@pytest.mark.slow
+def test_the_gate_runs_on_the_gpu(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The precision best: engines of the gate are the GPU's, and the image's layer is not in its table."""
+    monkeypatch.setattr(gate, "TIMED_RUNS", 1)
+    monkeypatch.setattr(running, "PROFILE_LAUNCHES", 1)
+    monkeypatch.setattr(shop, "load", loaded)
+    path = builder.build_cuda(
+        MODEL, output=tmp_path / "best.engine", shapes={"image": (2, 1, 8, 8)}, precision="best", target="cuda:sm_90",
+        opt_level=0, calibrate=samples(2), min_cosine=0.5,
+    )  # fmt: skip
+    report = open_engine(path).header.report
+    assert report["gate"]["cosine"] > 0.9 and len(report["layers"]) == 3
+    found = loaded(path).run(samples(1)[0])["logits"]
+    assert np.isfinite(found).all()
+
+
+def test_int8_asks_for_samples(tmp_path) -> None:
+    with pytest.raises(BuildError, match="int8 without calibration data"):
+        made(tmp_path, "int8")
+
+
+def test_the_server_serves_it_as_any_other(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two requests of one row each share a run of batch 2, and a lone one is padded."""
+    path = made(tmp_path)
+    monkeypatch.setattr(engines, "load", loaded)
+    program = engines.EngineSet(ModelConfig("digits", max_batch_size=2), {0: path})
+    instance = program.instance(1, False)
+    x = image(2, seed=9)
+    wanted = expected(x)["logits"]
+    shared = instance.run([{"image": x[:1]}, {"image": x[1:]}]).outputs
+    alone = instance.run([{"image": x[1:]}]).outputs
+    for found, row in ((shared[0], 0), (shared[1], 1), (alone[0], 1)):
+        assert found["logits"].shape == wanted[:1].shape
+        assert np.linalg.norm(found["logits"][0] - wanted[row]) <= TOLERANCE["fp16"] * np.linalg.norm(wanted[row])
+    instance.close()
+    program.close()

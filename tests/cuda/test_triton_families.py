@@ -1,9 +1,11 @@
 """The other kernel families in Triton's interpreter against their references."""
 
+import numpy as np
 import pytest
+from cuda_interpreter import Tensor, run
 from cuda_kernel_check import PLAIN, check
 
-from redline.base.dtypes import bfloat16, bool_, float16, float32, int64
+from redline.base.dtypes import bfloat16, bool_, float16, float32, int32, int64
 from redline.kernels import attention, nest, pool, row
 from redline.kernels.depthwise.problem import Problem as Depthwise
 from redline.kernels.expr import Acc, Load, call, cast, coordinates, index, integer, lit
@@ -121,3 +123,16 @@ def test_reductions(kind: str) -> None:
         (dense(int64, (30, 5)),), (dense(int64, (30,)),), (Load(int64, 0, coordinates(2)),), Reduction(kind, (5,))
     )
     check_all("nest", ties)
+
+
+def test_rounding() -> None:
+    """Halves to even, numbers without fractions, infinities; and as integers, where they are small."""
+    values = np.array([0.5, 1.5, -0.5, -2.5, 2.4999998, 4194303.5, -4194305.0, 3e9, np.inf, -np.inf, np.nan, 0.0], np.float32)
+    for fn, dtype, given in (("rint", float32, values), ("rint32", int32, values[:5])):
+        n = len(given)
+        body = call(fn, Load(float32, 0, (index(0),)), dtype=dtype)
+        problem = nest.Problem((dense(float32, (n,)),), (dense(dtype, (n,)),), (body,))
+        code = GPU_FAMILIES["nest"].render(problem, GPU_FAMILIES["nest"].schedules(problem, PLAIN)[0], PLAIN)
+        out = np.empty(n, dtype.numpy)
+        run(code.text, code.grid, [Tensor.of(given), Tensor.of(out)], {})
+        assert np.array_equal(out, np.rint(given).astype(dtype.numpy), equal_nan=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cuda_kernel_check import PLAIN, check
 
-from redline.base.dtypes import DType, bfloat16, float16, float32
+from redline.base.dtypes import DType, bfloat16, float16, float32, int8, int32, uint8
 from redline.kernels import tgemm
 from redline.kernels.conv import problem as conv
 from redline.kernels.expr import Acc, Expr, Load, call, cast, index, lit
@@ -83,6 +83,62 @@ def test_conv_over_stacks_of_images(shape, taps, strides, pads) -> None:
     assert any(s.copy_engine for s in GPU_FAMILIES["conv"].schedules(problem, GpuTarget()))
     code = check("conv", problem, Schedule(64, 16, 32, 4, 3, 1, True), GPU_FAMILIES["conv"])
     assert code.maps[0].box == (1, 1, 64, 32)
+
+
+WAYS = [
+    Schedule(64, 16, 32, 4, 3, 1, True, walkers=4),
+    Schedule(64, 16, 32, 4, 3, 1, True, turned=True), Schedule(64, 16, 32, 4, 3, 1, True, walkers=2, turned=True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("schedule", WAYS)
+def test_ways_to_walk_over_tiles(schedule: Schedule) -> None:
+    problem = matmul.Problem(
+        dense(float16, (150, 72)), dense(float16, (72, 40), True), dense(float16, (150, 40)), biased(2, float16),
+        (dense(float16, (40,)),),
+    )  # fmt: skip
+    check("matmul", problem, schedule, GPU_FAMILIES["matmul"])
+    images = conv.Problem(
+        dense(float16, (64, 3, 4, 32)), dense(float16, (24, 32, 3, 3), True), dense(float16, (64, 3, 4, 24)),
+        biased(4, float16), (dense(float16, (24,)),), (1, 1), (1, 1), (1, 1, 1, 1), 1,
+    )  # fmt: skip
+    check("conv", images, schedule, GPU_FAMILIES["conv"])
+
+
+def requantized(rank: int, dtype: DType) -> Expr:
+    """clamp(rint(acc * scale[last coordinate])), as a QuantizeLinear has it"""
+    value = call("mul", cast(Acc(int32), float32), Load(float32, 2, (index(rank - 1),)))
+    low, high = (0.0, 255.0) if dtype == uint8 else (-128.0, 127.0)
+    return cast(call("clamp", call("rint", value), lit(low, float32), lit(high, float32)), dtype)
+
+
+@pytest.mark.parametrize("x, out", [(int8, int8), (uint8, int8), (uint8, uint8), (int8, float16)])
+@pytest.mark.parametrize("schedule", [Schedule(16, 16, 32), Schedule(32, 32, 64, 4, 3, 2)])
+def test_products_of_integers(x: DType, out: DType, schedule: Schedule) -> None:
+    problem = matmul.Problem(
+        dense(x, (33, 96)), dense(int8, (96, 40), True), dense(out, (33, 40)), finished(2, out), (dense(float32, (40,)),)
+    )
+    check("matmul", problem, schedule, GPU_FAMILIES["matmul"], tolerance=1e-3, highest=(-127, 127))
+    images = conv.Problem(
+        dense(x, (2, 5, 6, 32)), dense(int8, (24, 32, 3, 3), True), dense(out, (2, 5, 6, 24)), finished(4, out),
+        (dense(float32, (24,)),), (1, 1), (1, 1), (1, 1, 1, 1), 1, 3,
+    )  # fmt: skip
+    check("conv", images, schedule, GPU_FAMILIES["conv"], tolerance=1e-3, highest=(-127, 127))
+
+
+def finished(rank: int, out: DType) -> Expr:
+    small = cast(call("mul", cast(Acc(int32), float32), lit(1e-3, float32)), out)
+    return small if out.is_float else requantized(rank, out)
+
+
+@pytest.mark.parametrize("way", range(4))
+def test_integers_through_tensor_maps(way: int) -> None:
+    schedule = [Schedule(64, 16, 32, 4, 3, 1, True), *WAYS][way]
+    problem = matmul.Problem(
+        dense(int8, (150, 96)), dense(int8, (96, 40), True), dense(int8, (150, 40)), finished(2, int8), (dense(float32, (40,)),)
+    )
+    code = check("matmul", problem, schedule, GPU_FAMILIES["matmul"], tolerance=1e-3, highest=(-127, 127))
+    assert set(code.maps) == {0, 1}
 
 
 CONVOLUTIONS = [  # x, w, strides, pads, groups, dilations

@@ -7,6 +7,8 @@ from redline.base import dtypes
 from redline.ir import constant
 from redline.ops import make, make_node
 from redline.passes import coarsen, fold_requantization, integer_products, propagate_quantization
+from redline.quant import Tensor
+from redline.quant.insert import steps
 from tests.passes.checking import arg, check, graph_of, histogram, names, unchanged
 
 S, Z = 0.05, 100
@@ -81,6 +83,20 @@ def test_signed_activations_become_unsigned():
     graph = check(propagate_quantization.run, dq(signed, S, -3, "int8"), boundary=(0.0, -1.0, 500.0, -500.0))
     kinds = {node.types[0].dtype.name for node in graph.operations if node.op == "QuantizeLinear"}
     assert kinds == {"uint8"}
+
+
+def test_activations_become_signed_for_tensor_cores():
+    stored = q(arg((3, 5)))
+    graph = check(lambda g: propagate_quantization.run(g, signed=True), dq(stored), boundary=(0.0, -1.0, 500.0, -500.0))
+    kinds = {node.types[0].dtype.name for node in graph.operations if node.op == "QuantizeLinear"}
+    assert kinds == {"int8"}
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 3.0), (-4.0, 2.0), (0.0, 0.5), (0.0, 0.0)])
+def test_signed_steps_lie_around_zero(low: float, high: float):
+    scale, zero = steps(Tensor(low, high, None, None), signed=True)
+    assert zero == 0 and zero.dtype == np.int8
+    assert np.rint(max(-low, high) / scale) in (127, 0)
 
 
 RNG = np.random.default_rng(0)

@@ -83,30 +83,43 @@ def _compile(missing: Sequence[tuple[str, Request]], folder: Path, progress: Pro
     left = [total]
 
     def serve() -> None:
-        with subprocess.Popen(
-            [sys.executable, "-m", "redline.codegen.triton.worker", str(folder)], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, text=True, env=env.child_environment(PYTHONPATH=os.pathsep.join(sys.path)),
-        ) as process:  # fmt: skip
-            assert process.stdin and process.stdout
-            while True:
-                with lock:
-                    if not queue:
-                        break
-                    key, request = queue.pop()
-                process.stdin.write(json.dumps([key, asdict(request)]) + "\n")
-                process.stdin.flush()
-                if not process.stdout.readline():
-                    break
-                with lock:
-                    left[0] -= 1
-                    progress(total - left[0], total)
-            process.stdin.close()
+        while queue:
+            _work(take, folder, finished)
+
+    def take() -> tuple[str, Request] | None:
+        with lock:
+            return queue.pop() if queue else None
+
+    def finished() -> None:
+        with lock:
+            left[0] -= 1
+            progress(total - left[0], total)
 
     workers = [threading.Thread(target=serve) for _ in range(min(total, cpu.allowed_cores()))]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
+
+
+def _work(take: Callable[[], tuple[str, Request] | None], folder: Path, finished: Callable[[], None]) -> None:
+    """One worker process, until there is nothing left to do or a kernel has ended it, as the compiler's assertions do."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "redline.codegen.triton.worker", str(folder)], stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, text=True, env=env.child_environment(PYTHONPATH=os.pathsep.join(sys.path)),
+    ) as process:  # fmt: skip
+        assert process.stdin and process.stdout
+        while (job := take()) is not None:
+            key, request = job
+            process.stdin.write(json.dumps([key, asdict(request)]) + "\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+            if not answer:
+                (folder / f"{key}.json").write_text(json.dumps({"error": "the compiler ended without a word"}))
+            finished()
+            if not answer:
+                break
+        process.stdin.close()
 
 
 def _read(folder: Path, key: str) -> Cubin | str:

@@ -24,7 +24,7 @@ from redline.kernels.tgemm import Gemm
 
 def size_of(p: Problem) -> Size:
     channels, taps = p.w.shape[1], prod(p.w.shape[2:])
-    unit = channels if taps > 1 and channels % 16 == 0 else 0
+    unit = channels if taps > 1 and channels % (32 if p.x.dtype.size == 1 else 16) == 0 else 0
     return Size(prod(p.out.shape[:-1]), p.w.shape[0] // p.groups, taps * channels, p.groups, p.x.dtype.size, unit)
 
 
@@ -82,13 +82,14 @@ def render(problem: Problem, schedule: Schedule, target: GpuTarget) -> GpuCode:
     maps: dict[int, TensorMap] = {}
     if s.copy_engine:
         copied = _copied if row_stride(p) is not None else _stacked
-        before, step, maps = copied(p, s, size, target)
+        before, step, maps = copied(p, s, size)
     else:
-        before, step = _gathered(p, s, size, target)
+        before, step = _gathered(p, s, size)
     names = [f"arg{i}" for i in range(len(p.reads))] + ["out0"]
     rank = len(p.out.shape)
     gemm = Gemm(
-        size, before, step, p.reads, p.out, p.epilogue, [*texts, column], range(rank - 1), [rank - 1], p.acc, names,
+        size, before, step, tgemm.multiply(p.x, p.w, s, target), p.reads, p.out, p.epilogue,
+        [*texts, column], range(rank - 1), [rank - 1], p.acc, names,
         "arg1" if p.w.constant else "", size.batch * size.columns * tgemm.padded(size.depth) * p.w.dtype.size,
     )  # fmt: skip
     signature = [POINTER[o.dtype.name] for o in p.reads + p.writes]
@@ -101,7 +102,7 @@ def render(problem: Problem, schedule: Schedule, target: GpuTarget) -> GpuCode:
     )  # fmt: skip
 
 
-def _copied(p: Problem, s: Schedule, size: Size, target: GpuTarget) -> tuple[list[str], list[str], dict[int, TensorMap]]:
+def _copied(p: Problem, s: Schedule, size: Size) -> tuple[list[str], list[str], dict[int, TensorMap]]:
     stride = row_stride(p)
     assert stride is not None, "schedules offers the copy engine only where it can be used"
     depth = tgemm.padded(size.depth)
@@ -112,12 +113,11 @@ def _copied(p: Problem, s: Schedule, size: Size, target: GpuTarget) -> tuple[lis
     step = [
         f"a = arg0.load([pm * {s.block_m}, s * {s.block_k}])",
         f"b = arg1.load([pn * {s.block_n}, s * {s.block_k}]).T",
-        tgemm.multiply(p.acc, p.x.dtype, target, p.w.constant),
     ]
     return [], step, maps
 
 
-def _stacked(p: Problem, s: Schedule, size: Size, target: GpuTarget) -> tuple[list[str], list[str], dict[int, TensorMap]]:
+def _stacked(p: Problem, s: Schedule, size: Size) -> tuple[list[str], list[str], dict[int, TensorMap]]:
     """Rows are images: x seen as [positions..., image, channel]."""
     axes, depth, channels = range(p.rank), tgemm.padded(size.depth), p.w.shape[1]
     spatial, places = p.x.strides[1:-1], p.x.shape[1:-1]
@@ -141,12 +141,11 @@ def _stacked(p: Problem, s: Schedule, size: Size, target: GpuTarget) -> tuple[li
         f"a = arg0.load([{', '.join(at)}, images * {s.block_m}, s % {per_tap} * {s.block_k}])",
         f"a = a.reshape({s.block_m}, {s.block_k})",
         f"b = arg1.load([pn * {s.block_n}, s * {s.block_k}]).T",
-        tgemm.multiply(p.acc, p.x.dtype, target, p.w.constant),
     ]
     return before, step, maps
 
 
-def _gathered(p: Problem, s: Schedule, size: Size, target: GpuTarget) -> tuple[list[str], list[str]]:
+def _gathered(p: Problem, s: Schedule, size: Size) -> tuple[list[str], list[str]]:
     """Tiles loaded by the threads, each row from its own position."""
     channels = p.w.shape[1]
     before = [f"rk = tl.arange(0, {s.block_k})", *_rows(p, s, size)]
@@ -175,7 +174,7 @@ def _gathered(p: Problem, s: Schedule, size: Size, target: GpuTarget) -> tuple[l
     mask = f", mask={' & '.join(masks)}, other={p.pad_value}" if masks else ""
     step.append(f"a = tl.load({' + '.join(where)}{mask})")
     step += _filters(p, s, size, is_vector, inside)
-    return before, [*step, tgemm.multiply(p.acc, p.x.dtype, target, p.w.constant)]
+    return before, step
 
 
 def _rows(p: Problem, s: Schedule, size: Size) -> list[str]:

@@ -79,13 +79,14 @@ def render(problem: Problem, schedule: Schedule, target: GpuTarget) -> GpuCode:
     at = dict(zip(axes.folded, row_texts, strict=False))
     at.update(zip(axes.kept, products, strict=True))
     coordinates = [at[axis] for axis in range(rank - 2)] + [row_texts[-1], "rn[None, :]"]
-    before, step, maps = _loads(p, s, axes, coordinates, row_stride(p), target)
+    before, step, maps = _loads(p, s, axes, coordinates, row_stride(p))
     reads, writes = p.reads, p.writes
     names = [f"arg{i}" for i in range(len(reads))] + ["out0"]
     row_axes = [*axes.folded, rank - 2]
     constant_bytes = size.batch * p.n * tgemm.padded(p.k) * p.b.dtype.size if p.b.constant else 0
     gemm = Gemm(
-        size, before, step, reads, p.out, p.epilogue, coordinates, row_axes, [rank - 1], p.acc, names,
+        size, before, step, tgemm.multiply(p.a, p.b, s, target), reads, p.out, p.epilogue,
+        coordinates, row_axes, [rank - 1], p.acc, names,
         "arg1" if constant_bytes else "", constant_bytes,
     )  # fmt: skip
     signature = [POINTER[o.dtype.name] for o in reads + writes]
@@ -118,10 +119,9 @@ def packing(p: Problem, target: GpuTarget) -> Packing:
 
 
 def _loads(
-    p: Problem, s: Schedule, axes: _Axes, coordinates: list[str], stride: int | None, target: GpuTarget
+    p: Problem, s: Schedule, axes: _Axes, coordinates: list[str], stride: int | None
 ) -> tuple[list[str], list[str], dict[int, TensorMap]]:
     """Statements before the loop, those that load tiles a and b, and the tensor maps."""
-    dot = tgemm.multiply(p.acc, p.a.dtype, target, p.b.constant)
     depth = tgemm.padded(p.k)
     if s.copy_engine and stride is not None:
         maps = {
@@ -131,7 +131,6 @@ def _loads(
         step = [
             f"a = arg0.load([pm * {s.block_m}, s * {s.block_k}])",
             f"b = arg1.load([pn * {s.block_n}, s * {s.block_k}]).T",
-            dot,
         ]
         return [], step, maps
     size = size_of(p)
@@ -162,7 +161,7 @@ def _loads(
         base = _offset(p.b, [*place[:-2], "0", "0"])
         before.append(f"b_at = arg1 + {base} + {columns}[None, :] * {p.b.strides[-1]} + rk[:, None] * {p.b.strides[-2]}")
         step.append(f"b = tl.load(b_at + s * {s.block_k * p.b.strides[-2]}{b_mask})")
-    return before, [*step, dot], {}
+    return before, step, {}
 
 
 def _offset(operand: Operand, coordinates: list[str]) -> str:
