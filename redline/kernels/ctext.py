@@ -7,6 +7,7 @@ from redline.base.extents import is_open
 VECTORIZE = "#pragma clang loop vectorize(assume_safety) unroll(disable)"
 VECTORIZE_LONG = "#pragma clang loop vectorize(assume_safety)"
 SHORT_LOOP = 64
+FLOATS = 16  # of the widest vectors
 
 
 def block(head: str, body: Sequence[str]) -> list[str]:
@@ -26,7 +27,14 @@ def vectorized(variable: str, begin: str | int, end: str | int, body: Sequence[s
     be unrolled afterwards.
     """
     short = isinstance(begin, int) and isinstance(end, int) and end - begin < SHORT_LOOP  # an open end is a long one
-    return [VECTORIZE if short else VECTORIZE_LONG, *loop(variable, begin, end, body)]
+    pragma = VECTORIZE if short else VECTORIZE_LONG
+    whole = not short or int(end) - int(begin) >= FLOATS
+    return [in_vectors(pragma, body) if whole else pragma, *loop(variable, begin, end, body)]
+
+
+def in_vectors(pragma: str, body: Sequence[str], width: int = FLOATS) -> str:
+    """``pragma`` with a width, where the compiler would choose one of four elements: it overrates rounding to bfloat16."""
+    return f"{pragma} vectorize_width({width})" if any("rl_to_bf16" in line for line in body) else pragma
 
 
 def vector_loop(end: int, lanes: int, body: Sequence[str]) -> list[str]:
@@ -39,7 +47,7 @@ def vector_loop(end: int, lanes: int, body: Sequence[str]) -> list[str]:
     lines = []
     if full:
         inner = loop("e", 0, lanes, [f"const int64_t j = v * {lanes} + e;", *body])
-        lines += loop("v", 0, full, [VECTORIZE, *inner])
+        lines += loop("v", 0, full, [in_vectors(VECTORIZE, body, lanes), *inner])
     if end % lanes:
         lines += [VECTORIZE, *loop("j", full * lanes, end, body)]
     return lines

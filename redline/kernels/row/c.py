@@ -10,7 +10,7 @@ from redline.base.dtypes import float64
 from redline.base.extents import high, is_open, minimum
 from redline.base.shapes import size
 from redline.kernels import bounds, cexpr
-from redline.kernels.ctext import VECTORIZE_LONG, block, loop, vectorized
+from redline.kernels.ctext import FLOATS, VECTORIZE_LONG, block, in_vectors, loop, vectorized
 from redline.kernels.expr import coordinates, loads
 from redline.kernels.parts import Axis, kernel, once, walk
 from redline.kernels.prepare import linear_index, prepare
@@ -69,7 +69,10 @@ class _AlongRow:
 
     def sweep(self, element: Sequence[str]) -> list[str]:
         whole = self.problem.length // self.lanes * self.lanes
-        inner = [VECTORIZE_LONG, *loop("l", 0, self.lanes, ["const int64_t j = j0 + l;", *element])]
+        inner = [
+            in_vectors(VECTORIZE_LONG, element, min(FLOATS, self.lanes)),
+            *loop("l", 0, self.lanes, ["const int64_t j = j0 + l;", *element]),
+        ]
         lines = block(f"for (int64_t j0 = 0; j0 < {whole}; j0 += {self.lanes})", inner)
         rest = self.problem.length - whole
         return lines + (
