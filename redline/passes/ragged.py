@@ -105,6 +105,8 @@ class _Packing:
 
     def operation(self, node: Node) -> Value:
         inputs = tuple(v and self.mapped[v] for v in node.inputs)
+        if node.op == "Expand" and self.is_only_a_mask(node.out):
+            return self.mapped[self.data(node)]  # attention expands its mask itself
         per_sequence = [v in self.rows for v in inputs if v is not None]
         per_token = [bool(self.token_axes(v)) and self.mapped[v] not in self.rows for v in node.inputs if v is not None]
         if any(per_sequence):
@@ -128,6 +130,11 @@ class _Packing:
         if sum(1 for axis in self.token_axes(node.out) if value.shape[axis] == self.tokens) > 1:
             raise self.refusal(node, "its result has a row and a column for each token")
         return value
+
+    def is_only_a_mask(self, value: Value) -> bool:
+        readers = [node for node in self.graph.nodes if value in node.inputs]
+        masks = all(node.op == "Attention" and value not in node.inputs[:MASK] for node in readers)
+        return masks and all(value != output for _, output in self.graph.outputs)
 
     def data(self, node: Node) -> Value:
         value = node.inputs[0]
