@@ -5,7 +5,7 @@ nodes and sharing the old ones that did not change (see rewrite.py). Two kinds o
 other operator name is opaque here.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -132,6 +132,15 @@ class Graph:
     def operations(self) -> Iterator[Node]:
         """The nodes that do something: neither inputs nor constants."""
         return (node for node in self.nodes if node.op not in (INPUT, CONSTANT))
+
+    @cached_property
+    def readers(self) -> Mapping[Value, Sequence[Node]]:
+        """The nodes that read each value, each once, in their order; values that no node reads are left out."""
+        found: dict[Value, list[Node]] = {}
+        for node in self.operations:
+            for value in dict.fromkeys(v for v in node.inputs if v is not None):
+                found.setdefault(value, []).append(node)
+        return found
 
     @cached_property
     def uses(self) -> Mapping[Value, int]:

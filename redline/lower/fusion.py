@@ -6,7 +6,7 @@ chain of elementwise operators behind it into its epilogue; an expression either
 readers, as ``Policy`` decides.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from redline.base.shapes import size, static
@@ -69,14 +69,11 @@ class Consumers:
     """Who reads each value; graph outputs are listed apart."""
 
     def __init__(self, graph: Graph) -> None:
-        self.readers: dict[Value, list[Node]] = {}
-        for node in graph.operations:
-            for value in dict.fromkeys(v for v in node.inputs if v is not None):
-                self.readers.setdefault(value, []).append(node)
+        self.readers = graph.readers
         self.outputs = frozenset(value for _, value in graph.outputs)
 
-    def of(self, value: Value) -> list[Node]:
-        return self.readers.get(value, [])
+    def of(self, value: Value) -> Sequence[Node]:
+        return self.readers.get(value, ())
 
 
 def chain_of(anchor: Node, consumers: Consumers, taken: Mapping[Node, Chain]) -> Chain:
@@ -148,7 +145,7 @@ class Policy:
         self.weight[node] = 0 if reason else 1 + inlined
         return reason
 
-    def _reason(self, node: Node, readers: list[Node], inlined: int) -> str | None:
+    def _reason(self, node: Node, readers: Sequence[Node], inlined: int) -> str | None:
         blocked = [reader.op for reader in readers if not reads_inline(reader)]
         if blocked:
             return f"{blocked[0]} reads memory"

@@ -3,7 +3,7 @@
 A product is merged only where its result is read as a view: what would fuse with the product itself stays apart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,19 +41,16 @@ def run(graph: Graph) -> Graph:
 
 
 def _projections(graph: Graph) -> list[Projection]:
-    readers: dict[Value, list[Node]] = {}
-    for node in graph.nodes:
-        for value in operands(node.out) if node.inputs else ():
-            readers.setdefault(value, []).append(node)
+    readers = graph.readers
     kept = {value for _, value in graph.outputs}
     found = [_projection(node, readers) for node in graph.nodes if node.op == "MatMul"]
     return [
         p for p in found
-        if p is not None and p.out not in kept and all(reader.op in VIEWED_BY for reader in readers.get(p.out, []))
+        if p is not None and p.out not in kept and all(reader.op in VIEWED_BY for reader in readers.get(p.out, ()))
     ]  # fmt: skip
 
 
-def _projection(node: Node, readers: dict[Value, list[Node]]) -> Projection | None:
+def _projection(node: Node, readers: Mapping[Value, Sequence[Node]]) -> Projection | None:
     product = linear(node.out)
     if product is None:
         return None

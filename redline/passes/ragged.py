@@ -132,7 +132,7 @@ class _Packing:
         return value
 
     def is_only_a_mask(self, value: Value) -> bool:
-        readers = [node for node in self.graph.nodes if value in node.inputs]
+        readers = self.graph.readers.get(value, ())
         masks = all(node.op == "Attention" and value not in node.inputs[:MASK] for node in readers)
         return masks and all(value != output for _, output in self.graph.outputs)
 

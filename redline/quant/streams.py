@@ -5,7 +5,7 @@ it is, and everything on the way: there the noise of 8 bits counts relative to t
 percent of the sum, on trained ones up to two percent, where a few inputs are much larger than the others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from redline.ir import Graph, Node, Value
 from redline.quant.equalize import equalized
@@ -17,18 +17,14 @@ MAX_DEPTH = 8
 
 def streams(graph: Graph, recipe: Recipe) -> dict[Layer, Value]:
     """The sum that each matrix product's result is added to another activation in; products without one are left out."""
-    readers: dict[Value, list[Node]] = {}
-    for node in graph.operations:
-        for value in dict.fromkeys(v for v in node.inputs if v is not None):
-            readers.setdefault(value, []).append(node)
-    found = {layer: _stream(layer.node.out, readers) for layer in equalized(recipe)}
+    found = {layer: _stream(layer.node.out, graph.readers) for layer in equalized(recipe)}
     return {layer: value for layer, value in found.items() if value is not None}
 
 
-def _stream(value: Value, readers: Mapping[Value, list[Node]]) -> Value | None:
+def _stream(value: Value, readers: Mapping[Value, Sequence[Node]]) -> Value | None:
     """The first sum of ``value`` and another activation, past scales and biases."""
     for _ in range(MAX_DEPTH):
-        nodes = readers.get(value, [])
+        nodes = readers.get(value, ())
         if len(nodes) != 1 or nodes[0].op not in ("Add", "Mul") or nodes[0].out.shape != value.shape:
             return None
         others = [v for v in nodes[0].inputs if v is not None and v != value]

@@ -12,7 +12,7 @@ from redline.kernels.conv import winograd
 from redline.kernels.conv.problem import Problem
 from redline.kernels.conv.schedule import Schedule, Winograd
 from redline.kernels.conv.winograd import WinogradKernel
-from redline.kernels.ctext import block, clipped, loop, share
+from redline.kernels.ctext import block, loop, share
 from redline.kernels.problem import CpuTarget, KernelCode
 from redline.kernels.tile import Ahead
 
@@ -97,12 +97,7 @@ class _OpenKernel(WinogradKernel):
             "(void)patch;",
             *loop("t", "t0", "t1", self.tile_in()),
         ]
-        before = 0
-        for width, valid in self.panels.kinds():
-            count = self.panels.num_full if not before and self.panels.num_full else 1
-            body += clipped("p", before, before + count, "p0", "p1", self.panel(width, valid))
-            before += count
-        return block("void KERNEL(void *const *args, void *scratch, int64_t chunk)", body)
+        return self.kernel(body)
 
     def products(self, width: int, valid: int) -> list[str]:
         ahead = self.ahead(width)

@@ -286,7 +286,11 @@ class WinogradKernel:
             f"{self.type} *planes = scratch, *product = planes + {products}, *patch = product + {self.product_elements};",
             *loop("t", "t0", f"t0 + {self.block}", self.tile_in()),
         ]
-        before = 0
+        return self.kernel(body)
+
+    def kernel(self, begin: list[str]) -> list[str]:
+        """C: KERNEL, which does ``begin`` and then the panels [p0, p1)."""
+        body, before = list(begin), 0
         for width, valid in self.panels.kinds():
             count = self.panels.num_full if not before and self.panels.num_full else 1
             body += clipped("p", before, before + count, "p0", "p1", self.panel(width, valid))
