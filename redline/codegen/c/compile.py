@@ -20,6 +20,7 @@ from redline.codegen.c.toolchain import REMEDY, Toolchain, environment
 from redline.kernels.problem import CpuTarget, KernelCode
 
 HASH_BYTES = 32
+LIMIT_S = 900.0  # a kernel takes seconds; a compiler that hangs must not hang the build
 
 
 def source(code: KernelCode) -> str:
@@ -78,9 +79,12 @@ def _run_compiler(text: str, target: CpuTarget, toolchain: Toolchain) -> bytes:
 
 
 def run(command: Sequence[str], stdin: str = "") -> None:
-    """Runs the compiler; raises CompilerError with its first lines when it fails."""
+    """Runs the compiler; raises CompilerError with its first lines when it fails, or when it does not end."""
     try:
-        result = subprocess.run(command, input=stdin, capture_output=True, text=True, env=environment())
+        result = subprocess.run(command, input=stdin, capture_output=True, text=True, env=environment(), timeout=LIMIT_S)
+    except subprocess.TimeoutExpired as error:
+        seen = f"{command[0]} did not end within {LIMIT_S:g} s"
+        raise CompilerError("compiler", seen, "", "see that the machine is not out of memory, and build again") from error
     except OSError as error:
         raise CompilerError("compiler", f"{command[0]} cannot be run: {error}", "", REMEDY) from error
     if result.returncode:
