@@ -4,9 +4,7 @@ The key of an object is a hash of the text, the flags and the compiler's identit
 object in front, so a damaged one is noticed and made again. Entries appear by rename, so builds may share the cache.
 """
 
-import contextlib
 import hashlib
-import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,6 +14,7 @@ from pathlib import Path
 from redline.base import env, log
 from redline.base.cpu import allowed_cores
 from redline.base.errors import CompilerError
+from redline.base.files import appearing
 from redline.codegen.c.toolchain import REMEDY, Toolchain, environment
 from redline.kernels.problem import CpuTarget, KernelCode
 
@@ -106,10 +105,7 @@ def _write_entry(path: Path, built: bytes) -> None:
     """Adds an entry; a cache folder that cannot be written costs time, not the build."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        with appearing(path) as file:
             file.write(hashlib.sha256(built).digest() + built)
     except OSError as error:
         log.debug(1, f"the object cache cannot be written: {error}")
-        return
-    with contextlib.suppress(OSError):
-        os.replace(file.name, path)
