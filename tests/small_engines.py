@@ -57,7 +57,7 @@ def small_engine(target_name: str = "cpu") -> Small:
         Step("plus", CHUNKS, (x, t)), Step("twice", CHUNKS, (x, u), barrier=False),
         Step("scale", CHUNKS, (t, u, w, y)), Step("negative", CHUNKS, (x, z), barrier=False),
     )  # fmt: skip
-    code = link_engine(compile_objects(texts, target, compiler), Plan(steps, ARENA, 64), target, compiler)
+    code = link_engine(compile_objects(texts, target, compiler), [Plan(steps, ARENA, 64)], target, compiler)
     weights = np.zeros(16 + SIZE, np.float32)
     weights[16:] = np.arange(SIZE) % 7
     stamp = Stamp(isa.text(target), tuple(sorted(isa.needs(target))), "test", compiler.identity)

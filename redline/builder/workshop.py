@@ -136,7 +136,7 @@ class Workshop:
         assembly = Assembler(largest, memory, choices, shapes, program).run(self.target, self.compiler, summary)
         self.report("link", 0, 1)
         objects = compile_objects([source(choice.code) for choice in choices], self.target, self.compiler)
-        code = link_engine(objects, assembly.plan, self.target, self.compiler)
+        code = link_engine(objects, [assembly.plan], self.target, self.compiler)
         return Made(assembly, code, len(program.steps))
 
     def _tune(self, program: Program, opt_level: int) -> list[Choice]:
