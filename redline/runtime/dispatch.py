@@ -1,4 +1,4 @@
-"""Which plan of an engine a call runs, by the shapes of its inputs: one made for exactly these, else the narrowest that takes them.
+"""Which plan a call runs, by the shapes of its inputs: one made for exactly these, else the narrowest that takes them.
 
 What has been found for a call's shapes is kept, in a bounded number, by whoever asks: the dimensions of a call are its own.
 """
@@ -73,7 +73,8 @@ class Dispatch:
             else f"{profile.header.name}: {error.where} {error.seen}, {error.allowed}"
             for profile, error in refusals
         ]
-        allowed += [f"{profile.header.name}: exactly {self._text(exact)}" for exact, profile in self._exact.items()]
+        exact = [profile for profile in self.profiles if not profile.num_given]
+        allowed += [f"{profile.header.name}: exactly {self._text(profile.inputs)}" for profile in exact]
         where, seen = (refusals[0][1].where, refusals[0][1].seen) if refusals else ("inputs", f"{self._text(given)} was given")
         return InputError(where, seen, "; ".join(allowed), "build the engine again with --shapes that take it")
 

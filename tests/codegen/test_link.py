@@ -24,7 +24,9 @@ def objects():
 
 
 def test_the_same_plan_gives_the_same_bytes():
-    assert link_engine(objects(), [Plan((STEP,), 64)], TARGET, TOOLS) == link_engine(objects(), [Plan((STEP,), 64)], TARGET, TOOLS)
+    assert link_engine(objects(), [Plan((STEP,), 64)], TARGET, TOOLS) == link_engine(
+        objects(), [Plan((STEP,), 64)], TARGET, TOOLS
+    )
 
 
 def test_nothing_of_this_machine_is_in_the_code():

@@ -46,7 +46,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps of an engine for its shapes, or for some of them. ``arena_bytes`` holds the temporary tensors, ``scratch_bytes`` is for each thread.
+    """The steps of an engine for its shapes, or for some of them.
+
+    ``arena_bytes`` holds the temporary tensors, ``scratch_bytes`` is for each thread.
 
     ``max_threads``: how many threads are worth waking (a wake-up takes some microseconds); 0: all that find a chunk.
     ``num_dims``: the open dimensions that a call brings.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from redline.base import dtypes
 from redline.engine import IO
-from redline.runtime import Engine, load
+from redline.runtime import AnyEngine, load
 from redline.runtime.ports import Port
 from redline.server.backends.building import batch_sizes, build_engines
 from redline.server.backends.instances import batch_dimension, make_instance
@@ -31,7 +31,7 @@ class EngineSet:
 
     def __init__(self, config: ModelConfig, files: Mapping[int, Path]) -> None:
         self._where, self._files = f"model {config.name!r}", dict(sorted(files.items()))
-        self._engines: dict[int, Engine] = {}
+        self._engines: dict[int, AnyEngine] = {}
         self.typical: Mapping[str, Shape] = {}
         try:
             for key, path in self._files.items():
@@ -65,7 +65,7 @@ class EngineSet:
     def _is_open(self) -> bool:
         return list(self._engines) == [0] and bool(self._engines[0].header.dims)
 
-    def _check_open(self, config: ModelConfig, engine: Engine) -> None:
+    def _check_open(self, config: ModelConfig, engine: AnyEngine) -> None:
         """As ``_check``, for an engine of open shapes: batches go up to the largest that it takes."""
         batch = batch_dimension(engine.header)
         largest = engine.header.dims[batch].max if batch is not None and engine.header.dims[batch].min == 1 else 0
@@ -82,7 +82,7 @@ class EngineSet:
         self.outputs = self._specs(engine.outputs, config.outputs, "output", opened)
         self.typical = {port.name: port.shape for port in engine.inputs}
 
-    def _extent(self, engine: Engine) -> int:
+    def _extent(self, engine: AnyEngine) -> int:
         """The batch extent that all inputs and outputs of an engine share."""
         extents = {port.shape[0] if port.shape else None for port in (*engine.inputs, *engine.outputs)}
         size = extents.pop()

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 
 from redline.engine import Header, sole_dimension
-from redline.runtime import Engine
+from redline.runtime import AnyEngine
 from redline.server.backends.engine_instance import EngineInstance
 from redline.server.backends.open_instance import OpenInstance
 
 
-def make_instance(engines: Mapping[int, Engine], max_batch_size: int, threads: int) -> EngineInstance | OpenInstance:
+def make_instance(engines: Mapping[int, AnyEngine], max_batch_size: int, threads: int) -> EngineInstance | OpenInstance:
     """An instance with contexts of its own. ``engines`` by batch extent; one of open shapes stands under 0."""
     if list(engines) == [0] and engines[0].header.dims:
         return OpenInstance(engines[0].context(threads))
