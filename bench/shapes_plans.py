@@ -9,7 +9,8 @@ bucket's shape the three take turns in short blocks. Then the nanoseconds that a
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import hardware
@@ -21,7 +22,8 @@ from undisturbed import undisturbed
 
 import redline
 from redline.engine import read_header
-from redline.runtime.dispatch import Dispatch
+from redline.runtime.dispatch import Dispatch, Given
+from redline.runtime.profile import Bound
 
 BUCKETS = {"word": (1, 16), "sentence": (1, 64), "batch": (8, 128)}
 LOOPS = 20_000
@@ -58,8 +60,8 @@ def print_times(name: str, session: onnxruntime.InferenceSession, options: argpa
     for shape in BUCKETS.values():
         inputs = feed(name, *shape, np.random.default_rng(sum(shape)))
         with redline.load(fixed_engine(name, shape, options), preload=True) as fixed:
-            calls: list[Callable[[], object]] = [lambda engine=e: engine.run(inputs) for e in (plans, fixed, opened)]  # type: ignore[misc]
-            (mine, its, slow), others = undisturbed(lambda calls=calls: compare(calls), 3)  # type: ignore[misc]
+            calls = [partial(engine.run, inputs) for engine in (plans, fixed, opened)]
+            (mine, its, slow), others = undisturbed(partial(compare, calls), 3)
         wrong = error(plans.run(inputs), session.run(None, inputs))
         times = " | ".join(f"{1e3 * seconds:.3f}" for seconds in (mine, its, slow))
         print(f"| {shape[0]} x {shape[1]} | {times} | {mine / its:.3f} | {wrong:.1e} |", flush=True)
@@ -77,22 +79,28 @@ def nanoseconds(call: Callable[[int], object]) -> float:
     return best
 
 
+def dispatch_times(dispatch: Dispatch, feeds: Sequence[Feed]) -> list[float]:
+    """Of calls of one shape; of shapes that take turns; of the same where nothing is remembered."""
+    known: dict[Given, Bound] = {}
+    last = dispatch.bind(feeds[0], None, known)
+    if dispatch.closed is not None:
+        return [nanoseconds(lambda i: dispatch.bind(feeds[i % 3], last, known))]
+    return [
+        nanoseconds(lambda i: dispatch.bind(feeds[i % 3 // 3], last, known)),
+        nanoseconds(lambda i: dispatch.bind(feeds[i % 3], None, known)),
+        nanoseconds(lambda i: dispatch.bind(feeds[i % 3], None, {})),
+    ]
+
+
 def print_dispatch(files: dict[str, Path], name: str) -> None:
     """What finding the plan costs: in an engine of one fixed shape, of one profile, of a profile and buckets."""
-    print("\n| finding the plan of a call (ns) | shapes of the last call | another shape seen before | a bucket, seen first |")
+    print("\n| finding the plan of a call (ns) | shapes of the last call | shapes seen before | seen for the first time |")
     print("|---|---|---|---|")
     rng = np.random.default_rng(0)
     feeds: list[Feed] = [feed(name, *shape, rng) for shape in BUCKETS.values()]
     empty = nanoseconds(lambda i: feeds[i % 3])
     for title, path in files.items():
-        dispatch = Dispatch(read_header(path))
-        known: dict[object, object] = {}
-        fixed = dispatch.closed is not None
-        last = dispatch.bind(feeds[0], None, known)  # type: ignore[arg-type]
-        same = nanoseconds(lambda i, d=dispatch, b=last: d.bind(feeds[0], b, known)) - empty  # type: ignore[misc]
-        other = nanoseconds(lambda i, d=dispatch: d.bind(feeds[i % 3], None, known)) - empty  # type: ignore[misc]
-        new = nanoseconds(lambda i, d=dispatch: d.bind(feeds[i % 3], None, {})) - empty  # type: ignore[misc]
-        texts = [f"{same:.0f}", *(["-", "-"] if fixed else [f"{other:.0f}", f"{new:.0f}"])]
+        texts = [f"{seconds - empty:.0f}" for seconds in dispatch_times(Dispatch(read_header(path)), feeds)]
         print(f"| {title} | {' | '.join(texts)} |")
 
 

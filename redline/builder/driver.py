@@ -153,7 +153,7 @@ def fixed_alone(wanted: Wanted, ragged: bool) -> Fixed:
 
 def _check_open(precision: str) -> None:
     if precision not in STORAGE:
-        seen = f"{precision} with open shapes or several plans"
+        seen = f"{precision} with open shapes, several plans or results whose shapes depend on data"
         raise BuildError("--precision", seen, f"allowed: {', '.join(STORAGE)}", "fix the shapes, or build in one of these")
 
 

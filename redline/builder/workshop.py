@@ -17,6 +17,7 @@ from redline import passes
 from redline.base import cpu, env
 from redline.base.dtypes import DType, bfloat16
 from redline.builder.assemble import Assembler
+from redline.builder.forms import Forms, distinct
 from redline.builder.plans import Part
 from redline.builder.weights import Weights
 from redline.codegen.c import isa
@@ -143,13 +144,13 @@ class Workshop:
     def assemble(self, parts: Sequence[Part], summary: Mapping[str, Any], opt_level: int | None = None) -> Made:
         """The engine of these plans: kernels and weights that several of them have are in it once."""
         chosen = self._tune([step for part in parts for step in part.program.steps], opt_level)
-        weights, made = Weights(), []
-        for part in parts:
-            choices = [chosen[Job(step.family, step.problem)] for step in part.program.steps]
+        forms, weights, made = Forms(), Weights(), []
+        picked = [forms.choices(part.program, chosen) for part in parts]
+        for part, choices in zip(parts, picked, strict=True):
             assembler = Assembler(part.largest, plan(part.largest.steps), choices, part.shapes, part.program, weights)
             made.append(assembler.run(self.target, self.compiler, summary))
         self.report("link", 0, 1)
-        objects = compile_objects([source(choice.code) for choice in chosen.values()], self.target, self.compiler)
+        objects = compile_objects([source(choice.code) for choice in distinct(picked)], self.target, self.compiler)
         code = link_engine(objects, [assembly.plan for assembly in made], self.target, self.compiler)
         names = [part.name for part in parts] if len(parts) > 1 else [""]
         headers = (replace(assembly.header, name=name) for assembly, name in zip(made, names, strict=True))

@@ -5,7 +5,7 @@ from the timing cache where it has them, so a build with a full cache measures n
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from redline.base import log
@@ -22,6 +22,7 @@ from redline.tune.harness import Candidate, Harness
 from redline.tune.points import points, scores
 
 CANDIDATES = {0: 1, 1: 2, 2: 6, 3: 16, 4: 32, 5: 1 << 30}
+NEAR = 1.03  # of the best time: what two runs of the same kernel may differ by
 BATCH = 96  # candidates that share one library
 
 
@@ -39,13 +40,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Choice:
-    """The schedule that won, its code, and how long it took (None: not timed)."""
+    """The schedule that won, its code, and how long it took (None: not timed).
+
+    ``near``: others that take hardly longer (``NEAR``), the fastest first.
+    """
 
     job: Job
     schedule: Any
     code: KernelCode
     seconds: float | None
     num_candidates: int
+    near: tuple["Choice", ...] = field(default=(), compare=False, repr=False)
 
 
 OPEN_FAMILIES = (
@@ -128,9 +133,14 @@ def _best(job: Job, options: Sequence[tuple[Any, KernelCode]], cache: TimingCach
     times: Mapping[str, float] = cache.entries.get(job.key, {}) if timed else {}
     cost = scores(times, [repr(schedule) for schedule, _ in options], points(job.problem)) if times else {}
     schedule, code = min(options, key=lambda option: cost[repr(option[0])]) if times else options[0]
+    near = sorted((o for o in options if times and o[0] is not schedule), key=lambda option: cost[repr(option[0])])
+    limit = NEAR * cost[repr(schedule)] if times else 0.0
+    others = tuple(
+        Choice(job, s, c, times.get(repr(s)), len(options)) for s, c in near if cost[repr(s)] <= limit
+    )  # fmt: skip
     seconds = times.get(repr(schedule))
     for other, _ in options:
         log.debug(
             3, f"{job.family}: {other!r} {1e6 * times.get(repr(other), float('nan')):.1f} us {'*' if other is schedule else ''}"
         )
-    return Choice(job, schedule, code, seconds, len(options))
+    return Choice(job, schedule, code, seconds, len(options), others)

@@ -1,18 +1,26 @@
 """One engine of several profiles and buckets: the right plan for every shape, the same answers, nothing stored twice."""
 
+import struct
 import threading
+from dataclasses import replace
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 import redline
+from redline import frontend
 from redline.base.errors import BuildError, EngineError, InputError, RedlineError
 from redline.base.shapes import ShapeRange, parse_buckets, parse_profiles
-from redline.engine import open_engine, read_header, spans
-from redline.engine.layout import BLOCK_BYTES
+from redline.builder.forms import Forms
+from redline.engine import open_engine, spans
+from redline.engine.layout import BLOCK_BYTES, blobs_start
+from redline.kernels.problem import KernelCode, Packing
+from redline.lower import lower
 from redline.runtime.samples import inputs_at
+from redline.tune import Choice, Job
 from tests.shapes.test_open_engines import attention_model, feed
 
 NARROW, WIDE = ShapeRange((1, 1), (2, 8), (2, 16)), ShapeRange((1, 1), (2, 40), (4, 70))
@@ -113,11 +121,45 @@ def test_a_shape_outside_every_plan_is_told_what_each_allows(engine):
         engine.run({"ids": np.ones((4, 71), np.int64), "mask": np.ones((4, 71), np.int64)})
 
 
-def test_weights_and_code_are_stored_once(model, path, tmp_path):
-    plain = tmp_path / "plain.engine"
-    redline.build(model, output=plain, shapes=PROFILES[0], opt_level=0).close()
-    sizes = [{blob.name: blob.num_bytes for blob in read_header(p).blobs} for p in (plain, path)]
-    assert sizes[1]["weights"] < 1.6 * sizes[0]["weights"]  # six plans
+def test_constants_and_kernels_are_stored_once(model, path):
+    """In six plans."""
+    tensors = {t.name: numpy_helper.to_array(t) for t in onnx.load_from_string(model).graph.initializer}
+    assert path.read_bytes().count(tensors["table"].tobytes()) == 1
+    file = open_engine(path)
+    plans = [file.plan(number) for number in range(6)]
+    weights = [{(t.offset, t.num_bytes) for t in plan.tensors if t.space == "weights"} for plan in plans]
+    assert sum(map(len, weights)) > 2 * len(set().union(*weights))
+    file.close()
+
+
+def test_of_tactics_as_fast_the_one_whose_constants_are_there():
+    """A plan of one product takes the panels of the plan before it where that costs little."""
+    rng = np.random.default_rng(0)
+    programs = [_product(rows, rng) for rows in (64, 8)]
+    job = {Job(s.family, s.problem): s for p in programs for s in p.steps}
+    first, second = job
+    wide, narrow = (_choice(second, name) for name in ("wide", "narrow"))
+    chosen = {first: _choice(first, "wide"), second: replace(narrow, near=(wide,))}
+    forms = Forms()
+    assert [c.schedule for p in programs for c in forms.choices(p, chosen)] == ["wide", "wide"]
+    chosen[second] = narrow
+    forms = Forms()
+    assert [c.schedule for p in programs for c in forms.choices(p, chosen)] == ["wide", "narrow"]
+
+
+def _product(rows, rng):
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])], "p",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [rows, 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [rows, 16])],
+        [numpy_helper.from_array(np.ones((16, 16), np.float32), "w")],
+    )  # fmt: skip
+    return lower(frontend.load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)))
+
+
+def _choice(job, name):
+    code = KernelCode("matmul", f"void KERNEL() {{}} // {name}", 1, packings={1: Packing(name, lambda array: array)})
+    return Choice(job, name, code, 1.0, 2)
 
 
 def test_the_same_build_gives_the_same_bytes(model, path, tmp_path):
@@ -131,14 +173,14 @@ def test_a_plan_that_is_not_used_is_not_read(path, tmp_path):
     places = {blob.name: blob for blob in file.header.blobs}
     file.close()
     data = bytearray(path.read_bytes())
-    at = data.index(b'{"arena_bytes"')  # the first plan's blob
-    data[at + places["plan.1"].num_bytes // 2] ^= 1
+    start = blobs_start(struct.unpack_from("<Q", data, 16)[0])
+    data[start + places["plan.1"].offset + places["plan.1"].num_bytes // 2] ^= 1
     damaged = tmp_path / "m.engine"
     damaged.write_bytes(data)
     engine = redline.load(damaged)
     assert engine.run(feed(1, 17))["tokens"].shape == (1, 17, 40)
     for _ in range(2):
-        with pytest.raises(EngineError, match="block 0 of 'plan.1' is not what was written"):
+        with pytest.raises(EngineError, match=r"block 0 of 'plan\.1' is not what was written"):
             engine.run(feed(1, 3))
     with pytest.raises(EngineError, match=r"plan\.1"):
         redline.load(damaged, preload=True)
@@ -172,7 +214,10 @@ def test_a_build_of_fixed_shapes_only(model, session):
         ({"buckets": {"a": {"ids": (1, 4)}, "b": {"ids": (1, 4)}}}, "'a' and 'b' have the same shapes"),
         ({"buckets": {"a": None}}, "'a' has no shapes; allowed: 'opt'"),
         ({"shapes": PROFILES, "ragged": True}, "a ragged build with 2 profiles and 0 buckets; allowed: one profile"),
-        ({"shapes": PROFILES, "precision": "w8"}, "w8 with open shapes or several plans; allowed: fp32, bf16, fp16"),
+        (
+            {"shapes": PROFILES, "precision": "w8"},
+            "w8 with open shapes, several plans or results whose shapes depend on data; allowed: fp32, bf16, fp16",
+        ),
         ({"shapes": PROFILES, "target": "cuda:sm_90"}, "a CUDA engine with 2 profiles and 0 buckets; allowed: one profile"),
     ],
 )

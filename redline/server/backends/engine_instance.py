@@ -14,7 +14,9 @@ from redline.server.types import Arrays
 class EngineInstance:
     """One context per batch extent, and the buffers that rows are gathered in."""
 
-    def __init__(self, contexts: Mapping[int, Runs[dict[str, np.ndarray]]], engines: Mapping[int, AnyEngine], max_batch_size: int) -> None:
+    def __init__(
+        self, contexts: Mapping[int, Runs[dict[str, np.ndarray]]], engines: Mapping[int, AnyEngine], max_batch_size: int
+    ) -> None:
         self._contexts, self._batching = dict(contexts), max_batch_size > 0
         self._sizes = sorted(self._contexts)
         self._buffers = {
