@@ -9,37 +9,53 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from redline.kernels.problem import KernelCode
 from redline.lower import Program, Step
 from redline.tune import Choice, Job
 
-Form = tuple[object, ...]
+Source = tuple[object, ...]  # the bytes of a constant, and the view of it
 
 
 class Forms:
-    """The forms of constants that the plans so far have."""
+    """The forms in which the plans so far have constants: for each the names of its packings."""
 
     def __init__(self) -> None:
-        self._known: set[Form] = set()
+        self._known: dict[Source, set[str]] = {}
+
+    def wanted(self, program: Program) -> dict[Job, set[str]]:
+        """For each job of ``program`` the packings that the plans so far have of the constants that it reads."""
+        contents, found = _contents(program), dict[Job, set[str]]()
+        for step in program.steps:
+            for source in _sources(step, contents).values():
+                found.setdefault(Job(step.family, step.problem), set()).update(self._known.get(source, ()))
+        return found
 
     def choices(self, program: Program, chosen: Mapping[Job, Choice]) -> list[Choice]:
         """The choice for each step of ``program``, which is then one of the plans so far."""
-        contents = {index: _digest(array) for index, array in program.constants.items()}
-        picked = []
+        contents, picked = _contents(program), []
         for step in program.steps:
-            best = chosen[Job(step.family, step.problem)]
-            there = (choice for choice in (best, *best.near) if _forms(step, choice.code, contents) <= self._known)
-            picked.append(next(there, best))
+            best, sources = chosen[Job(step.family, step.problem)], _sources(step, contents)
+            picked.append(next((c for c in (best, *best.near) if self._has(c, sources)), best))
         for step, choice in zip(program.steps, picked, strict=True):
-            self._known |= _forms(step, choice.code, contents)
+            for position, source in _sources(step, contents).items():
+                if position in choice.code.packings:
+                    self._known.setdefault(source, set()).add(choice.code.packings[position].name)
         return picked
 
+    def _has(self, choice: Choice, sources: Mapping[int, Source]) -> bool:
+        packings = choice.code.packings
+        return all(packings[i].name in self._known.get(source, ()) for i, source in sources.items() if i in packings)
 
-def _forms(step: Step, code: KernelCode, contents: Mapping[int, bytes]) -> set[Form]:
+
+def _contents(program: Program) -> dict[int, bytes]:
+    return {index: _digest(array) for index, array in program.constants.items()}
+
+
+def _sources(step: Step, contents: Mapping[int, bytes]) -> dict[int, Source]:
+    """Of the operands that are constants, by their position."""
     return {
-        (contents[view.buffer.index], view.shape, view.strides, view.offset, code.packings[i].name)
+        i: (contents[view.buffer.index], view.shape, view.strides, view.offset)
         for i, view in enumerate(step.reads)
-        if i in code.packings and view.buffer.kind == "constant"
+        if view.buffer.kind == "constant"
     }
 
 

@@ -27,7 +27,7 @@ from redline.codegen.c.toolchain import Toolchain
 from redline.engine import Header, blob_of, encode_steps, joined, write_engine
 from redline.ir import Graph
 from redline.kernels.problem import CpuTarget
-from redline.lower import Step, lower, plan
+from redline.lower import Program, lower, plan
 from redline.runtime import Engine, load
 from redline.tune import Choice, Job, TimingCache, choose
 
@@ -143,9 +143,8 @@ class Workshop:
 
     def assemble(self, parts: Sequence[Part], summary: Mapping[str, Any], opt_level: int | None = None) -> Made:
         """The engine of these plans: kernels and weights that several of them have are in it once."""
-        chosen = self._tune([step for part in parts for step in part.program.steps], opt_level)
         forms, weights, made = Forms(), Weights(), []
-        picked = [forms.choices(part.program, chosen) for part in parts]
+        picked = [forms.choices(part.program, self._tune(part.program, forms, opt_level)) for part in parts]
         for part, choices in zip(parts, picked, strict=True):
             assembler = Assembler(part.largest, plan(part.largest.steps), choices, part.shapes, part.program, weights)
             made.append(assembler.run(self.target, self.compiler, summary))
@@ -156,13 +155,13 @@ class Workshop:
         headers = (replace(assembly.header, name=name) for assembly, name in zip(made, names, strict=True))
         return Made(tuple(headers), weights, code)
 
-    def _tune(self, steps: Sequence[Step], opt_level: int | None) -> dict[Job, Choice]:
+    def _tune(self, program: Program, forms: Forms, opt_level: int | None) -> dict[Job, Choice]:
         target = self.target
         machine = f"{cpu.model_name()} {isa.text(target)} {target.num_threads} threads, {self.compiler.identity}"
         cache = TimingCache.open(Path(self.timing_cache) if self.timing_cache else _default_cache(machine), machine)
-        jobs = [Job(step.family, step.problem) for step in steps]
+        jobs = [Job(step.family, step.problem) for step in program.steps]
         level = self.opt_level if opt_level is None else opt_level
-        return choose(jobs, target, self.compiler, level, cache, self.report)
+        return choose(jobs, target, self.compiler, level, cache, self.report, forms.wanted(program))
 
 
 def _default_cache(machine: str) -> Path:
