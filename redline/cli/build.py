@@ -15,7 +15,7 @@ from redline.builder import build, build_cuda, fixed_alone
 from redline.builder.wanted import Wanted
 from redline.cli import console, options, quantization
 from redline.cli.engine_facts import by_family
-from redline.engine import Header, read_header
+from redline.engine import Header, read_header, without_steps
 
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="The engine to write; without it, beside the model.")
@@ -156,6 +156,8 @@ def print_summary(path: Path, header: Header, seconds: float) -> None:
         f"{header.report.get('nodes', '?')} nodes -> {len(header.kernels)} kernels; weights {console.num_bytes(weights)},"
         f" arena {console.num_bytes(header.arena_bytes)}, for {header.stamp.target} and {header.num_threads} threads"
     )
+    if header.variants:
+        out.print(f"plans: {', '.join(plan.name for plan in without_steps(header))}; what follows is of the first")
     error = header.report.get("error")
     if error:
         out.print(
