@@ -1,7 +1,7 @@
 """A small engine made by hand, for the tests of the file format and the runtime: y = (x + 1 + 2 x) * w, z = -x, by chunks."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,18 @@ from redline.codegen.c import isa, toolchain
 from redline.codegen.c.compile import compile_objects
 from redline.codegen.c.link import link_engine
 from redline.codegen.c.plan import Plan, Ref, Space, Step
-from redline.engine import IO, Access, Header, KernelRecord, Stamp, TensorPlan, write_engine
+from redline.engine import (
+    IO,
+    Access,
+    Header,
+    KernelRecord,
+    Stamp,
+    TensorPlan,
+    blob_of,
+    encode_steps,
+    joined,
+    write_engine,
+)  # fmt: skip
 
 CHUNKS, LENGTH = 6, 33
 SIZE = CHUNKS * LENGTH
@@ -57,7 +68,7 @@ def small_engine(target_name: str = "cpu") -> Small:
         Step("plus", CHUNKS, (x, t)), Step("twice", CHUNKS, (x, u), barrier=False),
         Step("scale", CHUNKS, (t, u, w, y)), Step("negative", CHUNKS, (x, z), barrier=False),
     )  # fmt: skip
-    code = link_engine(compile_objects(texts, target, compiler), Plan(steps, ARENA, 64), target, compiler)
+    code = link_engine(compile_objects(texts, target, compiler), [Plan(steps, ARENA, 64)], target, compiler)
     weights = np.zeros(16 + SIZE, np.float32)
     weights[16:] = np.arange(SIZE) % 7
     stamp = Stamp(isa.text(target), tuple(sorted(isa.needs(target))), "test", compiler.identity)
@@ -74,6 +85,15 @@ def small_engine(target_name: str = "cpu") -> Small:
     outputs = (IO("y", "float32", SHAPE), IO("z", "float32", SHAPE))
     header = Header(stamp, (IO("x", "float32", SHAPE),), outputs, tensors, records, ARENA, 64, 2, {"model": "small"})
     return Small(header, code, weights)
+
+
+def two_plans(path: Path) -> Path:
+    """The small engine with a second plan, the same by another name, whose code does not exist."""
+    small = small_engine()
+    other = replace(small.header, name="other")
+    blobs = {"code": [small.code], blob_of(1): [encode_steps(other)], "weights": [small.weights.data]}
+    write_engine(path, joined(small.header, other), blobs)
+    return path
 
 
 def access(space: str, tensor: int) -> Access:

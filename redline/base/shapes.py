@@ -103,23 +103,54 @@ class ShapeRange:
         return ",".join(map(text, (self.min, self.opt, self.max, *([self.step] if self.step else []))))
 
 
-def parse_shapes(texts: Sequence[str]) -> dict[str, StaticShape | ShapeRange]:
+Shapes = dict[str, StaticShape | ShapeRange]
+
+
+def parse_shapes(texts: Sequence[str]) -> Shapes:
     """``["ids:1x1,8x128,32x512", "mask:1x128"]`` as ``{"ids": ShapeRange(...), "mask": (1, 128)}``; a fourth shape is the step.
 
-    Raises RedlineError for anything else.
+    One text may hold several inputs: ``"ids:1x128;mask:1x128"``. Raises RedlineError for anything else.
     """
-    shapes: dict[str, StaticShape | ShapeRange] = {}
+    profiles = parse_profiles(texts)
+    if len(profiles) > 1:
+        raise RedlineError("--shapes", f"input {next(iter(profiles[1]))!r} is given twice")
+    return profiles[0]
+
+
+def parse_profiles(texts: Sequence[str]) -> list[Shapes]:
+    """As ``parse_shapes``; a text with an input that has been given begins the next profile. At least one, maybe empty."""
+    profiles: list[Shapes] = [{}]
     for item in texts:
+        found = _parse_inputs(item, "--shapes")
+        if any(name in profiles[-1] for name in found):
+            profiles.append({})
+        profiles[-1] |= found
+    return profiles
+
+
+def parse_buckets(texts: Sequence[str]) -> dict[str, dict[str, StaticShape] | None]:
+    """``["short=ids:1x16;mask:1x16", "opt"]`` as ``{"short": {...}, "opt": None}``; raises RedlineError for anything else."""
+    buckets: dict[str, dict[str, StaticShape] | None] = {}
+    for item in texts:
+        name, equals, inputs = item.partition("=")
+        if not name or name in buckets or (equals and not inputs):
+            seen = f"{name!r} is given twice" if name in buckets else f"{item!r} names no bucket"
+            raise RedlineError("--bucket", seen, "expected NAME=INPUT:1x16, or NAME=INPUT:1x16;OTHER:1x16")
+        buckets[name] = fixed(_parse_inputs(inputs, "--bucket"), f"bucket {name!r}") if equals else None
+    return buckets
+
+
+def _parse_inputs(text: str, where: str) -> Shapes:
+    """``ids:1x1,8x128,32x512;mask:1x128``; blanks separate inputs too, and commas that a name follows."""
+    shapes: Shapes = {}
+    for item in re.split(r"[;\s]+|,(?=[^,;\s]*:)", text.strip("; ")):
         name, colon, extents = item.rpartition(":")
         parts = extents.split(",")
         if not colon or len(parts) not in (1, 3, 4) or not all(re.fullmatch(r"(\d+(x\d+)*)?|scalar", part) for part in parts):
-            raise RedlineError(
-                "--shapes",
-                f"{item!r} is no shape",
-                "expected NAME:1x3x224x224, or a range NAME:MIN,OPT,MAX or NAME:MIN,OPT,MAX,STEP",
-            )
+            allowed = "expected NAME:1x3x224x224, or a range NAME:MIN,OPT,MAX or NAME:MIN,OPT,MAX,STEP"
+            raise RedlineError(where, f"{item!r} is no shape", allowed)
         if name in shapes:
-            raise RedlineError("--shapes", f"input {name!r} is given twice")
+            raise RedlineError(where, f"input {name!r} is given twice")
         found = [_parse(part) for part in parts]
         shapes[name] = found[0] if len(found) == 1 else ShapeRange(*found)
     return shapes

@@ -7,7 +7,7 @@ from typing import Any
 import redline
 from redline.base.extents import high, is_open
 from redline.builder.shapes import Shapes
-from redline.builder.weights import Weights
+from redline.builder.weights import Placed, Weights
 from redline.codegen.c import isa
 from redline.codegen.c.plan import Plan, Ref, Space
 from redline.codegen.c.plan import Step as PlanStep
@@ -27,10 +27,9 @@ SPACES = {
 
 @dataclass(frozen=True)
 class Assembly:
-    """What the linker and the writer need."""
+    """What the linker and the writer need of one plan."""
 
     plan: Plan
-    weights: Weights
     header: Header
 
 
@@ -39,12 +38,16 @@ class Assembler:
 
     def __init__(
         self, program: Program, memory: MemoryPlan, choices: Sequence[Choice], shapes: Shapes | None = None,
-        opened: Program | None = None,
+        opened: Program | None = None, weights: Weights | None = None,
     ) -> None:  # fmt: skip
-        """``program`` at its largest shape; ``shapes``: what is open in it; ``opened``: the program for all shapes."""
+        """``program`` at its largest shape; ``shapes``: what is open in it; ``opened``: the program for all shapes.
+
+        ``weights``: those of the engine, with what other plans have put there.
+        """
         self.opened = opened or program
         self.program, self.memory, self.choices, self.shapes = program, memory, choices, shapes or Shapes()
-        self.weights = Weights(program)
+        self.weights = Weights() if weights is None else weights
+        self.placed = Placed(program, self.weights)
         self.inputs = {buffer.index: i for i, (_, buffer, _) in enumerate(program.inputs)}
         self.outputs = {buffer.index: i for i, (_, buffer, _) in enumerate(program.outputs)}
         temps = [b for b in program.buffers if b.index in memory.offsets]
@@ -73,14 +76,14 @@ class Assembler:
             tuple(self.tensors), tuple(records), plan.arena_bytes, plan.scratch_bytes, target.num_threads, report,
             dims=self.shapes.dims,
         )  # fmt: skip
-        return Assembly(plan, self.weights, header)
+        return Assembly(plan, header)
 
     def _place(self, view: View, choice: Choice, position: int) -> tuple[Ref, Access]:
         name, space = SPACES[view.buffer.kind]
         start = view.offset * view.dtype.size
         shape, strides = view.shape, view.strides
         if view.buffer.kind == "constant":
-            offset = self.weights.place(view, choice.code, position)
+            offset = self.placed.place(view, choice.code, position)
             tensor, base = self._weight_tensor(offset)
             if position in choice.code.packings:
                 packed = self.weights.arrays[self.weights.index_at(base)]

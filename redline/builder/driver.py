@@ -11,20 +11,19 @@ import numpy as np
 from redline import frontend, passes
 from redline.base import dtypes, log
 from redline.base.errors import BuildError, closest
-from redline.base.shapes import ShapeRange, StaticShape, fixed
+from redline.base.shapes import fixed
 from redline.builder import quantization
 from redline.builder.accuracy import worst_error
-from redline.builder.assemble import Assembly
 from redline.builder.cuda import build_cuda
-from redline.builder.quantization import Metric
-from redline.builder.ragged import open_ragged
-from redline.builder.shapes import Source, fixed_profile, open_first, profiles
+from redline.builder.plans import Part, Reader, parts_of, ragged_part
+from redline.builder.quantization import Metric, Wish
+from redline.builder.shapes import Given
+from redline.builder.wanted import Fixed, Wanted, largest
 from redline.builder.workshop import Made, Progress, Workshop
 from redline.codegen.c import isa, toolchain
 from redline.ir import Graph
-from redline.lower import Program, lower
 from redline.quant.weights import narrow_weights
-from redline.runtime import Engine, load
+from redline.runtime import AnyEngine, load
 
 WEIGHT_BITS = {"w8": 8, "w4": 4}  # of matrix products' weights alone, by precision
 STORAGE = {"fp32": None, "bf16": dtypes.bfloat16, "fp16": dtypes.float16}  # of float32 values, by precision
@@ -34,7 +33,8 @@ def build(
     model: Any,
     *,
     output: str | os.PathLike[str] | None = None,
-    shapes: Mapping[str, StaticShape | ShapeRange] | None = None,
+    shapes: Given | Sequence[Given] | None = None,
+    buckets: Mapping[str, Fixed | None] | None = None,
     freeze: Mapping[str, np.ndarray] | None = None,
     precision: str = "fp32",
     opt_level: int = 3,
@@ -50,11 +50,13 @@ def build(
     metric: Metric | None = None,
     progress: Progress | None = None,
     ragged: bool = False,
-) -> Engine:
+) -> AnyEngine:
     """Builds an engine from an ONNX model (a path, bytes or a ModelProto), writes it and loads it.
 
     ``output``: where the engine goes; without it, beside a model given as a path, and nowhere for other models.
-    ``shapes`` fixes the inputs' open dimensions, or leaves them open in a range (docs/shapes.md); ``ragged`` makes of inputs
+    ``shapes`` fixes the inputs' open dimensions, or leaves them open in a range (docs/shapes.md); several of them in a list
+    are so many profiles of one engine. ``buckets``: names of fixed shapes that get a plan of their own; one called ``opt``
+    without shapes is the tuned shape of every profile. ``ragged`` makes of inputs
     [batch, length] ones of sequences one behind the other, without padding. ``freeze`` makes inputs constants.
     ``opt_level`` 0 to 5: how many tactics are timed for a kernel. ``timing_cache``: a file of tactic timings
     (default: one for this machine in the cache folder).
@@ -69,51 +71,59 @@ def build(
 
     Raises ModelError, UnsupportedError, BuildError or CompilerError, each saying what to do.
     """
+    started = time.perf_counter()
+    wanted = Wanted.of(shapes, buckets)
     if target.split(":")[0] == "cuda":
-        if ragged:
-            raise BuildError("ragged", "a CUDA engine", "allowed: engines for processors", "give fixed shapes, without ragged")
+        given = fixed_alone(wanted, ragged)
         path = build_cuda(
-            model, output=output, shapes=fixed(shapes or {}, "a CUDA engine"), freeze=freeze, precision=precision,
-            opt_level=opt_level,
+            model, output=output, shapes=given, freeze=freeze, precision=precision, opt_level=opt_level,
             timing_cache=timing_cache, memory_limit=memory_limit, target=target, calibrate=calibrate,
-            calibration_cache=calibration_cache,
-            calibrator=calibrator, max_drop=max_drop, min_cosine=min_cosine, metric=metric, progress=progress,
+            calibration_cache=calibration_cache, calibrator=calibrator, max_drop=max_drop, min_cosine=min_cosine,
+            metric=metric, progress=progress,
         )  # fmt: skip
         return load(path)
-    started = time.perf_counter()
+    wish = Wish(precision, calibrate, calibration_cache, calibrator, max_drop, min_cosine, metric)
     _check_options(precision, opt_level, num_threads)
     destination = _destination(model, output)
-    wish = quantization.Wish(precision, calibrate, calibration_cache, calibrator, max_drop, min_cosine, metric)
     wish.check()
     report = progress or (lambda stage, done, total: None)
-    cpu_target = isa.target(target.removeprefix("cpu:"), num_threads)
-    compiler = toolchain.find()
-
+    shop = Workshop(isa.target(target.removeprefix("cpu:"), num_threads), toolchain.find(), opt_level, timing_cache, report)
     report("read", 0, 1)
-    shop = Workshop(cpu_target, compiler, opt_level, timing_cache, report)
-    if any(isinstance(shape, ShapeRange) for shape in (shapes or {}).values()):
-        made = _make_open(model, shapes or {}, freeze or {}, precision, shop, ragged)
-    elif ragged:
-        raise BuildError("ragged", "shapes that are all fixed", "allowed: ranges", "give --shapes MIN,OPT,MAX")
-    else:
-        graph = frontend.load(model, shapes=fixed(shapes or {}, "this build"), freeze=freeze or {})
-        if frontend.found(graph):
-            made = _make_open(model, shapes or {}, freeze or {}, precision, shop, ragged=False)
-        else:
-            made = _make(model, graph, precision, shop, wish)
-    _check_memory(made.assembly, memory_limit)
+    made = _make(model, wanted, freeze or {}, ragged, shop, wish)
+    _check_memory(made, memory_limit)
     report("write", 0, 1)
     engine = made.write(destination)
     log.debug(1, f"built {engine.report['model']}: {made.steps} kernels in {time.perf_counter() - started:.1f} s")
     return engine
 
 
-def _make(model: Any, graph: Graph, precision: str, shop: Workshop, wish: quantization.Wish) -> Made:
+def _make(
+    model: Any, wanted: Wanted, freeze: Mapping[str, np.ndarray], ragged: bool, shop: Workshop, wish: Wish
+) -> Made:  # fmt: skip
+    """The engine: of one plan for fixed shapes, which every precision has, or of plans that need not be."""
+    reader = Reader(frontend.read(model), freeze, STORAGE.get(wish.precision))
+    if ragged:
+        given = wanted.only("a ragged build", "build an engine for each")
+        if not wanted.is_open:
+            raise BuildError("ragged", "shapes that are all fixed", "allowed: ranges", "give --shapes MIN,OPT,MAX")
+        _check_open(wish.precision)
+        parts = [ragged_part(reader, given)]
+        return shop.assemble(parts, {**_summary(parts, reader, wish.precision, shop), "ragged": True})
+    if wanted.num_plans == 1 and not wanted.is_open:
+        graph = reader.graph(largest(wanted.profiles[0]))
+        if not frontend.found(graph):
+            return _make_fixed(model, graph, reader, shop, wish)
+    _check_open(wish.precision)
+    parts = list(parts_of(reader, wanted))
+    return shop.assemble(parts, _summary(parts, reader, wish.precision, shop))
+
+
+def _make_fixed(model: Any, graph: Graph, reader: Reader, shop: Workshop, wish: Wish) -> Made:
     """The engine for fixed shapes."""
-    num_nodes = sum(1 for _ in graph.operations)
+    precision = wish.precision
+    summary = _report(graph.name, reader.num_nodes, precision, shop.opt_level)
     shop.report("optimise", 0, 1)
     graph = passes.optimize(graph)
-    summary = _summary(graph.name, num_nodes, precision, shop.opt_level)
     if precision in quantization.PRECISIONS:
         return quantization.make(model, graph, summary, shop, wish, lambda: shop)
     made = shop.make(_weighed(graph, precision), STORAGE.get(precision), summary)
@@ -134,48 +144,17 @@ def _weighed(graph: Graph, precision: str) -> Graph:
     return narrow
 
 
-def _make_open(
-    model: Any, shapes: Mapping[str, StaticShape | ShapeRange], freeze: Mapping[str, np.ndarray], precision: str,
-    shop: Workshop, ragged: bool,
-) -> Made:  # fmt: skip
-    """The engine for ranges of shapes, or for results whose shapes depend on data."""
-    if precision not in STORAGE:
-        remedy = "fix the shapes, or build in one of these"
-        raise BuildError("--precision", f"{precision} with open shapes", f"allowed: {', '.join(STORAGE)}", remedy)
-    storage = STORAGE[precision]
-    nodes = []
-
-    def optimized(fixed: Mapping[str, StaticShape], counts: Sequence[int] = ()) -> Graph:
-        graph = frontend.load(model, shapes=fixed, freeze=freeze, counts=counts)
-        nodes.append(sum(1 for _ in graph.operations))
-        return passes.optimize(graph)
-
-    def found(fixed: Mapping[str, StaticShape]) -> Sequence[int]:
-        counts = frontend.found(frontend.load(model, shapes=fixed, freeze=freeze))
-        if counts and storage is not None:
-            seen = f"{precision} with results whose shapes depend on data"
-            raise BuildError("--precision", seen, "allowed: fp32", "build in fp32")
-        return counts
-
-    def lowered(fixed: Mapping[str, StaticShape], counts: Sequence[int]) -> Program:
-        return lower(optimized(fixed, counts), storage, is_open=True)
-
+def fixed_alone(wanted: Wanted, ragged: bool) -> Fixed:
+    """The shapes of a CUDA engine, which has one plan; raises RedlineError for anything but one set of fixed shapes."""
     if ragged:
-        opened, spans = open_ragged(
-            shapes, frontend.declared(model), optimized, lambda graph: lower(graph, storage, is_open=True)
-        )
-        summary = _summary(opened.program.name, nodes[0], precision, shop.opt_level)
-        return shop.assemble(opened.program, opened.largest, spans, {**summary, "ragged": True})
-    tries = list(profiles(shapes, frontend.declared(model)))
-    if not tries:  # every range holds one shape
-        single = {name: s.max if isinstance(s, ShapeRange) else s for name, s in shapes.items()}
-        if not found(single):
-            program = lowered(single, ())
-            return shop.assemble(program, program, None, _summary(program.name, nodes[0], precision, shop.opt_level))
-        tries = [fixed_profile(single)]
-    opened, spans = open_first(tries, Source(lowered, found))
-    summary = _summary(opened.program.name, nodes[0], precision, shop.opt_level)
-    return shop.assemble(opened.program, opened.largest, spans, summary)
+        raise BuildError("ragged", "a CUDA engine", "allowed: engines for processors", "give fixed shapes, without ragged")
+    return fixed(wanted.only("a CUDA engine", "build an engine for each"), "a CUDA engine")
+
+
+def _check_open(precision: str) -> None:
+    if precision not in STORAGE:
+        seen = f"{precision} with open shapes, several plans or results whose shapes depend on data"
+        raise BuildError("--precision", seen, f"allowed: {', '.join(STORAGE)}", "fix the shapes, or build in one of these")
 
 
 def _check_options(precision: str, opt_level: int, num_threads: int) -> None:
@@ -188,14 +167,18 @@ def _check_options(precision: str, opt_level: int, num_threads: int) -> None:
         raise BuildError("--threads", f"{num_threads} is out of range", "allowed: 1 and more, or 0 for all that there are")
 
 
-def _summary(name: str, num_nodes: int, precision: str, opt_level: int) -> dict[str, Any]:
+def _summary(parts: Sequence[Part], reader: Reader, precision: str, shop: Workshop) -> dict[str, Any]:
+    return _report(parts[0].program.name, reader.num_nodes, precision, shop.opt_level)
+
+
+def _report(name: str, num_nodes: int, precision: str, opt_level: int) -> dict[str, Any]:
     """The report in the header: only what is the same in every build from the same model and timing cache."""
     return {"model": name, "nodes": num_nodes, "precision": precision, "opt_level": opt_level}
 
 
-def _check_memory(assembly: Assembly, limit: int | None) -> None:
-    header = assembly.header
-    weights, arena = assembly.weights.num_bytes, header.arena_bytes + header.scratch_bytes * header.num_threads
+def _check_memory(made: Made, limit: int | None) -> None:
+    weights = made.weights.num_bytes
+    arena = max(header.arena_bytes + header.scratch_bytes * header.num_threads for header in made.headers)
     if limit is not None and weights + arena > limit:
         seen = f"the engine needs {_mib(weights + arena)} (weights {_mib(weights)}, arena {_mib(arena)})"
         raise BuildError("--memory-limit", seen, f"allowed: {_mib(limit)}", "raise the limit, or build for smaller shapes")

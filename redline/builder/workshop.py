@@ -6,7 +6,7 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -16,13 +16,15 @@ import numpy as np
 from redline import passes
 from redline.base import cpu, env
 from redline.base.dtypes import DType, bfloat16
-from redline.builder.assemble import Assembler, Assembly
-from redline.builder.shapes import Shapes
+from redline.builder.assemble import Assembler
+from redline.builder.forms import Forms, distinct
+from redline.builder.plans import Part
+from redline.builder.weights import Weights
 from redline.codegen.c import isa
 from redline.codegen.c.compile import compile_objects, source
 from redline.codegen.c.link import link_engine
 from redline.codegen.c.toolchain import Toolchain
-from redline.engine import Header, write_engine
+from redline.engine import Header, blob_of, encode_steps, joined, write_engine
 from redline.ir import Graph
 from redline.kernels.problem import CpuTarget
 from redline.lower import Program, lower, plan
@@ -73,26 +75,39 @@ AnyShop = Shop[Product]
 
 @dataclass(frozen=True)
 class Made:
-    """An engine that is not written yet."""
+    """An engine that is not written yet. ``headers``: of its plans, the first one's report being the engine's."""
 
-    assembly: Assembly
+    headers: tuple[Header, ...]
+    weights: Weights
     code: bytes
-    steps: int
+
+    @property
+    def steps(self) -> int:
+        return sum(len(header.kernels) for header in self.headers)
 
     def reporting(self, report: Mapping[str, Any]) -> "Made":
         """The same with another report in its header."""
-        header = replace(self.assembly.header, report=report)
-        return replace(self, assembly=replace(self.assembly, header=header))
+        return replace(self, headers=(replace(self.headers[0], report=report), *self.headers[1:]))
 
     def write(self, path: Path | None) -> Engine:
         """Writes the file and loads it; a file without a place lives as long as it is mapped."""
-        blobs: dict[str, Iterable[bytes | memoryview]] = {"code": [self.code], "weights": self.assembly.weights.pieces()}
         if path is not None:
-            write_engine(path, self.assembly.header, blobs)
-            return load(path)
+            self._save(path)
+            return _loaded(path, 0)
         with tempfile.TemporaryDirectory(prefix="redline-") as folder:
-            write_engine(Path(folder) / "model.engine", self.assembly.header, blobs)
-            return load(Path(folder) / "model.engine", num_threads=self.assembly.header.num_threads)
+            self._save(Path(folder) / "model.engine")
+            return _loaded(Path(folder) / "model.engine", self.headers[0].num_threads)
+
+    def _save(self, path: Path) -> None:
+        blobs: dict[str, Iterable[bytes | memoryview]] = {"code": [self.code]}
+        blobs |= {blob_of(number): [encode_steps(plan)] for number, plan in enumerate(self.headers) if number}
+        write_engine(path, joined(*self.headers), {**blobs, "weights": self.weights.pieces()})
+
+
+def _loaded(path: Path, num_threads: int) -> Engine:
+    engine = load(path, num_threads)
+    assert isinstance(engine, Engine), "it was built for a processor"
+    return engine
 
 
 @dataclass(frozen=True)
@@ -115,7 +130,7 @@ class Workshop:
     ) -> Made:  # fmt: skip
         """The engine of ``graph``; ``storage`` and ``attended`` as for ``lower``."""
         program = lower(graph, storage, attended)
-        return self.assemble(program, program, None, summary, opt_level)
+        return self.assemble([Part("", program, program)], summary, opt_level)
 
     def make_integers(self, graph: Graph, summary: Mapping[str, Any], opt_level: int | None = None) -> Made:
         """The engine of a graph that Redline has quantized; attention stays float, in 16 bits where that is faster."""
@@ -126,26 +141,27 @@ class Workshop:
         """The 16-bit type whose products are faster than float32's, if there is one."""
         return bfloat16 if "bf16" in self.target.features else None
 
-    def assemble(
-        self, program: Program, largest: Program, shapes: Shapes | None, summary: Mapping[str, Any],
-        opt_level: int | None = None,
-    ) -> Made:  # fmt: skip
-        """The engine of ``program``, whose memory is planned for ``largest``: the same steps at the largest shape."""
-        memory = plan(largest.steps)
-        choices = self._tune(program, self.opt_level if opt_level is None else opt_level)
-        assembly = Assembler(largest, memory, choices, shapes, program).run(self.target, self.compiler, summary)
+    def assemble(self, parts: Sequence[Part], summary: Mapping[str, Any], opt_level: int | None = None) -> Made:
+        """The engine of these plans: kernels and weights that several of them have are in it once."""
+        forms, weights, made = Forms(), Weights(), []
+        picked = [forms.choices(part.program, self._tune(part.program, forms, opt_level)) for part in parts]
+        for part, choices in zip(parts, picked, strict=True):
+            assembler = Assembler(part.largest, plan(part.largest.steps), choices, part.shapes, part.program, weights)
+            made.append(assembler.run(self.target, self.compiler, summary))
         self.report("link", 0, 1)
-        objects = compile_objects([source(choice.code) for choice in choices], self.target, self.compiler)
-        code = link_engine(objects, assembly.plan, self.target, self.compiler)
-        return Made(assembly, code, len(program.steps))
+        objects = compile_objects([source(choice.code) for choice in distinct(picked)], self.target, self.compiler)
+        code = link_engine(objects, [assembly.plan for assembly in made], self.target, self.compiler)
+        names = [part.name for part in parts] if len(parts) > 1 else [""]
+        headers = (replace(assembly.header, name=name) for assembly, name in zip(made, names, strict=True))
+        return Made(tuple(headers), weights, code)
 
-    def _tune(self, program: Program, opt_level: int) -> list[Choice]:
+    def _tune(self, program: Program, forms: Forms, opt_level: int | None) -> dict[Job, Choice]:
         target = self.target
         machine = f"{cpu.model_name()} {isa.text(target)} {target.num_threads} threads, {self.compiler.identity}"
         cache = TimingCache.open(Path(self.timing_cache) if self.timing_cache else _default_cache(machine), machine)
         jobs = [Job(step.family, step.problem) for step in program.steps]
-        chosen = choose(jobs, target, self.compiler, opt_level, cache, self.report)
-        return [chosen[job] for job in jobs]
+        level = self.opt_level if opt_level is None else opt_level
+        return choose(jobs, target, self.compiler, level, cache, self.report, forms.wanted(program))
 
 
 def _default_cache(machine: str) -> Path:

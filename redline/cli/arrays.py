@@ -8,10 +8,10 @@ import numpy as np
 from redline.base import dtypes
 from redline.base.errors import InputError
 from redline.base.files import appearing
-from redline.base.shapes import check_names
+from redline.base.shapes import check_names, fixed, parse_shapes
 from redline.cli.options import load_array
-from redline.engine.header import IO
-from redline.runtime.samples import random_array
+from redline.engine.header import IO, Header
+from redline.runtime.samples import inputs_at, random_array
 
 WHERE = "--input"
 
@@ -38,6 +38,11 @@ def read_inputs(items: Sequence[str] | None, names: Collection[str]) -> dict[str
             WHERE, f"{len(bare)} files without a name", f"{len(free)} inputs are left: {', '.join(free) or 'none'}"
         )
     return arrays | {name: load_array(Path(path), WHERE) for name, path in zip(free, bare, strict=False)}
+
+
+def inputs_of(header: Header, shapes: Sequence[str] | None) -> tuple[IO, ...]:
+    """The inputs of an engine at the shapes of ``--shapes`` options; see ``inputs_at``."""
+    return inputs_at(header, fixed(parse_shapes(shapes or []), "a call"))
 
 
 def fill(inputs: Sequence[IO], given: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:

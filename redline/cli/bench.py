@@ -15,7 +15,7 @@ from redline.cli import arrays, console, html_report, options
 from redline.cli.latency import Latency, measure
 from redline.cli.peers import open_peer
 from redline.cli.timing import Stats, alternate
-from redline.runtime import Engine, load
+from redline.runtime import AnyEngine, load
 
 MODEL_HELP = "The ONNX model that the engine was built from; needed by --vs."
 Model = Annotated[Path | None, typer.Argument(metavar="MODEL.onnx", help=MODEL_HELP, show_default=False)]
@@ -38,6 +38,7 @@ def command(
     vs: Peers = None,
     profile: Profile = False,
     html: Html = None,
+    shapes: options.CallShapes = None,
     inputs: options.Inputs = None,
     seed: options.Seed = 0,
     json: options.Json = False,
@@ -50,7 +51,7 @@ def command(
     """
     loaded = load(engine, threads)
     given = arrays.read_inputs(inputs, [io.name for io in loaded.header.inputs])
-    feed = arrays.fill(loaded.header.inputs, given, seed)
+    feed = arrays.fill(arrays.inputs_of(loaded.header, shapes), given, seed)
     contestants = _peers(vs, model, loaded, feed)
     answer: Answer = {"engine": str(engine), "hardware": hardware(loaded.num_threads)}
     run = _caller(loaded, feed)
@@ -79,14 +80,14 @@ def hardware(num_threads: int) -> str:
     return f"{cpu.model_name()}, {cpu.allowed_cores()} cores allowed, {num_threads} threads used"
 
 
-def _caller(engine: Engine, feed: Mapping[str, np.ndarray]) -> Callable[[], object]:
+def _caller(engine: AnyEngine, feed: Mapping[str, np.ndarray]) -> Callable[[], object]:
     """A call that allocates nothing: the outputs go into the same arrays every time."""
     out = engine.run(feed)
     return lambda: engine.run(feed, out)
 
 
 def _peers(
-    names: str | None, model: Path | None, engine: Engine, feed: Mapping[str, np.ndarray]
+    names: str | None, model: Path | None, engine: AnyEngine, feed: Mapping[str, np.ndarray]
 ) -> dict[str, Callable[[], object]]:
     """A call of every runtime in ``names``, by its title. Raises RedlineError when there is no model to give them."""
     if not names:
@@ -95,12 +96,12 @@ def _peers(
         raise RedlineError(
             "--vs", "no model is given", "", "name it after the engine: redline bench ENGINE MODEL.onnx --vs ..."
         )
-    shapes = {io.name: io.shape for io in engine.header.inputs}
+    shapes = {name: array.shape for name, array in feed.items()}
     peers = [open_peer(name.strip(), model, shapes, engine.num_threads) for name in names.split(",")]
     return {peer.title: (lambda run=peer.run: run(feed)) for peer in peers}  # type: ignore[misc]
 
 
-def profile_kernels(engine: Engine, feed: Mapping[str, np.ndarray]) -> Answer:
+def profile_kernels(engine: AnyEngine, feed: Mapping[str, np.ndarray]) -> Answer:
     """The median time of every kernel, the slowest first, with its rates and its share of their sum.
 
     ``coverage`` is the part of the calls' time that the kernels' times add up to. Well below 1 where kernels take
@@ -116,7 +117,7 @@ def profile_kernels(engine: Engine, feed: Mapping[str, np.ndarray]) -> Answer:
             "step": step, "family": kernel.family, "seconds": float(s), "share": float(s) / whole,
             "flops": kernel.flops, "num_bytes": kernel.num_bytes, "nodes": list(kernel.nodes),
         }
-        for step, (kernel, s) in enumerate(zip(engine.header.kernels, seconds, strict=True))
+        for step, (kernel, s) in enumerate(zip(engine.header_at(feed).kernels, seconds, strict=True))
     ]  # fmt: skip
     slowest_first = sorted(rows, key=lambda row: -row["seconds"])
     return {"coverage": float(samples.sum()) / wall, "kernels": slowest_first}

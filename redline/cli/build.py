@@ -10,11 +10,12 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from redline.base.errors import RedlineError
-from redline.base.shapes import fixed, parse_shapes
-from redline.builder import build, build_cuda
+from redline.base.shapes import parse_buckets, parse_profiles
+from redline.builder import build, build_cuda, fixed_alone
+from redline.builder.wanted import Wanted
 from redline.cli import console, options, quantization
 from redline.cli.engine_facts import by_family
-from redline.engine import Header, read_header
+from redline.engine import Header, read_header, without_steps
 
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="The engine to write; without it, beside the model.")
@@ -29,13 +30,28 @@ Target = Annotated[
     str, typer.Option(help="cpu: this machine; cpu:avx512, cpu:avx2, cpu:generic: any such processor; cuda, cuda:sm_90.")
 ]
 Ragged = Annotated[bool, typer.Option("--ragged", help="Sequences one behind the other, without padding: docs/shapes.md.")]
+Profiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shapes", metavar="NAME:MIN,OPT,MAX", show_default=False,
+        help="The shape of an input, or its range; several inputs with ; between. Given again: another profile.",
+    ),
+]  # fmt: skip
+Buckets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--bucket", metavar="BUCKET=NAME:1x16", show_default=False,
+        help="Shapes with a plan of their own, beside the profiles; 'opt': the profiles' tuned shapes. May be repeated.",
+    ),
+]  # fmt: skip
 UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 def command(
     model: options.Model,
     output: Output = None,
-    shapes: options.Shapes = None,
+    shapes: Profiles = None,
+    bucket: Buckets = None,
     freeze: options.Freeze = None,
     precision: Precision = "fp32",
     opt_level: OptLevel = 3,
@@ -58,11 +74,10 @@ def command(
     path = output or model.with_suffix(".engine")
     started = time.perf_counter()
     if target.split(":")[0] == "cuda":  # the GPU need not be here
-        if ragged:
-            raise RedlineError("--ragged", "a CUDA engine", "allowed: engines for processors", "leave --ragged out")
+        wanted = Wanted.of(parse_profiles(shapes or []), parse_buckets(bucket or []))
         with Stages() as stages:
             build_cuda(
-                model, output=path, shapes=fixed(parse_shapes(shapes or []), "a CUDA engine"),
+                model, output=path, shapes=fixed_alone(wanted, ragged),
                 freeze=options.parse_arrays(freeze, "--freeze"),
                 precision=precision, opt_level=opt_level, timing_cache=timing_cache,
                 memory_limit=parse_size(memory_limit) if memory_limit else None, target=target,
@@ -76,7 +91,8 @@ def command(
         engine = build(
             model,
             output=path,
-            shapes=parse_shapes(shapes or []),
+            shapes=parse_profiles(shapes or []),
+            buckets=parse_buckets(bucket or []),
             freeze=options.parse_arrays(freeze, "--freeze"),
             precision=precision,
             opt_level=opt_level,
@@ -140,6 +156,8 @@ def print_summary(path: Path, header: Header, seconds: float) -> None:
         f"{header.report.get('nodes', '?')} nodes -> {len(header.kernels)} kernels; weights {console.num_bytes(weights)},"
         f" arena {console.num_bytes(header.arena_bytes)}, for {header.stamp.target} and {header.num_threads} threads"
     )
+    if header.variants:
+        out.print(f"plans: {', '.join(plan.name for plan in without_steps(header))}; what follows is of the first")
     error = header.report.get("error")
     if error:
         out.print(

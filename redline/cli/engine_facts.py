@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from redline.engine import Header, KernelRecord, open_engine
+from redline.runtime.ports import Port
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def describe_engine(path: Path) -> dict[str, Any]:
     """Stamp, inputs, outputs, kernels, memory and report. Raises EngineError for what is no whole engine."""
     file = open_engine(path, verify="lazy")
     header = file.header
+    plans = [_plan(file.plan(number)) for number in range(1 + len(header.variants))]
     file.close()
     return {
         "file": str(path),
@@ -49,10 +51,24 @@ def describe_engine(path: Path) -> dict[str, Any]:
         "inputs": [asdict(io) for io in header.inputs],
         "outputs": [asdict(io) for io in header.outputs],
         "num_threads": header.num_threads,
-        "kernels": [_kernel(step, kernel) for step, kernel in enumerate(header.kernels)],
-        "memory": _memory(header),
+        **{key: plans[0][key] for key in ("kernels", "memory")},
+        "plans": plans if header.variants else [],
         "parts": {blob.name: blob.num_bytes for blob in header.blobs},
         "report": dict(header.report),
+    }
+
+
+def _plan(header: Header) -> dict[str, Any]:
+    """What stands in an engine once for each plan."""
+    return {
+        "name": header.name,
+        "inputs": [asdict(io) for io in header.inputs],
+        "dims": [asdict(dim) for dim in header.dims],
+        "takes": {io.name: Port(io, header.dims).text for io in header.inputs},
+        "ranges": {dim.name: f"{dim.min}..{dim.max}" for dim in header.dims if not dim.is_found},
+        "kernels": [_kernel(step, kernel) for step, kernel in enumerate(header.kernels)],
+        "memory": _memory(header),
+        "weight_bytes": sum(tensor.num_bytes for tensor in header.tensors if tensor.space == "weights"),
     }
 
 

@@ -11,22 +11,22 @@ from redline.base.errors import CompilerError
 from redline.base.files import appearing
 from redline.cli import console, extras
 from redline.engine import Header
-from redline.runtime import Engine
+from redline.runtime import AnyEngine
 from redline.viz.report import Contestant, Measured, report
 
 REPEATS = 20
 NO_CEILINGS = "The machine's ceilings were not measured: that takes a C compiler."
 
 
-def write(path: Path, engine: Engine, feed: Mapping[str, np.ndarray], answer: Mapping[str, Any]) -> None:
+def write(path: Path, engine: AnyEngine, feed: Mapping[str, np.ndarray], answer: Mapping[str, Any]) -> None:
     """Profiles the engine, measures the machine and writes the page to ``path``."""
-    steps = np.median(engine.profile(feed, REPEATS), axis=0)
-    ceilings = measure_ceilings(engine.header)
+    steps, header = np.median(engine.profile(feed, REPEATS), axis=0), engine.header_at(feed)
+    ceilings = measure_ceilings(header)
     page = report(
         Measured(
             f"Redline: {Path(engine.path).name}",
             answer["hardware"],
-            engine.header,
+            header,
             [float(s) for s in steps],
             _contestants(Path(engine.path).name, answer),
             ceilings,

@@ -61,8 +61,11 @@ def _print_engine(facts: dict[str, Any]) -> None:
     out.print(f"made for {stamp['target']} and {facts['num_threads']} threads by {stamp['builder']} with {stamp['toolchain']}")
     out.print(f"needs a processor with: {needs}")
     out.print("parts: " + ", ".join(f"{name} {console.num_bytes(size)}" for name, size in facts["parts"].items()))
+    if facts["plans"]:
+        headings = ("plan", "takes", "where", "kernels", "reads of the weights", "arena")
+        console.table("plans", headings, [_plan_row(plan) for plan in facts["plans"]], numbers_from=3)
     console.table(
-        "kernels",
+        f"kernels of {facts['plans'][0]['name']}" if facts["plans"] else "kernels",
         ("step", "family", "writes", "chunks", "time", "schedule", "nodes of the model"),
         [_kernel_row(kernel) for kernel in facts["kernels"]],
         numbers_from=7,
@@ -74,6 +77,13 @@ def _print_engine(facts: dict[str, Any]) -> None:
     )
     rows = [(t["name"], t["offset"], t["num_bytes"], f"{t['first_step']}..{t['last_step']}") for t in memory["arena"]]
     console.table("arena", ("tensor", "offset", "bytes", "steps"), rows)
+
+
+def _plan_row(plan: dict[str, Any]) -> tuple[object, ...]:
+    takes = ", ".join(f"{name} {text}" for name, text in plan["takes"].items())
+    ranges = ", ".join(f"{name} {text}" for name, text in plan["ranges"].items())
+    sizes = (console.num_bytes(plan["weight_bytes"]), console.num_bytes(plan["memory"]["arena_bytes"]))
+    return plan["name"], takes, ranges, len(plan["kernels"]), *sizes
 
 
 def _kernel_row(kernel: dict[str, Any]) -> tuple[object, ...]:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from redline.base.errors import RedlineError
 from redline.cli import extras
 from redline.engine.header import KernelRecord
-from redline.runtime import Engine
+from redline.runtime import AnyEngine, Engine
 from redline.runtime.trace import trace
 
 FLOAT_LIMIT_DB = 40.0
@@ -35,13 +36,16 @@ class LayerVerdict:
     worst: float
 
 
-def compare_layers(model: Path, engine: Engine, feed: Mapping[str, np.ndarray]) -> list[LayerVerdict]:
+def compare_layers(model: Path, engine: AnyEngine, feed: Mapping[str, np.ndarray]) -> list[LayerVerdict]:
     """A verdict for every kernel whose result is a value of the model, in the order of execution."""
+    if not isinstance(engine, Engine):
+        raise RedlineError("--layers", "a CUDA engine", "allowed: engines for processors", "build it for the CPU")
+    kernels = engine.header_at(feed).kernels
     expose = extras.load("redline.frontend.expose", "compare --layers")
     values = dict(expose.inner_values(model))
-    wanted = [values[name] for kernel in engine.header.kernels for name in kernel.nodes if name in values]
+    wanted = [values[name] for kernel in kernels for name in kernel.nodes if name in values]
     expected = _expected(expose.with_outputs(model, list(dict.fromkeys(wanted))), wanted, feed)
-    last = {name: number for number, kernel in enumerate(engine.header.kernels) for name in kernel.nodes}
+    last = {name: number for number, kernel in enumerate(kernels) for name in kernel.nodes}
     verdicts = []
     for number, (kernel, written) in enumerate(trace(engine, {io.name: feed[io.name] for io in engine.header.inputs})):
         finished = {name: values[name] for name in kernel.nodes if name in values and last[name] == number}

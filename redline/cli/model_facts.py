@@ -12,7 +12,7 @@ from redline.frontend.read import read
 
 def describe_model(path: Path) -> dict[str, Any]:
     """Inputs, outputs, opsets, operators by count and parameters. Raises ModelError for what is no ONNX model."""
-    model, _ = read(path)
+    model = read(path).model
     graph = model.graph
     initializers = {tensor.name for tensor in graph.initializer}
     operators = Counter(_operator(node) for node in _nodes(graph))

@@ -15,6 +15,12 @@ Shapes = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME:1x3x224x224", help="Fixes the shape of an input; may be repeated.", show_default=False),
 ]
+CallShapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shapes", metavar="NAME:1x16", help="The shape of an input, of an engine that takes several.", show_default=False
+    ),
+]
 Freeze = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME=FILE.npy", help="Makes an input a constant; may be repeated.", show_default=False),

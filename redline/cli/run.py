@@ -22,6 +22,7 @@ def command(
     files: Files = None,
     inputs: options.Inputs = None,
     output: Folder = None,
+    shapes: options.CallShapes = None,
     seed: options.Seed = 0,
 ) -> None:
     """Runs an engine once and prints the shape, type, least, mean and greatest value of every output.
@@ -33,7 +34,7 @@ def command(
     absent = [io.name for io in loaded.header.inputs if io.name not in given]
     if absent:
         console.note(f"random (seed {seed}): {', '.join(absent)}; {RANDOM_RULE}")
-    answers = loaded.run(arrays.fill(loaded.header.inputs, given, seed))
+    answers = loaded.run(arrays.fill(arrays.inputs_of(loaded.header, shapes), given, seed))
     headings = ("output", "dtype", "shape", "min", "mean", "max")
     console.table("", headings, [_row(name, array) for name, array in answers.items()], numbers_from=3)
     if output is not None:

@@ -6,18 +6,20 @@ The writer is imported at its first use: a process that only runs engines does w
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from redline.engine.header import FORMAT, IO, Access, Blob, Header, KernelRecord, OpenDim, Stamp, TensorPlan
+from redline.engine.header import FORMAT, IO, Access, Blob, Header, KernelRecord, OpenDim, Stamp, TensorPlan, Variant
 from redline.engine.layout import blocks, checksum_text
 from redline.engine.profile import shape_at, sole_dimension
 from redline.engine.read import EngineFile, open_engine, read_header
-from redline.engine.verify import check_plan
+from redline.engine.variants import blob_of, encode_steps, joined, spans, without_steps
+from redline.engine.verify import check_plan, check_variants
 
 if TYPE_CHECKING:
     from redline.engine.write import write_engine
 
 __all__ = [
     "FORMAT", "IO", "Access", "Blob", "EngineFile", "Header", "KernelRecord", "OpenDim", "Stamp", "TensorPlan",
-    "blocks", "check_plan", "checksum_text", "open_engine", "read_header", "shape_at", "sole_dimension", "write_engine",
+    "Variant", "blob_of", "blocks", "check_plan", "check_variants", "checksum_text", "encode_steps", "joined", "open_engine",
+    "read_header", "shape_at", "sole_dimension", "spans", "without_steps", "write_engine",
 ]  # fmt: skip
 
 

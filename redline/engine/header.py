@@ -8,7 +8,7 @@ from typing import Any
 from redline.base.errors import EngineError
 from redline.engine.convert import from_json, to_json
 
-FORMAT = 4
+FORMAT = 5
 ALIGNMENT = 64
 
 
@@ -115,8 +115,21 @@ class Blob:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """One more plan of the engine, for other shapes of the same inputs and outputs; its steps are a blob (variants.py)."""
+
+    name: str
+    inputs: tuple[IO, ...]
+    outputs: tuple[IO, ...]
+    dims: tuple[OpenDim, ...]
+
+
+@dataclass(frozen=True)
 class Header:
-    """Everything but the blobs. ``blobs`` is filled in by the writer; ``report`` is free JSON for people."""
+    """Everything but the blobs, of the engine's first plan. ``blobs`` is filled in by the writer; ``report`` is for people.
+
+    ``variants``: the other plans; ``name`` tells this one from them, and ``plan`` is its number.
+    """
 
     stamp: Stamp
     inputs: tuple[IO, ...]
@@ -129,6 +142,14 @@ class Header:
     report: Mapping[str, Any] = field(default_factory=dict)
     blobs: tuple[Blob, ...] = ()
     dims: tuple[OpenDim, ...] = ()
+    name: str = ""
+    plan: int = 0
+    variants: tuple[Variant, ...] = ()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the shapes of a call decide something in this plan."""
+        return any(not dim.is_found for dim in self.dims)
 
 
 def encode(header: Header) -> bytes:

@@ -20,6 +20,7 @@ from redline.engine.layout import (
     header_hash,
     place,
 )
+from redline.engine.variants import blob_of, decode_steps, with_steps, without_steps
 
 AGAIN = "copy it again, or build the engine again"
 VERIFY = ("full", "lazy")
@@ -51,6 +52,15 @@ class EngineFile:
     def damaged(self, name: str, block: int) -> EngineError:
         return EngineError(self.path, f"it is damaged: block {block} of {name!r} is not what was written", "", AGAIN)
 
+    def plan(self, number: int) -> Header:
+        """Plan number ``number`` as a header of its own. The blob with its steps is checked and read now."""
+        bare = list(without_steps(self.header))[number]
+        if not number:
+            return bare
+        name = blob_of(number)
+        self.verify(name)
+        return with_steps(bare, decode_steps(self.blob(name).tobytes(), self.path, number))
+
     def read_ahead(self, name: str, start: int, end: int) -> None:
         """Asks the system to have bytes ``start`` to ``end`` of a blob in memory soon; does nothing on a closed file."""
         mapping, place = self._mapping, self._places.get(name)
@@ -71,7 +81,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 
 
 def open_engine(path: str | os.PathLike[str], verify: str = "full") -> EngineFile:
-    """Opens an engine. ``verify="lazy"`` leaves the weights unchecked, so that a large file opens at once.
+    """Opens an engine. ``verify="lazy"`` leaves weights and further plans unchecked, so that a large file opens at once.
 
     Raises EngineError for a file that is missing, damaged, of a newer format, or no engine.
     """
@@ -89,7 +99,7 @@ def open_engine(path: str | os.PathLike[str], verify: str = "full") -> EngineFil
         raise
     try:
         for blob in header.blobs:
-            if verify == "full" or blob.name != "weights":
+            if verify == "full" or not (blob.name == "weights" or blob.name.startswith("plan.")):
                 file.verify(blob.name)
     except BaseException:
         file.close()

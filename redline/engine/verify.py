@@ -5,6 +5,8 @@ The rules, each a function below:
   lifetimes  arena tensors that share bytes are never alive together, and are used only while alive
   order      a byte range of the arena is written before it is read; every output is written
   hazards    steps that may run at the same time touch no byte in common, unless they all only read it
+
+An engine of several plans: each by itself, and the ports of all agree.
 """
 
 import itertools
@@ -16,6 +18,7 @@ from redline.base import dtypes
 from redline.base.errors import EngineError, RedlineError
 from redline.engine.header import ALIGNMENT, IO, Access, Header, KernelRecord, TensorPlan
 from redline.engine.profile import shape_at, sole_dimension
+from redline.engine.variants import blob_of, without_steps
 
 LIMIT = 1 << 62
 MAX_DIMS = 8  # of executor.h
@@ -60,6 +63,26 @@ def check_plan(header: Header, weight_bytes: int, where: str) -> None:
     checker.hazards()
 
 
+def check_ports(header: Header, where: str) -> None:
+    """Raises EngineError where the dimensions, inputs or outputs of a plan are no sane ones; what ``check_plan`` checks too."""
+    _Checker(header, 0, where).ports()
+
+
+def check_variants(header: Header, where: str) -> None:
+    """Raises EngineError unless all plans have inputs and outputs of the same names, types and ranks in the same order."""
+    plans, blobs = list(without_steps(header)), {blob.name for blob in header.blobs}
+    checker = _Checker(header, 0, where)
+    if header.plan or len({plan.name for plan in plans}) < len(plans):
+        checker.fail(f"its plans are number {header.plan} and on, of the names {[plan.name for plan in plans]}")
+    for plan in plans[1:]:
+        if blob_of(plan.plan) not in blobs:
+            checker.fail(f"the steps of plan {plan.name!r} are missing")
+        check_ports(plan, where)
+        for mine, first in ((plan.inputs, header.inputs), (plan.outputs, header.outputs)):
+            if [(io.name, io.dtype, len(io.shape)) for io in mine] != [(io.name, io.dtype, len(io.shape)) for io in first]:
+                checker.fail(f"plan {plan.name!r} has other inputs or outputs than the first")
+
+
 class _Checker:
     def __init__(self, header: Header, weight_bytes: int, where: str) -> None:
         self.header, self.where = header, where
@@ -79,6 +102,16 @@ class _Checker:
         ):  # fmt: skip
             if not low <= value < LIMIT:
                 self.fail(f"{name} is {value}")
+        self.ports()
+        self.found()
+        for tensor in h.tensors:
+            self.tensor(tensor)
+        for step, kernel in enumerate(h.kernels):
+            self.kernel(step, kernel)
+
+    def ports(self) -> None:
+        """Dimensions, inputs and outputs."""
+        h = self.header
         self.dims()
         for io in h.inputs + h.outputs:
             self.io_bytes(io)
@@ -86,17 +119,14 @@ class _Checker:
         for kind, names in (("input", [io.name for io in h.inputs]), ("output", [io.name for io in h.outputs])):
             if len(set(names)) < len(names):
                 self.fail(f"two {kind}s have the same name")
-        for tensor in h.tensors:
-            self.tensor(tensor)
-        for step, kernel in enumerate(h.kernels):
-            self.kernel(step, kernel)
 
     def dims(self) -> None:
-        """Ranges are sane, and the inputs of a call decide every dimension."""
+        """Ranges are sane, and the inputs of a call decide every dimension that no step finds; the others stand behind."""
         dims = self.header.dims
-        if len(dims) > MAX_DIMS or len({dim.name for dim in dims}) < len(dims):
+        num_given = sum(not dim.is_found for dim in dims)
+        too_many = num_given > FIRST_FOUND or len(dims) - num_given > MAX_DIMS - FIRST_FOUND
+        if too_many or len({dim.name for dim in dims}) < len(dims) or any(d.is_found for d in dims[:num_given]):
             self.fail(f"its open dimensions are {[dim.name for dim in dims]}")
-        self.found()
         for dim in dims:
             if not (0 if dim.is_found else 1) <= dim.min <= dim.opt <= dim.max < LIMIT:
                 self.fail(f"dimension {dim.name!r} goes from {dim.min} over {dim.opt} to {dim.max}")
@@ -110,17 +140,11 @@ class _Checker:
                 self.fail(f"no input says what dimension {dim.name!r} is")
 
     def found(self) -> None:
-        """What a step finds stands behind the other dimensions, and no step may begin before it is known."""
-        dims, kernels = self.header.dims, self.header.kernels
-        num_given = sum(not dim.is_found for dim in dims)
-        if (
-            num_given > FIRST_FOUND
-            or len(dims) - num_given > MAX_DIMS - FIRST_FOUND
-            or any(d.is_found for d in dims[:num_given])
-        ):
-            self.fail(f"its open dimensions are {[dim.name for dim in dims]}")
-        for dim in dims[num_given:]:
-            if dim.step >= len(kernels) or (dim.step + 1 < len(kernels) and not kernels[dim.step + 1].barrier):
+        """No step may begin before what a step in front of it finds is known."""
+        kernels = self.header.kernels
+        for dim in self.header.dims:
+            late = dim.step >= len(kernels) or (dim.step + 1 < len(kernels) and not kernels[dim.step + 1].barrier)
+            if dim.is_found and late:
                 self.fail(f"dimension {dim.name!r} is found by step {dim.step}, and no barrier is behind it")
 
     def open_shape(self, io: IO) -> None:

@@ -8,12 +8,12 @@ from redline.base.errors import ModelError, UnsupportedError
 from redline.base.shapes import Shape, StaticShape
 from redline.frontend.convert import Converter, Frame
 from redline.frontend.inputs import bind_inputs, declare
-from redline.frontend.read import Source, opset_version, read
+from redline.frontend.read import Parsed, Source, opset_version, read
 from redline.frontend.scope import Scope
 from redline.frontend.unsupported import Unsupported, error_of
 from redline.ir import Graph
 
-__all__ = ["Source", "Unsupported", "declared", "found", "load", "unsupported"]
+__all__ = ["Parsed", "Source", "Unsupported", "declared", "found", "load", "read", "unsupported"]
 
 _NONE: Mapping[str, StaticShape] = {}
 _FROZEN: Mapping[str, np.ndarray] = {}
@@ -23,7 +23,7 @@ def load(
     source: Source, *, shapes: Mapping[str, StaticShape] = _NONE, freeze: Mapping[str, np.ndarray] = _FROZEN,
     counts: Sequence[int] = (),
 ) -> Graph:  # fmt: skip
-    """The model as a Graph; ``source`` is a path, the bytes of one, or a ModelProto.
+    """The model as a Graph; ``source`` is a path, the bytes of one, a ModelProto, or what ``read`` made of one.
 
     ``shapes`` fixes the shapes of inputs by name, and with them every other input's dimension of the same symbol;
     dimensions that stay open are symbols in the graph's types. ``freeze`` turns inputs into constants.
@@ -49,7 +49,7 @@ def found(graph: Graph) -> tuple[int, ...]:
 
 def declared(source: Source) -> dict[str, Shape | None]:
     """The shape of every input in the model, with symbols for open extents; None where even the rank is open."""
-    model, _ = read(source)
+    model = read(source).model
     initializers = {tensor.name for tensor in model.graph.initializer}
     return {name: item.shape for name, item in declare(p for p in model.graph.input if p.name not in initializers).items()}
 
@@ -65,9 +65,9 @@ def unsupported(source: Source, shapes: Mapping[str, StaticShape] = _NONE) -> li
 def _convert(
     source: Source, shapes: Mapping[str, StaticShape], freeze: Mapping[str, np.ndarray], counts: Sequence[int] = ()
 ) -> tuple[Graph | None, list[Unsupported]]:
-    model, folder = read(source)
-    proto = model.graph
-    converter, scope = Converter(model, folder, counts), Scope()
+    parsed = read(source)
+    model, proto = parsed.model, parsed.model.graph
+    converter, scope = Converter(model, parsed.folder, counts), Scope()
     converter.initializers(proto, scope)
     own = [item for item in proto.input if item.name not in scope.values and item.name not in scope.lost]
     values, nodes = bind_inputs(own, shapes, freeze)

@@ -1,6 +1,7 @@
 """Reads an ONNX model: bytes become a ModelProto whose versions are ones that Redline knows. Tensors stay unread."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -9,7 +10,16 @@ from google.protobuf.message import DecodeError, Message
 
 from redline.base.errors import ModelError
 
-Source = str | os.PathLike[str] | bytes | onnx.ModelProto
+
+@dataclass(frozen=True)
+class Parsed:
+    """A model that has been read, and the folder that its external data lies in."""
+
+    model: onnx.ModelProto
+    folder: Path | None
+
+
+Source = str | os.PathLike[str] | bytes | onnx.ModelProto | Parsed
 
 MAX_BYTES = (2 << 30) - 1  # protobuf's own limit
 OPSETS = range(7, 29)  # the versions of the standard operator set whose differences upgrade.py settles
@@ -17,11 +27,13 @@ MAX_IR_VERSION = 14
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 
-def read(source: Source) -> tuple[onnx.ModelProto, Path | None]:
+def read(source: Source) -> Parsed:
     """The model, and the folder that its external data lies in (None when it did not come from a file).
 
     Raises ModelError when the file is missing, is no ONNX model, or is of a version newer than Redline knows.
     """
+    if isinstance(source, Parsed):
+        return source
     folder = None
     if isinstance(source, onnx.ModelProto):
         model = source
@@ -33,7 +45,7 @@ def read(source: Source) -> tuple[onnx.ModelProto, Path | None]:
         model = _parse(_bytes_of(path), path.name)
     _check_text(model)
     _check_versions(model)
-    return model, folder
+    return Parsed(model, folder)
 
 
 def _bytes_of(path: Path) -> bytes:

@@ -2,7 +2,7 @@
 
 from redline.runtime.context import Context
 from redline.runtime.cuda.engine import CudaEngine
-from redline.runtime.engine import Engine, load, load_async
+from redline.runtime.engine import AnyEngine, Engine, load, load_async
 from redline.runtime.ragged import run_ragged
 
-__all__ = ["Context", "CudaEngine", "Engine", "load", "load_async", "run_ragged"]
+__all__ = ["AnyEngine", "Context", "CudaEngine", "Engine", "load", "load_async", "run_ragged"]

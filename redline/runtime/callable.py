@@ -1,12 +1,15 @@
 """What engines of every device have in common: contexts that calls take and give back, and that a closed engine frees."""
 
+import weakref
 from collections.abc import Mapping
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
+from redline.base import cpu
 from redline.base.errors import EngineError
 from redline.engine import Header
+from redline.runtime.calls import Calls, Pending
 from redline.runtime.ports import Port
 
 Answers = TypeVar("Answers")
@@ -42,6 +45,8 @@ class CallableEngine(Generic[Loaded, Answers]):
         self.inputs: tuple[Port, ...] = loaded.inputs
         self.outputs: tuple[Port, ...] = loaded.outputs
         self._idle: list[Runs[Answers]] = []
+        self._calls = Calls(cpu.num_threads())
+        weakref.finalize(self, self._calls.close).atexit = False
 
     @property
     def report(self) -> Mapping[str, Any]:
@@ -59,8 +64,20 @@ class CallableEngine(Generic[Loaded, Answers]):
         finally:
             self._give_back(context)
 
+    def run_async(self, inputs: Mapping[str, Any], out: Mapping[str, Any] | None = None) -> Pending[Answers]:
+        """``run`` on a thread of the engine: a ``concurrent.futures.Future`` that can be awaited too.
+
+        ``cancel()`` takes back a call that has not begun. The arrays must stay as they are until the call is done.
+        """
+        self._open()
+        return self._calls.submit(lambda: self.run(inputs, out))
+
+    def header_at(self, inputs: Mapping[str, Any]) -> Header:
+        """The plan that a call with ``inputs`` runs."""
+        return self.header
+
     def profile(self, inputs: Mapping[str, Any], repeats: int = 10) -> np.ndarray:
-        """The seconds of each kernel of ``header.kernels``, shape [repeats, kernels]; see ``profile`` of the context."""
+        """The seconds of each kernel of ``header_at(inputs)``, shape [repeats, kernels]; see ``profile`` of the context."""
         context = self._take()
         try:
             return context.profile(inputs, repeats)
@@ -72,8 +89,12 @@ class CallableEngine(Generic[Loaded, Answers]):
         raise NotImplementedError
 
     def close(self) -> None:
-        """Frees everything that no running call or open context needs; a second call does nothing."""
+        """Frees everything that no running call or open context needs, and cancels calls that have not begun.
+
+        A second call does nothing.
+        """
         self._loaded = None
+        self._calls.close()
         while self._idle:
             self._idle.pop().close()
 

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from redline.base.errors import EngineError, InputError
+from redline.engine import Header
+from redline.runtime.dispatch import Given
 from redline.runtime.library import Call, pointers
-from redline.runtime.loaded import Loaded
+from redline.runtime.loaded import Loaded, Plan
 from redline.runtime.memory import Arena
 from redline.runtime.ports import check_apart, check_names
 from redline.runtime.profile import Bound
@@ -19,27 +21,45 @@ from redline.runtime.profile import Bound
 Arrays = dict[str, np.ndarray]
 
 
+class Slot:
+    """A plan in a context: the arguments of its calls, and the executor's state between them."""
+
+    def __init__(self, plan: Plan, call: Call, state: Arena) -> None:
+        self.plan, self.call, self._state = plan, call, state
+        self.call.state = state.address
+        self.address = ctypes.addressof(call)
+
+    def close(self) -> None:
+        self._state.close()
+
+
 class Context:
     """Runs one inference at a time; contexts of one engine share its weights and run beside each other."""
 
     def __init__(self, loaded: Loaded, num_threads: int) -> None:
+        library = loaded.library
         self._loaded: Loaded | None = loaded
-        self._arena = Arena(loaded.library.workspace_bytes(num_threads), loaded.path)
+        self._num_threads = num_threads
+        most = max(library.workspace_bytes(plan, num_threads) for plan in range(library.num_plans))
+        self._arena = Arena(most, loaded.path)  # pages that no plan in use touches are never had
         self._in, self._out = pointers([0] * len(loaded.inputs)), pointers([0] * len(loaded.outputs))
-        self._call = Call(
-            self._arena.address,
-            loaded.weights.address,
-            self._in,
-            self._out,
-            None,
-            num_threads,
-            num_threads,
-            0,
-            loaded.library.num_steps,
-        )
-        self._address = ctypes.addressof(self._call)
         self._busy = threading.Lock()
+        self._slots: dict[int, Slot] = {}
         self._bound: Bound | None = None  # the shapes of the last call
+        self._known: dict[Given, Bound] = {}  # and of others before it
+        self._slot = self._open_slot(loaded, 0)
+
+    def _open_slot(self, loaded: Loaded, number: int) -> Slot:
+        threads, slots = self._num_threads, self._slots
+        if number not in slots:
+            call = Call(
+                arena=self._arena.address, weights=loaded.address, inputs=self._in, outputs=self._out, num_threads=threads,
+                capacity=threads, plan=number, end_step=loaded.library.num_steps[number],
+            )  # fmt: skip
+            slots[number] = Slot(
+                loaded.plan(number), call, Arena(loaded.library.state_bytes(number, threads), loaded.path)
+            )  # fmt: skip
+        return slots[number]
 
     def run(self, inputs: Mapping[str, Any], out: Mapping[str, np.ndarray] | None = None) -> Arrays:
         """The outputs by name, for inputs by name.
@@ -57,51 +77,65 @@ class Context:
             bound = self._bind_shapes(loaded, inputs)
             arrays = self._bind_inputs(loaded, inputs, bound)
             results = self._bind_outputs(loaded, arrays, out, bound)
-            if loaded.weights.is_checked:
-                self._run_steps(loaded, 0, loaded.library.num_steps)
+            plan = self._slot.plan
+            if plan.weights.is_checked:
+                self._run_steps(loaded, 0, plan.num_steps)
             else:
-                self._run_behind_check(loaded)
+                self._run_behind_check(loaded, plan)
             return self._as_found(loaded, results, bound) if bound.found else results
         finally:
             self._busy.release()
 
-    @staticmethod
-    def _as_found(loaded: Loaded, results: Arrays, bound: Bound) -> Arrays:
+    def _as_found(self, loaded: Loaded, results: Arrays, bound: Bound) -> Arrays:
         """``results``; those whose shape depends on data as the beginning of the array that was written."""
         shaped = dict(results)
         for number in bound.found:
-            name, shape = loaded.outputs[number].name, loaded.profile.shape_of(number, bound)
+            name, shape = loaded.outputs[number].name, self._slot.plan.profile.shape_of(number, bound)
             shaped[name] = results[name].reshape(-1)[: math.prod(shape)].reshape(shape)
         return shaped
 
     def _run_steps(self, loaded: Loaded, first: int, end: int) -> None:
-        self._call.first_step, self._call.end_step = first, end
-        if loaded.library.run(loaded.pool, self._address):
+        slot = self._slot
+        slot.call.first_step, slot.call.end_step = first, end
+        if loaded.library.run(loaded.pool, slot.address):
             raise EngineError(loaded.path, "its code does not fit this process's thread pool", "", "build the engine again")
 
-    def _run_behind_check(self, loaded: Loaded) -> None:
+    def _run_behind_check(self, loaded: Loaded, plan: Plan) -> None:
         """Runs while the weights are being checked: no step before the blocks that it reads."""
-        step, weights = 0, loaded.weights
-        while step < loaded.library.num_steps:
+        step, weights = 0, plan.weights
+        while step < plan.num_steps:
             weights.check(weights.needs[step])
             end = weights.reach(step)
             self._run_steps(loaded, step, end)
             step = end
 
     def profile(self, inputs: Mapping[str, Any], repeats: int = 10) -> np.ndarray:
-        """The seconds of each step, shape [repeats, steps]. Steps do not overlap here, so their sum exceeds a run's time."""
+        """The seconds of each step of the plan for ``inputs``, shape [repeats, steps].
+
+        Steps do not overlap here, so their sum exceeds a run's time.
+        """
         loaded = self._loaded
-        steps = loaded.library.num_steps if loaded else 0
+        if loaded is None:
+            raise EngineError("context", "it is closed")
+        slot = self._open_slot(loaded, self._bind_shapes(loaded, inputs).plan)
+        steps = slot.plan.num_steps
         seconds = np.zeros((repeats, steps))
         buffer = (ctypes.c_double * max(1, steps))()
-        self._call.step_seconds = buffer
+        slot.call.step_seconds = buffer
         try:
             for repeat in range(repeats):
                 self.run(inputs)
                 seconds[repeat] = buffer[:steps]
         finally:
-            self._call.step_seconds = None
+            slot.call.step_seconds = None
         return seconds
+
+    def header_at(self, inputs: Mapping[str, Any]) -> Header:
+        """The plan that a call with ``inputs`` runs."""
+        loaded = self._loaded
+        if loaded is None:
+            raise EngineError("context", "it is closed")
+        return loaded.plan(self._bind_shapes(loaded, inputs).plan).header
 
     @contextlib.contextmanager
     def stepping(self, inputs: Mapping[str, Any]) -> Iterator[tuple[Callable[[int], None], int, list[np.ndarray]]]:
@@ -112,7 +146,7 @@ class Context:
         bound = self._bind_shapes(loaded, inputs)
         arrays = self._bind_inputs(loaded, inputs, bound)
         results = self._bind_outputs(loaded, arrays, None, bound)
-        loaded.weights.preload()
+        self._slot.plan.weights.preload()
         yield lambda step: self._run_steps(loaded, step, step + 1), self._arena.address, list(results.values())
 
     def close(self) -> None:
@@ -120,15 +154,18 @@ class Context:
         if self._loaded is not None:
             self._loaded = None
             self._arena.close()
+            for slot in self._slots.values():
+                slot.close()
 
     def _bind_shapes(self, loaded: Loaded, inputs: Mapping[str, Any]) -> Bound:
-        """The call's dimensions, by the shapes of its inputs."""
+        """The call's dimensions and plan, by the shapes of its inputs."""
         ports = loaded.inputs
         if len(inputs) != len(ports) or any(port.name not in inputs for port in ports):
             check_names(inputs, ports, "input")
-        bound = loaded.profile.bind(inputs, self._bound)
+        bound = loaded.shapes.bind(inputs, self._bound, self._known)
         if bound is not self._bound:
-            self._bound, self._call.dims = bound, bound.dims
+            self._slot = self._slots.get(bound.plan) or self._open_slot(loaded, bound.plan)
+            self._bound, self._slot.call.dims = bound, bound.dims
         return bound
 
     def _bind_inputs(self, loaded: Loaded, inputs: Mapping[str, Any], bound: Bound) -> list[np.ndarray]:

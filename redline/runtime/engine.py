@@ -2,19 +2,16 @@
 
 import os
 import threading
-import weakref
 from collections.abc import Mapping
-from typing import Any, cast
-
-import numpy as np
+from typing import Any
 
 from redline.base import cpu
 from redline.base.errors import EngineError
-from redline.engine import read_header
+from redline.engine import Header, open_engine
 from redline.runtime.callable import CallableEngine
-from redline.runtime.calls import Calls, Pending
+from redline.runtime.calls import Pending
 from redline.runtime.context import Arrays, Context
-from redline.runtime.cuda.engine import load as load_cuda
+from redline.runtime.cuda.engine import CudaEngine, of_file
 from redline.runtime.loaded import Loaded
 
 
@@ -30,34 +27,23 @@ class Engine(CallableEngine[Loaded, Arrays]):
         super().__init__(loaded)
         self.num_threads = num_threads
         self._idle.append(Context(loaded, num_threads))
-        self._calls = Calls(cpu.num_threads())
-        weakref.finalize(self, self._calls.close).atexit = False
-
-    def run_async(self, inputs: Mapping[str, Any], out: Mapping[str, np.ndarray] | None = None) -> Pending[Arrays]:
-        """``run`` on a thread of the engine: a ``concurrent.futures.Future`` that can be awaited too.
-
-        ``cancel()`` takes back a call that has not begun. The arrays must stay as they are until the call is done.
-        """
-        self._open()
-        return self._calls.submit(lambda: self.run(inputs, out))
 
     def context(self, num_threads: int = 0) -> Context:
         """A context with an arena of its own; ``num_threads`` 0: as many as the engine."""
         return Context(self._open(), num_threads or self.num_threads)
 
-    def close(self) -> None:
-        """Frees everything that no running call or open context needs, and cancels calls that have not begun.
+    def header_at(self, inputs: Mapping[str, Any]) -> Header:
+        """The plan that a call with ``inputs`` runs; ``profile`` times its kernels."""
+        loaded = self._open()
+        return loaded.plan(loaded.shapes.bind(inputs, None, {}).plan).header
 
-        A second call does nothing.
-        """
-        self._loaded = None
-        self._calls.close()
-        super().close()
+
+AnyEngine = Engine | CudaEngine
 
 
 def load(
     path: str | os.PathLike[str], num_threads: int = 0, verify: str = "lazy", preload: bool = False, device: int = 0
-) -> Engine:
+) -> AnyEngine:
     """Loads an engine. ``num_threads`` 0: REDLINE_NUM_THREADS, else every core that this process may use.
 
     Weights are mapped, not read: ``verify="lazy"`` checks each block before it is first used, on a thread that reads ahead
@@ -70,16 +56,17 @@ def load(
     """
     if num_threads < 0:
         raise EngineError("num_threads", f"{num_threads} is out of range", "allowed: 0 or more")
-    if read_header(path).stamp.target.startswith("cuda"):
-        return cast(Engine, load_cuda(path, device, "full"))  # which has the same calls
-    return Engine(Loaded(path, verify, preload), num_threads or cpu.num_threads())
+    file = open_engine(path, verify)
+    if file.header.stamp.target.startswith("cuda"):
+        return of_file(file, device, is_verified=verify == "full")
+    return Engine(Loaded(file, verify, preload), num_threads or cpu.num_threads())
 
 
 def load_async(
     path: str | os.PathLike[str], num_threads: int = 0, verify: str = "lazy", preload: bool = True
-) -> Pending[Engine]:
+) -> Pending[AnyEngine]:
     """``load`` on a thread of its own: a future that can be awaited too. By default everything is in memory when it is done."""
-    pending: Pending[Engine] = Pending()
+    pending: Pending[AnyEngine] = Pending()
     work = lambda: load(path, num_threads, verify, preload)  # noqa: E731
     threading.Thread(target=pending.fulfil, args=(work,), name="redline-load", daemon=True).start()
     return pending

@@ -11,7 +11,7 @@ from ctypes import POINTER, c_double, c_int32, c_int64, c_uint64, c_void_p
 
 from redline.base.errors import EngineError
 
-ABI = 3  # RL_ABI of executor.h
+ABI = 4  # RL_ABI of executor.h
 
 
 class Call(ctypes.Structure):
@@ -19,6 +19,7 @@ class Call(ctypes.Structure):
 
     _fields_ = (
         ("arena", c_void_p),
+        ("state", c_void_p),
         ("weights", c_void_p),
         ("inputs", POINTER(c_void_p)),
         ("outputs", POINTER(c_void_p)),
@@ -27,6 +28,7 @@ class Call(ctypes.Structure):
         ("capacity", c_int32),
         ("first_step", c_int32),
         ("end_step", c_int32),
+        ("plan", c_int32),
         ("dims", POINTER(c_int64)),
     )
 
@@ -44,15 +46,18 @@ class Library:
             code = ctypes.CDLL(f"/proc/self/fd/{descriptor}")
             self._handle = code._handle
             self.run = code.rl_run
-            self.workspace_bytes, self.checksum = code.rl_workspace_bytes, code.rl_checksum
-            self.pool_new, self.pool_free = code.rl_pool_new, code.rl_pool_free
-            self.abi, self.num_steps = code.rl_abi(), code.rl_num_steps()
+            self.abi = code.rl_abi()
+            self.checksum, self.pool_new, self.pool_free = code.rl_checksum, code.rl_pool_new, code.rl_pool_free
+            self.workspace_bytes, self.state_bytes = code.rl_workspace_bytes, code.rl_state_bytes
+            self.num_plans = code.rl_num_plans()
+            self.num_steps = tuple(code.rl_num_steps(plan) for plan in range(self.num_plans))
         except (OSError, AttributeError) as error:
             self.close()
             raise EngineError(name, f"its code cannot be loaded: {error}", "", "build the engine again") from error
         self.run.argtypes, self.run.restype = (c_void_p, c_void_p), c_int32
         self.checksum.argtypes, self.checksum.restype = (c_void_p, c_int64), c_uint64
-        self.workspace_bytes.argtypes, self.workspace_bytes.restype = (c_int32,), c_int64
+        for sized in (self.workspace_bytes, self.state_bytes):
+            sized.argtypes, sized.restype = (c_int32, c_int32), c_int64
         self.pool_new.argtypes, self.pool_new.restype = (c_int32,), c_void_p
         self.pool_free.argtypes, self.pool_free.restype = (c_void_p,), None
         if self.abi != ABI:

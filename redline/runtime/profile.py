@@ -1,11 +1,10 @@
-"""Which dimensions a call has, by the shapes of its inputs, and which shapes its outputs then have."""
+"""Which dimensions a call of a plan has, by the shapes of its inputs, and which shapes its outputs then have."""
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
-
-import numpy as np
 
 from redline.base import shapes
 from redline.base.errors import InputError
@@ -16,7 +15,7 @@ from redline.engine import Header, shape_at, sole_dimension
 
 @dataclass(frozen=True)
 class Bound:
-    """One call's shapes: the dimensions as C reads them (None: none are open), of the inputs, of the outputs.
+    """One call's shapes: the dimensions as C reads them (None: none are open), of the inputs, of the outputs; and its plan.
 
     Outputs whose shape depends on data have their largest here; ``found`` are their numbers.
     """
@@ -25,10 +24,11 @@ class Bound:
     inputs: tuple[StaticShape, ...]
     outputs: tuple[StaticShape, ...]
     found: tuple[int, ...] = ()
+    plan: int = 0
 
 
 class Profile:
-    """The shapes that an engine takes."""
+    """The shapes that a plan takes."""
 
     def __init__(self, header: Header) -> None:
         self.header = header
@@ -37,27 +37,35 @@ class Profile:
             number for number, io in enumerate(header.outputs)
             if any(power for terms in io.extents for _, *powers in terms for power in powers[self.num_given :])
         )  # fmt: skip
-        self.closed = None if header.dims else Bound(None, *(tuple(io.shape for io in ios) for ios in _ports(header)))
+        self.size = prod(dim.max - dim.min + 1 for dim in header.dims[: self.num_given])
 
-    def bind(self, inputs: Mapping[str, Any], last: Bound | None) -> Bound:
-        """The shapes of a call with ``inputs``, which have the right names; ``last`` if it has the same.
+    @property
+    def inputs(self) -> tuple[StaticShape, ...]:
+        """The largest shapes; the only ones where nothing is open."""
+        return tuple(io.shape for io in self.header.inputs)
+
+    @property
+    def closed(self) -> Bound | None:
+        """All calls' shapes, where they are the same for all; else None."""
+        header = self.header
+        return None if header.dims else Bound(None, self.inputs, tuple(io.shape for io in header.outputs), (), header.plan)
+
+    def bind(self, given: tuple[StaticShape, ...]) -> Bound:
+        """The shapes of a call whose inputs have the shapes ``given``.
 
         Raises InputError naming the input, the axis, what it is and what is allowed.
         """
-        if self.closed is not None:
-            return self.closed
-        given = tuple(np.shape(inputs[io.name]) for io in self.header.inputs)
-        if last is not None and last.inputs == given:
-            return last
         dims = self._dims(given)
         largest = [*dims, *(dim.max for dim in self.header.dims[self.num_given :])]
-        found = [tuple(shape_at(io, largest) for io in ios) for ios in _ports(self.header)]
-        for io, shape, expected in zip(self.header.inputs, given, found[0], strict=True):
+        inputs, outputs = ([tuple(shape_at(io, largest)) for io in ios] for ios in (self.header.inputs, self.header.outputs))
+        for io, shape, expected in zip(self.header.inputs, given, inputs, strict=True):
             if shape != expected:
                 named = ", ".join(f"{dim.name}={value}" for dim, value in zip(self.header.dims, dims, strict=False))
                 seen = f"{io.dtype} {shapes.text(shape)} was given"
-                raise InputError(f"input {io.name!r}", seen, f"with {named} expected {io.dtype} {shapes.text(expected)}")
-        return Bound((ctypes.c_int64 * MAX_DIMS)(*dims), found[0], found[1], self.found)
+                expects = f"expected {io.dtype} {shapes.text(expected)}"
+                raise InputError(f"input {io.name!r}", seen, f"with {named} {expects}" if named else expects)
+        c_dims = (ctypes.c_int64 * MAX_DIMS)(*dims) if self.header.dims else None
+        return Bound(c_dims, tuple(inputs), tuple(outputs), self.found, self.header.plan)
 
     def shape_of(self, output: int, bound: Bound) -> StaticShape:
         """The shape of an output after the run that had ``bound``."""
@@ -85,7 +93,3 @@ class Profile:
             allowed = f"allowed: {dim.min * factor}..{dim.max * factor}{step}"
             raise InputError(f"input {name!r}", seen, allowed, "build the engine again with a wider --shapes to take it")
         return extent // factor
-
-
-def _ports(header: Header) -> tuple[Any, Any]:
-    return header.inputs, header.outputs

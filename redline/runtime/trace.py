@@ -15,7 +15,7 @@ Written = tuple[KernelRecord, tuple[np.ndarray, ...]]
 
 def trace(engine: Engine, inputs: Mapping[str, Any]) -> Iterator[Written]:
     """Each kernel of ``engine`` in order, with copies of the arrays that it wrote, in the kernel's own layout."""
-    header, context = engine.header, engine.context()
+    header, context = engine.header_at(inputs), engine.context()
     with context.stepping(inputs) as (run, arena, outputs):
         places = [array.__array_interface__["data"][0] for array in outputs]
         for number, kernel in enumerate(header.kernels):

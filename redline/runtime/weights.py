@@ -2,7 +2,8 @@
 
 A thread goes through the blocks in the order in which the plan needs them, reads ahead, and compares each with its
 checksum; that also maps its pages. A run that comes meanwhile stops before the first step whose blocks are not checked yet,
-checks what nobody has begun, and goes on. So the first answer does not wait for a large file to be read whole.
+checks what nobody has begun, and goes on. So the first answer does not wait for a large file to be read whole. Each plan of an
+engine has its own order; a block that two of them read is checked once, and one that no plan in use reads is not touched.
 
 Nothing here is locked, so that a fork finds nothing held: what is shared changes in single steps of the interpreter.
 """
@@ -19,39 +20,61 @@ from redline.runtime.library import Library
 AHEAD = 8  # blocks that are asked for from the disk ahead of the one being checked
 MAX_READERS = 4
 POLL_S = 50e-6
+GOOD, DAMAGED = 1, 2
 
 
-class Weights:
-    """The weights blob at ``address``. ``is_checked`` once every block has been compared with its checksum."""
+class Blocks:
+    """The weights blob at ``address``, and what is known of each of its blocks: ``seen`` is 0, GOOD or DAMAGED."""
 
     def __init__(self, file: EngineFile, header: Header, library: Library) -> None:
         self._file, self._library = file, library
         data = file.blob("weights")
         self.address: int = data.__array_interface__["data"][0]
-        self._blocks = blocks(data.nbytes)
+        self.pieces = blocks(data.nbytes)
         self._expected = next(blob.checksums for blob in header.blobs if blob.name == "weights")
-        self.needs, self._order = plan_order(header, self._blocks)
+        self.seen = bytearray(len(self.pieces))
+
+    def trust(self) -> None:
+        """Takes every block for checked: the file has been compared with its SHA-256."""
+        self.seen[:] = bytes([GOOD]) * len(self.seen)
+
+    def check(self, block: int) -> None:
+        if not self.seen[block]:
+            start, end = self.pieces[block]
+            found = checksum_text(self._library.checksum(self.address + start, end - start))
+            self.seen[block] = GOOD if found == self._expected[block] else DAMAGED
+
+    def read_ahead(self, block: int) -> None:
+        self._file.read_ahead("weights", *self.pieces[block])
+
+    def raise_if_damaged(self, block: int) -> None:
+        if self.seen[block] == DAMAGED:
+            raise self._file.damaged("weights", block)
+
+
+class Weights:
+    """The blocks that one plan reads. ``is_checked`` once every one of them has been compared with its checksum."""
+
+    def __init__(self, shared: Blocks, header: Header) -> None:
+        self._blocks, self.address = shared, shared.address
+        self.needs, self._order = plan_order(header, shared.pieces)
         self._next, self._pid = itertools.count(), os.getpid()
-        self._done = bytearray(len(self._order))
         self._prefix = 0  # blocks of the order that are checked, counted up to the first that is not
         self._stop = False
         self._threads: list[threading.Thread] = []
+        self._advance()
 
     @property
     def is_checked(self) -> bool:
         return self._prefix == len(self._order)
 
-    def trust(self) -> None:
-        """Takes every block for checked: the file has been compared with its SHA-256."""
-        self._prefix = len(self._order)
-
     def start(self) -> None:
         """Checks in the background; at once where there is only a block."""
         if len(self._order) <= 1:
             self.check(len(self._order))
-        else:
+        elif not self.is_checked:
             for block in self._order[:AHEAD]:
-                self._file.read_ahead("weights", *self._blocks[block])
+                self._blocks.read_ahead(block)
             self._add_readers(1)
 
     def preload(self) -> None:
@@ -92,8 +115,7 @@ class Weights:
 
     def _read(self) -> None:
         while not self._stop and (place := next(self._next)) < len(self._order):
-            ahead = self._order[min(place + AHEAD, len(self._order) - 1)]
-            self._file.read_ahead("weights", *self._blocks[ahead])
+            self._blocks.read_ahead(self._order[min(place + AHEAD, len(self._order) - 1)])
             self._check(place)
 
     def _check_block(self, place: int) -> None:
@@ -101,25 +123,25 @@ class Weights:
         self._raise_if_damaged()
 
     def _check(self, place: int) -> None:
-        start, end = self._blocks[self._order[place]]
-        found = checksum_text(self._library.checksum(self.address + start, end - start))
-        self._done[place] = 1 if found == self._expected[self._order[place]] else 2
+        self._blocks.check(self._order[place])
         self._advance()
 
     def _advance(self) -> None:
-        prefix = self._prefix
-        while prefix < len(self._done) and self._done[prefix] == 1:
+        prefix, seen = self._prefix, self._blocks.seen
+        while prefix < len(self._order) and seen[self._order[prefix]] == GOOD:
             prefix += 1
         self._prefix = max(prefix, self._prefix)
 
     def _raise_if_damaged(self) -> None:
-        place = self._done.find(2)
-        if place >= 0:
-            raise self._file.damaged("weights", self._order[place])
+        if self._prefix < len(self._order):
+            self._blocks.raise_if_damaged(self._order[self._prefix])
 
 
 def plan_order(header: Header, pieces: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
-    """(for each step, how many blocks of the order it and those before it need; the blocks in the order of first use)."""
+    """(for each step, how many blocks of the order it and those before it need; the blocks in the order of first use).
+
+    Blocks that nothing reads stand behind, in an engine of one plan.
+    """
     order: dict[int, None] = {}
     needs = []
     size = pieces[0][1] if pieces else 1
@@ -129,5 +151,6 @@ def plan_order(header: Header, pieces: list[tuple[int, int]]) -> tuple[list[int]
                 tensor = header.tensors[access.tensor]
                 order.update(dict.fromkeys(range(tensor.offset // size, -(-(tensor.offset + tensor.num_bytes) // size))))
         needs.append(len(order))
-    order.update(dict.fromkeys(range(len(pieces))))
+    if not header.variants:
+        order.update(dict.fromkeys(range(len(pieces))))
     return needs, list(order)

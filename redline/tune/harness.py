@@ -53,9 +53,10 @@ class Harness:
         ]
         scratch = max((c.code.scratch_bytes for c in candidates), default=0)
         plan = Plan(tuple(steps), 64, scratch, num_dims=MAX_DIMS)
-        self.library = Library.from_bytes(link_engine(objects, plan, target, toolchain), "tuner")
+        self.library = Library.from_bytes(link_engine(objects, [plan], target, toolchain), "tuner")
         self.pool = self.library.pool_new(self.threads)
-        self.arena = _aligned(self.library.workspace_bytes(self.threads))
+        self.arena = _aligned(self.library.workspace_bytes(0, self.threads))
+        self.state = _aligned(self.library.state_bytes(0, self.threads))
         self.times = (ctypes.c_double * len(steps))()
         self.random = np.random.default_rng(0)
         self.flush = np.zeros(FLUSH_BYTES, np.uint8)
@@ -107,7 +108,8 @@ class Harness:
     def _call(self, index: int, arrays: Sequence[np.ndarray]) -> Call:
         call = Call()
         addresses = pointers([array.ctypes.data for array in arrays])
-        call.arena, call.inputs, call.outputs = self.arena.ctypes.data, addresses, addresses
+        call.arena, call.state = self.arena.ctypes.data, self.state.ctypes.data
+        call.inputs, call.outputs = addresses, addresses
         call.step_seconds = self.times
         call.num_threads = call.capacity = self.threads
         call.first_step, call.end_step = index * (REPEATS + 1), (index + 1) * (REPEATS + 1)

@@ -4,8 +4,9 @@ Opt-level says how many candidates a problem may have; at level 0 the family's f
 from the timing cache where it has them, so a build with a full cache measures nothing and decides the same every time.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from redline.base import log
@@ -22,6 +23,7 @@ from redline.tune.harness import Candidate, Harness
 from redline.tune.points import points, scores
 
 CANDIDATES = {0: 1, 1: 2, 2: 6, 3: 16, 4: 32, 5: 1 << 30}
+NEAR = 1.05  # of the best time: what two runs of the same kernel may differ by
 BATCH = 96  # candidates that share one library
 
 
@@ -39,13 +41,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Choice:
-    """The schedule that won, its code, and how long it took (None: not timed)."""
+    """The schedule that won, its code, and how long it took (None: not timed).
+
+    ``near``: others that take hardly longer (``NEAR``), the fastest first.
+    """
 
     job: Job
     schedule: Any
     code: KernelCode
     seconds: float | None
     num_candidates: int
+    near: tuple["Choice", ...] = field(default=(), compare=False, repr=False)
 
 
 OPEN_FAMILIES = (
@@ -57,10 +63,14 @@ Progress = Callable[[str, int, int], None]
 
 
 def choose(
-    jobs: Sequence[Job], target: CpuTarget, toolchain: Toolchain, opt_level: int, cache: TimingCache, progress: Progress
-) -> dict[Job, Choice]:
-    """The choice for every job. ``progress(stage, done, total)`` follows the stages "compile" and "time"."""
-    candidates = {job: _candidates(job, target, opt_level) for job in dict.fromkeys(jobs)}
+    jobs: Sequence[Job], target: CpuTarget, toolchain: Toolchain, opt_level: int, cache: TimingCache, progress: Progress,
+    forms: Mapping[Job, Collection[str]] = MappingProxyType({}),
+) -> dict[Job, Choice]:  # fmt: skip
+    """The choice for every job. ``progress(stage, done, total)`` follows the stages "compile" and "time".
+
+    ``forms``: packings of constants of which a tactic should be among those timed, however far behind it stands.
+    """
+    candidates = {job: _candidates(job, target, opt_level, forms.get(job, ())) for job in dict.fromkeys(jobs)}
     if opt_level:
         missing = [
             Candidate(job.key, repr(schedule) + point.suffix, point, code)
@@ -74,24 +84,30 @@ def choose(
     return {job: _best(job, options, cache, timed=opt_level > 0) for job, options in candidates.items()}
 
 
-def _candidates(job: Job, target: CpuTarget, opt_level: int) -> list[tuple[Any, KernelCode]]:
+def _candidates(job: Job, target: CpuTarget, opt_level: int, forms: Collection[str]) -> list[tuple[Any, KernelCode]]:
     """Schedules with their code; two schedules that give the same code are one."""
     if job.family not in OPEN_FAMILIES and any_open(job.problem.reads, job.problem.writes):
         remedy = "fix the shapes, or build an engine for each"
         raise BuildError("--shapes", f"a kernel of the family {job.family} with open extents", allowed=_OPEN, remedy=remedy)
     try:
-        return _rendered(job, target, opt_level)
+        return _rendered(job, target, opt_level, forms if opt_level else ())
     except Undecided as question:
         seen = f"a kernel of the family {job.family} depends on {question}"
         raise BuildError("--shapes", seen, "it must be the same for all shapes of the range", "narrow the range") from question
 
 
-def _rendered(job: Job, target: CpuTarget, opt_level: int) -> list[tuple[Any, KernelCode]]:
+def _rendered(job: Job, target: CpuTarget, opt_level: int, forms: Collection[str]) -> list[tuple[Any, KernelCode]]:
     family = FAMILIES[job.family]
     distinct: dict[str, tuple[Any, KernelCode]] = {}
-    for schedule in family.schedules(job.problem, target)[: CANDIDATES[opt_level]]:
+    missing = set(forms)
+    for rank, schedule in enumerate(family.schedules(job.problem, target)):
+        if rank >= CANDIDATES[opt_level] and not missing:
+            break
         code = _with_known_chunks(family.render(job.problem, schedule, target), job.problem)
-        distinct.setdefault(code.text, (schedule, code))
+        names = {packing.name for packing in code.packings.values()}
+        if rank < CANDIDATES[opt_level] or names & missing:
+            distinct.setdefault(code.text, (schedule, code))
+        missing -= names
     return list(distinct.values())
 
 
@@ -128,9 +144,14 @@ def _best(job: Job, options: Sequence[tuple[Any, KernelCode]], cache: TimingCach
     times: Mapping[str, float] = cache.entries.get(job.key, {}) if timed else {}
     cost = scores(times, [repr(schedule) for schedule, _ in options], points(job.problem)) if times else {}
     schedule, code = min(options, key=lambda option: cost[repr(option[0])]) if times else options[0]
+    near = sorted((o for o in options if times and o[0] is not schedule), key=lambda option: cost[repr(option[0])])
+    limit = NEAR * cost[repr(schedule)] if times else 0.0
+    others = tuple(
+        Choice(job, s, c, times.get(repr(s)), len(options)) for s, c in near if cost[repr(s)] <= limit
+    )  # fmt: skip
     seconds = times.get(repr(schedule))
     for other, _ in options:
         log.debug(
             3, f"{job.family}: {other!r} {1e6 * times.get(repr(other), float('nan')):.1f} us {'*' if other is schedule else ''}"
         )
-    return Choice(job, schedule, code, seconds, len(options))
+    return Choice(job, schedule, code, seconds, len(options), others)

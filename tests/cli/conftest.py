@@ -119,6 +119,9 @@ class FakeEngine:
         y[1, 2] += self.error
         return {"y": y}
 
+    def header_at(self, inputs):
+        return self.header
+
     def profile(self, inputs, repeats=10):
         return np.tile([3e-6, 1e-6], (repeats, 1))
 

@@ -51,11 +51,12 @@ def test_every_option_reaches_the_driver(asked, tmp_path):
     np.save(tmp_path / "mask.npy", np.ones(3))
     words = f"build m.onnx -o {tmp_path}/e.engine --shapes ids:1x3 --shapes n:scalar --freeze mask={tmp_path}/mask.npy"
     words += f" --precision fp32 --opt-level 5 --timing-cache {tmp_path}/t --memory-limit 1KiB --target cpu:avx2 --threads 3"
-    words += " --ragged"
+    words += " --ragged --bucket one=ids:1x1 --bucket opt"
     assert runner.invoke(app, words.split()).exit_code == 0
     assert asked.pop("freeze")["mask"].tolist() == [1, 1, 1]
     assert {k: str(v) if k in ("model", "output", "timing_cache") else v for k, v in asked.items()} == {
-        "model": "m.onnx", "output": f"{tmp_path}/e.engine", "shapes": {"ids": (1, 3), "n": ()}, "precision": "fp32",
+        "model": "m.onnx", "output": f"{tmp_path}/e.engine", "shapes": [{"ids": (1, 3), "n": ()}],
+        "buckets": {"one": {"ids": (1, 1)}, "opt": None}, "precision": "fp32",
         "opt_level": 5, "timing_cache": f"{tmp_path}/t", "memory_limit": 1024, "target": "cpu:avx2", "num_threads": 3,
         "ragged": True,
     }  # fmt: skip

@@ -65,7 +65,7 @@ def test_a_frozen_input_must_be_given(fake_engine, lookup):
     engine = fake_engine()
     message = "the model takes 'ids', which the engine has frozen; give the array it was frozen to: --input ids=FILE.npy"
     with pytest.raises(RedlineError, match=message):
-        compare.compare_engine(engine, witness.onnx_runtime(lookup), {})
+        compare.compare_engine(engine, witness.onnx_runtime(lookup), {}, engine.header.inputs)
 
 
 def test_a_model_that_the_witness_refuses(install, tmp_path):

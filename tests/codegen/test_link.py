@@ -24,7 +24,9 @@ def objects():
 
 
 def test_the_same_plan_gives_the_same_bytes():
-    assert link_engine(objects(), Plan((STEP,), 64), TARGET, TOOLS) == link_engine(objects(), Plan((STEP,), 64), TARGET, TOOLS)
+    assert link_engine(objects(), [Plan((STEP,), 64)], TARGET, TOOLS) == link_engine(
+        objects(), [Plan((STEP,), 64)], TARGET, TOOLS
+    )
 
 
 def test_nothing_of_this_machine_is_in_the_code():
@@ -45,27 +47,28 @@ def test_code_needs_the_c_library_only(tmp_path):
 
 def test_a_symbol_that_nobody_defines():
     with pytest.raises(CompilerError, match="other"):
-        link_engine(objects(), Plan((replace(STEP, symbol="other"),), 64), TARGET, TOOLS)
+        link_engine(objects(), [Plan((replace(STEP, symbol="other"),), 64)], TARGET, TOOLS)
 
 
 def test_a_plan_without_steps_runs():
-    library = Library.from_bytes(link_engine([], Plan((), 0), TARGET, TOOLS))
-    assert library.num_steps == 0
-    assert library.workspace_bytes(4) >= 0
+    library = Library.from_bytes(link_engine([], [Plan((), 0)], TARGET, TOOLS))
+    assert library.num_steps == (0,)
+    assert library.workspace_bytes(0, 4) >= 0
     library.close()
 
 
-def test_the_workspace_holds_arena_counters_and_scratch_of_each_thread():
-    library = Library.from_bytes(link_engine(objects(), Plan((STEP,), 1000, 100), TARGET, TOOLS))
-    one, three = library.workspace_bytes(1), library.workspace_bytes(3)
+def test_the_workspace_holds_arena_and_scratch_and_the_state_counters_of_each_thread():
+    library = Library.from_bytes(link_engine(objects(), [Plan((STEP,), 1000, 100)], TARGET, TOOLS))
+    one, three = library.workspace_bytes(0, 1), library.workspace_bytes(0, 3)
     assert one >= 1024 + 128
-    assert three - one == 2 * (128 + 64)
+    assert three - one == 2 * 128
+    assert library.state_bytes(0, 3) - library.state_bytes(0, 1) == 2 * 64
     library.close()
 
 
 def test_a_plan_of_too_many_chunks():
     with pytest.raises(BuildError, match=r"\[plan\] the plan has 2\^31 chunks or more; use schedules with larger chunks"):
-        render(Plan((replace(STEP, num_chunks=1 << 30),) * 2, 64))
+        render([Plan((replace(STEP, num_chunks=1 << 30),) * 2, 64)])
 
 
 @pytest.mark.parametrize("name", ["gcc", "clang"])
@@ -76,6 +79,6 @@ def test_other_compilers_link_engines_too(monkeypatch, name):
     tools = toolchain.find()
     assert tools.kind == name
     built = compile_objects([kernel("plus", "a[i] + 1", 1)], TARGET, tools)
-    library = Library.from_bytes(link_engine(built, Plan((STEP,), 64), TARGET, tools))
-    assert library.num_steps == 1
+    library = Library.from_bytes(link_engine(built, [Plan((STEP,), 64)], TARGET, tools))
+    assert library.num_steps == (1,)
     library.close()

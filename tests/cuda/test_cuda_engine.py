@@ -38,7 +38,7 @@ def made(tmp_path, precision: str = "fp16", target: str = "cuda:sm_90", batch: i
 
 
 def loaded(path, **options) -> CudaEngine:
-    return CudaEngine(CudaLoaded(path, "full", 0, FakeDriver(**options)))
+    return CudaEngine(CudaLoaded(open_engine(path), 0, FakeDriver(**options)))
 
 
 def image(batch: int = 2, seed: int = 0) -> np.ndarray:
@@ -78,7 +78,7 @@ def test_arrays_on_the_device_are_used_where_they_are(tmp_path) -> None:
 
 def test_code_is_loaded_once_and_memory_is_given_back(tmp_path) -> None:
     driver = FakeDriver()
-    engine = CudaEngine(CudaLoaded(made(tmp_path), "full", 0, driver))
+    engine = CudaEngine(CudaLoaded(open_engine(made(tmp_path)), 0, driver))
     engine(image=image())
     count, held = driver.num_loaded, len(driver.memory)
     context = engine.context()

@@ -1,7 +1,8 @@
 """Mutated engine files: each is refused with an EngineError or is the engine that was written; nothing ever crashes.
 
-Three kinds. Bytes changed anywhere: the hashes must notice. Headers changed with all hashes made anew: the parser and the plan
-checker must hold, as they would against a file made with intent. Headers of random JSON likewise. Code is never run here.
+Four kinds. Bytes changed anywhere: the hashes must notice. Headers changed with all hashes made anew: the parser and the plan
+checker must hold, as they would against a file made with intent; the same for the steps of a further plan. Headers of random
+JSON likewise. Code is never run here.
 """
 
 import hashlib
@@ -15,10 +16,10 @@ from typing import Any
 import pytest
 
 from redline.base.errors import EngineError
-from redline.engine import FORMAT, check_plan, open_engine
-from redline.engine.layout import blobs_start
+from redline.engine import FORMAT, check_plan, check_variants, open_engine
+from redline.engine.layout import BlockHashes, blobs_start
 from tests.builder.processes import finish, limit_memory, start
-from tests.small_engines import small_engine
+from tests.small_engines import two_plans
 
 QUICK, LONG = 2_000, 20_000
 INTERESTING = [0, 1, -1, 2, 63, 64, 65, 1 << 31, -(1 << 31), 1 << 32, (1 << 63) - 1, 1 << 63, 1 << 64, 10**4000, 4096]
@@ -27,7 +28,7 @@ OTHERS = [None, True, False, "", "arena", "weights", "float64", "\ud800", 0.5, -
 
 @pytest.fixture
 def original(tmp_path) -> bytes:
-    return small_engine().write(tmp_path / "original.engine").read_bytes()
+    return two_plans(tmp_path / "original.engine").read_bytes()
 
 
 def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
@@ -118,6 +119,9 @@ def outcome(path: Path, data: bytes) -> str:
     try:
         file = open_engine(path)
         check_plan(file.header, file.blob("weights").nbytes, file.path)
+        check_variants(file.header, file.path)
+        for number in range(1, 1 + len(file.header.variants)):
+            check_plan(file.plan(number), file.blob("weights").nbytes, file.path)
         file.close()
     except EngineError as error:
         assert str(error).startswith(f"[{path}] ")
@@ -145,13 +149,50 @@ def fuzz_headers(original: bytes, path: Path, count: int) -> None:
     assert outcomes.count("passed") > count // 50  # names, times and reports may be anything
 
 
+def parts(data: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The header's JSON, and the blobs."""
+    tree = json.loads(header_text(data))
+    start = blobs_start(len(header_text(data)))
+    return tree, {b["name"]: data[start + b["offset"] :][: b["num_bytes"]] for b in tree["blobs"]}
+
+
+def joined(tree: dict[str, Any], blobs: dict[str, bytes]) -> bytes:
+    """A file of a header and blobs, with all places and hashes right."""
+    tree["blobs"], body = [], b""
+    for name, content in blobs.items():
+        hashes = BlockHashes()
+        hashes.update(memoryview(content))
+        hashes.finish()
+        tree["blobs"].append({"name": name, "offset": len(body), "num_bytes": len(content), "sha256": hashes.sha256,
+                              "checksums": hashes.checksums})  # fmt: skip
+        body += content + bytes(-len(content) % 64)
+    text = json.dumps(tree).encode()
+    preamble = struct.pack("<8sIIQQ", b"\x89RDLN\r\n\x1a", FORMAT, 0, len(text), blobs_start(len(text)) + len(body))
+    return preamble + hashlib.sha256(preamble + text).digest() + text + bytes(-len(text) % 64) + body
+
+
+def fuzz_plans(original: bytes, path: Path, count: int) -> None:
+    """The steps of the second plan with single values changed, or of random JSON, and all hashes right."""
+    rng = random.Random(3)
+    outcomes = []
+    assert outcome(path, joined(*parts(original))) == "passed"
+    for number in range(count):
+        tree, blobs = parts(original)
+        plan = json.loads(blobs["plan.1"]) if number % 8 else random_json(rng)
+        for _ in range(rng.choice([1, 1, 2, 5]) if number % 8 else 0):
+            mutate_json(plan, rng)
+        outcomes.append(outcome(path, joined(tree, {**blobs, "plan.1": json.dumps(plan).encode()})))
+    assert outcomes.count("refused") > count // 3
+    assert outcomes.count("passed") > count // 50
+
+
 def fuzz_random_headers(original: bytes, path: Path, count: int) -> None:
     rng = random.Random(2)
     for _ in range(count):
         assert outcome(path, with_header(original, json.dumps(random_json(rng)).encode())) == "refused"
 
 
-@pytest.mark.parametrize(("fuzz", "share"), [(fuzz_bytes, 2), (fuzz_headers, 2), (fuzz_random_headers, 4)])
+@pytest.mark.parametrize(("fuzz", "share"), [(fuzz_bytes, 2), (fuzz_headers, 2), (fuzz_plans, 2), (fuzz_random_headers, 4)])
 def test_mutated_files_are_refused_or_right(original, tmp_path, fuzz, share):
     fuzz(original, tmp_path / "m.engine", QUICK // share)
 
@@ -161,7 +202,7 @@ def test_many_mutated_files_in_little_memory(original, tmp_path):
     """All kinds in a process that may take 2 GiB of addresses, numpy's included, and ten minutes."""
     (tmp_path / "original.engine").write_bytes(original)
     status, output = finish(start(["-m", "tests.engine.test_fuzz", "original.engine"], tmp_path), seconds=600)
-    assert (status, output) == (0, f"{LONG} {LONG} {LONG}\n")
+    assert (status, output) == (0, f"{LONG} {LONG} {LONG} {LONG}\n")
 
 
 def test_every_bit_of_the_preamble_and_a_bit_of_every_byte_behind_it_are_noticed(original, tmp_path):
@@ -177,6 +218,6 @@ def test_every_bit_of_the_preamble_and_a_bit_of_every_byte_behind_it_are_noticed
 if __name__ == "__main__":
     limit_memory(2 << 30)
     content = Path(sys.argv[1]).read_bytes()
-    for run in (fuzz_bytes, fuzz_headers, fuzz_random_headers):
+    for run in (fuzz_bytes, fuzz_headers, fuzz_plans, fuzz_random_headers):
         run(content, Path("m.engine"), LONG)
-    print(LONG, LONG, LONG)
+    print(LONG, LONG, LONG, LONG)

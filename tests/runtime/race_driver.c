@@ -12,21 +12,22 @@ static _Atomic int wrong;
 
 static void *call_often(void *argument) {
     int32_t number = (int32_t)(intptr_t)argument, capacity = 1 + number % 4;
-    char *arena = NULL;
-    size_t bytes = (size_t)rl_workspace_bytes(capacity);
-    if (posix_memalign((void **)&arena, 64, bytes)) return NULL;
-    memset(arena, 0, bytes);
+    char *arena = NULL, *state = NULL;
+    size_t bytes = (size_t)rl_workspace_bytes(0, capacity), state_bytes = (size_t)rl_state_bytes(0, capacity);
+    if (posix_memalign((void **)&arena, 64, bytes) || posix_memalign((void **)&state, 64, state_bytes)) return NULL;
+    memset(state, 0, state_bytes);
     float x[LENGTH], y[LENGTH];
     const void *inputs[] = {x};
     void *outputs[] = {y};
     double seconds[2];
     for (int i = 0; i < CALLS; i++) {
         for (int k = 0; k < LENGTH; k++) x[k] = (float)(number + i + k), y[k] = -1;
-        rl_call call = {arena, NULL, (void *const *)inputs, outputs, i % 50 == 7 ? seconds : NULL, capacity, capacity, 0, 2, NULL};
+        rl_call call = {arena, state, NULL, (void *const *)inputs, outputs, i % 50 == 7 ? seconds : NULL, capacity, capacity, 0, 2, 0, NULL};
         if (rl_run(pool, &call)) wrong++;
         for (int k = 0; k < LENGTH; k++) wrong += y[k] != 2 * (x[k] + 1);
     }
     free(arena);
+    free(state);
     return NULL;
 }
 

@@ -27,7 +27,7 @@ def program(barrier: bool) -> str:
         Step("twice", CHUNKS, (Ref(Space.ARENA), Ref(Space.OUTPUT)), barrier),
     )
     pause = "" if barrier else "usleep(50);"  # so that a second thread is there in time, however busy the machine
-    plan = render(Plan(steps, CHUNKS * LENGTH * 4 + 24, 64))
+    plan = render([Plan(steps, CHUNKS * LENGTH * 4 + 24, 64)])
     kernels = [
         KERNEL.format(name=n, length=LENGTH, value=v, pause=pause) for n, v in (("plus", "a[i] + 1"), ("twice", "2 * a[i]"))
     ]

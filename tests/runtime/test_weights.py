@@ -11,7 +11,7 @@ import pytest
 
 import redline
 from redline.base.errors import EngineError
-from redline.engine import Access, TensorPlan, write_engine
+from redline.engine import Access, TensorPlan, open_engine, write_engine
 from redline.engine.checksum import checksum
 from redline.engine.layout import BLOCK_BYTES
 from redline.runtime.loaded import Loaded
@@ -47,7 +47,7 @@ def asleep(monkeypatch):
 def test_a_run_checks_what_it_needs_and_no_more(path, monkeypatch):
     asleep(monkeypatch)
     engine = redline.load(path)
-    weights = engine._loaded.weights
+    weights = engine._loaded.plan(0).weights
     assert weights.needs == [0, 0, 1, 1] and not weights.is_checked
     np.testing.assert_array_equal(engine(x=X)["y"], small_engine().expected(X)["y"])
     assert weights._prefix == 1 and not weights.is_checked
@@ -57,9 +57,9 @@ def test_a_run_checks_what_it_needs_and_no_more(path, monkeypatch):
 def test_everything_is_checked_in_the_background(path):
     engine = redline.load(path)
     deadline = time.monotonic() + 60
-    while not engine._loaded.weights.is_checked and time.monotonic() < deadline:
+    while not engine._loaded.plan(0).weights.is_checked and time.monotonic() < deadline:
         time.sleep(0.001)
-    assert engine._loaded.weights.is_checked
+    assert engine._loaded.plan(0).weights.is_checked
 
 
 def test_a_damaged_block_that_a_step_reads_stops_every_run(path, monkeypatch):
@@ -81,13 +81,13 @@ def test_preload_and_full_find_every_damaged_block(path, block):
 
 def test_preload_and_full_leave_nothing_to_check(path):
     for options in ({"preload": True}, {"verify": "full"}):
-        assert redline.load(path, **options)._loaded.weights.is_checked
+        assert redline.load(path, **options)._loaded.plan(0).weights.is_checked
 
 
 def test_a_child_forked_while_blocks_are_being_checked(path, monkeypatch):
     asleep(monkeypatch)
     engine = redline.load(path)
-    next(engine._loaded.weights._next)  # somebody has begun the first block and is not in the child
+    next(engine._loaded.plan(0).weights._next)  # somebody has begun the first block and is not in the child
     pid = os.fork()
     if pid == 0:
         os._exit(not np.array_equal(engine(x=X)["y"], small_engine().expected(X)["y"]))
@@ -97,8 +97,8 @@ def test_a_child_forked_while_blocks_are_being_checked(path, monkeypatch):
 def test_an_engine_closed_while_blocks_are_being_checked(path):
     for _ in range(30):
         redline.load(path).close()
-    loaded = Loaded(path, "lazy", False)
-    threads = loaded.weights._threads
+    loaded = Loaded(open_engine(path, "lazy"), "lazy", False)
+    threads = loaded.plan(0).weights._threads
     del loaded
     assert not any(thread.is_alive() for thread in threads)
 

@@ -141,3 +141,24 @@ def test_a_model_is_built_once_for_every_batch(tmp_path, monkeypatch):
             for n in (1, 5, 8):
                 np.testing.assert_allclose(ask(server, rows(n)), expected(rows(n)), rtol=1e-4, atol=1e-5)
         assert len(list((tmp_path / "cache" / "served").glob("*.engine"))) == 1
+
+
+def test_an_engine_of_several_plans_serves_their_widest_range(tmp_path):
+    """A profile of batches 1-6 and a bucket of 8 beside it; two profiles, of which the narrower bounds the batches."""
+    profiles = [{"x": ShapeRange((1, FEATURES), (2, FEATURES), (most, FEATURES))} for most in (4, 6)]
+    folder = tmp_path / "network" / "1"
+    folder.mkdir(parents=True)
+    buckets = {"eight": {"x": (8, FEATURES)}, "opt": None}
+    redline.build(network(), output=folder / "model.engine", shapes=profiles[1:], buckets=buckets, opt_level=0).close()
+    with running(tmp_path) as server:
+        for n in range(1, 7):
+            np.testing.assert_allclose(ask(server, rows(n, n)), expected(rows(n, n)), rtol=1e-4, atol=1e-5)
+        with http_client.InferenceServerClient(server.http) as client:
+            assert client.get_model_metadata("network")["inputs"][0]["shape"] == [-1, FEATURES]
+            assert client.get_model_config("network")["max_batch_size"] == 6
+        with pytest.raises(InferenceServerException, match="7"):
+            ask(server, rows(7))
+    redline.build(network(), output=folder / "model.engine", shapes=profiles, opt_level=0).close()
+    with running(tmp_path) as server, http_client.InferenceServerClient(server.http) as client:
+        assert client.get_model_config("network")["max_batch_size"] == 4
+        np.testing.assert_allclose(ask(server, rows(4)), expected(rows(4)), rtol=1e-4, atol=1e-5)

@@ -4,8 +4,9 @@
  * barrier waits until the count of finished chunks says that all earlier steps are done; a thread that came late or was
  * stopped by the system between two chunks therefore holds up nobody.
  *
- * Workspace: the plan's temporary tensors, the state below, where the chunks of each step begin, a line of counters for each
- * (step, thread), then each thread's scratch. A counter is (run number << 32 | chunks taken), so that it need not be cleared: one of an earlier run means 0.
+ * Arena: the plan's temporary tensors, then each thread's scratch. State: the struct below, where the chunks of each step
+ * begin, and a line of counters for each (step, thread). A counter is (run number << 32 | chunks taken), so that it need not
+ * be cleared: one of an earlier run means 0.
  */
 
 typedef struct {
@@ -17,6 +18,7 @@ typedef struct {
 
 typedef struct {
     const rl_call *call;
+    const rl_plan *plan;
     const rl_pool *pool;
     state *state;
     const uint32_t *first_chunks; /* of each step, and of the end: sums of the numbers of chunks */
@@ -26,18 +28,20 @@ typedef struct {
 
 static int64_t round_up(int64_t bytes) { return (bytes + RL_LINE - 1) / RL_LINE * RL_LINE; }
 
-static int64_t counter_bytes(int32_t capacity) { return (int64_t)rl_plan_table.num_steps * capacity * RL_LINE; }
-
-static int64_t first_bytes(void) { return round_up((int64_t)sizeof(uint32_t) * (rl_plan_table.num_steps + 1)); }
+static int64_t first_bytes(const rl_plan *plan) { return round_up((int64_t)sizeof(uint32_t) * (plan->num_steps + 1)); }
 
 int32_t rl_abi(void) { return RL_ABI; }
 
-int32_t rl_num_steps(void) { return rl_plan_table.num_steps; }
+int32_t rl_num_plans(void) { return rl_plan_count; }
 
-int64_t rl_workspace_bytes(int32_t capacity) {
-    const rl_plan *plan = &rl_plan_table;
-    return round_up(plan->arena_bytes) + (int64_t)sizeof(state) + first_bytes() + counter_bytes(capacity) +
-           round_up(plan->scratch_bytes) * capacity;
+int32_t rl_num_steps(int32_t plan) { return rl_plans[plan].num_steps; }
+
+int64_t rl_workspace_bytes(int32_t plan, int32_t capacity) {
+    return round_up(rl_plans[plan].arena_bytes) + round_up(rl_plans[plan].scratch_bytes) * capacity;
+}
+
+int64_t rl_state_bytes(int32_t plan, int32_t capacity) {
+    return (int64_t)sizeof(state) + first_bytes(&rl_plans[plan]) + (int64_t)rl_plans[plan].num_steps * capacity * RL_LINE;
 }
 
 /* The next chunk of a share of `length` chunks, or -1 when all are taken. */
@@ -68,9 +72,9 @@ static int must_leave(const job *j, int32_t thread) {
 
 /* Runs the chunks of a step that this thread can get; gives their number. */
 static uint32_t run_step(const job *j, int32_t index, const rl_step *step, int32_t thread) {
-    void *args[rl_plan_table.max_refs + 1];
-    for (int32_t i = 0; i < step->num_refs; i++) args[i] = address(j->call, &rl_plan_table.refs[step->first_ref + i]);
-    void *scratch = j->scratch + round_up(rl_plan_table.scratch_bytes) * thread;
+    void *args[j->plan->max_refs + 1];
+    for (int32_t i = 0; i < step->num_refs; i++) args[i] = address(j->call, &j->plan->refs[step->first_ref + i]);
+    void *scratch = j->scratch + round_up(j->plan->scratch_bytes) * thread;
     args[step->num_refs] = (void *)j->call->dims;
     uint64_t n = j->first_chunks[index + 1] - j->first_chunks[index], threads = (uint64_t)j->num_threads;
     uint32_t done = 0;
@@ -108,7 +112,7 @@ static int32_t walk(void *data, int32_t thread) {
     const rl_call *call = j->call;
     double started = call->step_seconds ? now_seconds() : 0;
     for (int32_t i = call->first_step; i < call->end_step; i++) {
-        const rl_step *step = &rl_plan_table.steps[i];
+        const rl_step *step = &j->plan->steps[i];
         uint32_t first = j->first_chunks[i], end = j->first_chunks[i + 1];
         if (!call->step_seconds && atomic_load_explicit(&j->state->finished, memory_order_acquire) >= end) continue;
         if ((step->barrier || call->step_seconds) && !wait_for(j, first, thread)) return 1;
@@ -135,10 +139,10 @@ static int32_t walk_in_default_float_mode(void *data, int32_t thread) {
 }
 
 /* The threads that can help: no more than asked for, in the pool, of use to the plan, and allowed by the affinity mask. */
-static int32_t useful_threads(const rl_pool *pool, const rl_call *call, const state *s) {
+static int32_t useful_threads(const rl_pool *pool, const rl_call *call, const rl_plan *plan, const state *s) {
     int32_t n = call->num_threads < call->capacity ? call->num_threads : call->capacity;
     if (n > pool->num_threads) n = pool->num_threads;
-    if (n > rl_plan_table.max_threads) n = rl_plan_table.max_threads;
+    if (n > plan->max_threads) n = plan->max_threads;
     if (n > s->widest) n = s->widest;
     cpu_set_t allowed;
     if (n > 1 && sched_getaffinity(0, sizeof allowed, &allowed) == 0 && CPU_COUNT(&allowed) < n) n = CPU_COUNT(&allowed);
@@ -146,14 +150,14 @@ static int32_t useful_threads(const rl_pool *pool, const rl_call *call, const st
 }
 
 /* Counts the chunks of the steps, unless the last call had the same dimensions. */
-static void bind(state *s, uint32_t *first_chunks, const int64_t *dims) {
-    size_t bytes = sizeof *dims * (size_t)rl_plan_table.num_dims;
+static void bind(state *s, uint32_t *first_chunks, const rl_plan *plan, const int64_t *dims) {
+    size_t bytes = sizeof *dims * (size_t)plan->num_dims;
     if (s->bound && (!bytes || memcmp(s->dims, dims, bytes) == 0)) return;
     if (bytes) memcpy(s->dims, dims, bytes);
     s->bound = 1;
     s->widest = 0;
-    for (int32_t i = 0; i < rl_plan_table.num_steps; i++) {
-        const rl_step *step = &rl_plan_table.steps[i];
+    for (int32_t i = 0; i < plan->num_steps; i++) {
+        const rl_step *step = &plan->steps[i];
         uint32_t count = step->count ? (uint32_t)step->count(dims) : step->num_chunks;
         first_chunks[i + 1] = first_chunks[i] + count;
         if ((int32_t)count > s->widest) s->widest = (int32_t)count;
@@ -163,14 +167,15 @@ static void bind(state *s, uint32_t *first_chunks, const int64_t *dims) {
 int32_t rl_run(rl_pool *pool, const rl_call *call) {
     if (pool->abi != RL_ABI) return -1;
     if (call->first_step >= call->end_step) return 0;
-    state *s = (state *)(call->arena + round_up(rl_plan_table.arena_bytes));
+    const rl_plan *plan = &rl_plans[call->plan];
+    state *s = (state *)call->state;
     uint32_t *first_chunks = (uint32_t *)(s + 1);
-    char *counters = (char *)first_chunks + first_bytes();
-    bind(s, first_chunks, call->dims);
+    char *counters = (char *)first_chunks + first_bytes(plan);
+    bind(s, first_chunks, plan, call->dims);
     if (++s->run == 0) s->run = 1;
     atomic_store(&s->finished, first_chunks[call->first_step]);
-    char *scratch = counters + counter_bytes(call->capacity);
-    job j = {call, pool, s, first_chunks, counters, scratch, useful_threads(pool, call, s)};
+    char *scratch = call->arena + round_up(plan->arena_bytes);
+    job j = {call, plan, pool, s, first_chunks, counters, scratch, useful_threads(pool, call, plan, s)};
     pool->run(pool, j.num_threads, walk_in_default_float_mode, &j);
     return 0;
 }

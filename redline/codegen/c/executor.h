@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define RL_ABI 3  /* changes with every change of rl_pool, rl_call or the functions below */
+#define RL_ABI 4  /* changes with every change of rl_pool, rl_call or the functions below */
 #define RL_LINE 64
 #define RL_MAX_DIMS 8
 #define EXPORT __attribute__((visibility("default")))
@@ -39,10 +39,12 @@ struct rl_pool {
     _Atomic uint32_t waiting; /* callers that wait for a core: helpers leave when there is one */
 };
 
-/* One inference. The arena is rl_workspace_bytes(capacity) long, 64-byte aligned, zero before its first use, and never
- * used by two calls at once. */
+/* One inference by plan number `plan`. The arena is rl_workspace_bytes(plan, capacity) long and holds nothing from call to
+ * call, so plans may share one; the state is rl_state_bytes(plan, capacity) long, the plan's own, and zero before its first
+ * use. Both are 64-byte aligned and never used by two calls at once. */
 typedef struct {
     char *arena;
+    char *state;
     const char *weights;
     void *const *inputs;
     void *const *outputs;
@@ -50,12 +52,15 @@ typedef struct {
     int32_t num_threads;  /* the most to use; 1..capacity */
     int32_t capacity;
     int32_t first_step, end_step;
-    const int64_t *dims; /* the open dimensions of the profile; NULL where there are none */
+    int32_t plan;
+    const int64_t *dims; /* the open dimensions of the plan; NULL where there are none */
 } rl_call;
 
 EXPORT int32_t rl_abi(void);
-EXPORT int32_t rl_num_steps(void);
-EXPORT int64_t rl_workspace_bytes(int32_t capacity);
+EXPORT int32_t rl_num_plans(void);
+EXPORT int32_t rl_num_steps(int32_t plan);
+EXPORT int64_t rl_workspace_bytes(int32_t plan, int32_t capacity);
+EXPORT int64_t rl_state_bytes(int32_t plan, int32_t capacity);
 EXPORT rl_pool *rl_pool_new(int32_t num_threads);
 EXPORT void rl_pool_free(rl_pool *);
 EXPORT int32_t rl_run(rl_pool *, const rl_call *); /* 0, or -1 when the pool's ABI is another */
@@ -87,7 +92,8 @@ typedef struct {
     int64_t arena_bytes, scratch_bytes;
 } rl_plan;
 
-extern HIDDEN const rl_plan rl_plan_table;
+extern HIDDEN const rl_plan rl_plans[];
+extern HIDDEN const int32_t rl_plan_count;
 
 /* Waiting: spin for some microseconds, then let others run, then sleep, so that a wait is short when the other side is
  * running and harmless when it is not (fewer cores than threads). */

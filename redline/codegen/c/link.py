@@ -1,4 +1,4 @@
-"""Objects and a plan in, one shared object out: the code blob of an engine.
+"""Objects and plans in, one shared object out: the code blob of an engine.
 
 It needs libc, libm and libpthread only and exports the functions of executor.h. The same inputs give the same bytes.
 """
@@ -14,13 +14,13 @@ from redline.codegen.c.toolchain import Toolchain
 from redline.kernels.problem import CpuTarget
 
 
-def link_engine(kernels: Sequence[bytes], plan: Plan, target: CpuTarget, toolchain: Toolchain) -> bytes:
-    """The shared object that runs ``plan``; ``kernels`` are the objects that define the plan's symbols.
+def link_engine(kernels: Sequence[bytes], plans: Sequence[Plan], target: CpuTarget, toolchain: Toolchain) -> bytes:
+    """The shared object that runs ``plans``; ``kernels`` are the objects that define their symbols.
 
     Raises CompilerError when a symbol of the plan is in no object.
     """
     header = package_text("executor.h")
-    texts = [header + package_text(name) for name in ("pool.c", "executor.c", "checksum.c")] + [header + render(plan)]
+    texts = [header + package_text(name) for name in ("pool.c", "executor.c", "checksum.c")] + [header + render(plans)]
     return link([*compile_objects(texts, target, toolchain), *kernels], toolchain)
 
 

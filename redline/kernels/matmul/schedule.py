@@ -88,17 +88,19 @@ def needs_packing(g: Gemm, schedule: Schedule, problem: Problem, target: CpuTarg
 
 
 def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
-    """The legal candidates, the cheapest by ``_cost`` first."""
+    """The legal candidates, the cheapest by ``_cost`` first; at the end one of each width, for who wants that packing."""
     if not size(problem.out.shape):
         return [Schedule(1, 1)]
-    tiles = sorted(_tiles(problem, target), key=lambda s: _cost(problem, s, target))[:MAX_TILES]
+    tiles = sorted(_tiles(problem, target), key=lambda s: _cost(problem, s, target))
     found: dict[Schedule, None] = {}
-    for candidate in tiles:
+    for candidate in tiles[:MAX_TILES]:
         found[_cut(problem, candidate, target)] = None
         found[_cut(problem, candidate, target, in_cache=False)] = None
     best = next(iter(found))
     for variant in _variants(problem, best, target):
         found[variant] = None
+    for tile_of_width in {(s.vectors, s.swapped): s for s in reversed(tiles)}.values():
+        found[_cut(problem, tile_of_width, target)] = None
     return [schedule for schedule in found if is_legal(problem, schedule, target)]
 
 

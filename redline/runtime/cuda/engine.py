@@ -2,6 +2,7 @@
 
 import os
 
+from redline.engine import EngineFile, open_engine
 from redline.runtime.callable import CallableEngine
 from redline.runtime.cuda.context import CudaContext, Results
 from redline.runtime.cuda.loaded import CudaLoaded
@@ -23,4 +24,11 @@ class CudaEngine(CallableEngine[CudaLoaded, Results]):
 
 def load(path: str | os.PathLike[str], device: int = 0, verify: str = "full") -> CudaEngine:
     """Loads a CUDA engine onto GPU number ``device``. Raises EngineError where the GPU, the driver or the file does not fit."""
-    return CudaEngine(CudaLoaded(path, verify, device))
+    return of_file(open_engine(path, verify), device, is_verified=True)
+
+
+def of_file(file: EngineFile, device: int, is_verified: bool) -> CudaEngine:
+    """The engine in ``file``, whose weights are compared with their hashes first unless they have been."""
+    if not is_verified:
+        file.verify("weights")
+    return CudaEngine(CudaLoaded(file, device))

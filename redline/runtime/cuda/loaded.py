@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from redline.base.errors import EngineError
-from redline.engine import EngineFile, check_plan, launch, open_engine
+from redline.engine import EngineFile, check_plan, launch
 from redline.runtime.cuda.driver import Driver
 from redline.runtime.ports import Port
 
@@ -22,11 +22,13 @@ PIECE_BYTES = 32 << 20
 class CudaLoaded:
     """Freed when neither an engine nor a context holds it any more."""
 
-    def __init__(self, path: str | os.PathLike[str], verify: str, device: int, driver: Driver | None = None) -> None:
-        file = open_engine(path, verify)
+    def __init__(self, file: EngineFile, device: int, driver: Driver | None = None) -> None:
+        """``file``: open, and owned by this object from here on."""
         try:
             self.path, self.header = file.path, file.header
             check_plan(file.header, file.blob("weights").nbytes, file.path)
+            if file.header.variants:
+                raise EngineError(self.path, "a CUDA engine with several plans", "allowed: one", "build the engine again")
             self.driver, self.device, self.process = driver or Driver(), device, os.getpid()
             _check_device(self.driver, device, self.path)
             arch = _best_arch(file.header.stamp.features, self.driver, device, self.path)

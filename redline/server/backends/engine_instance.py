@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from redline.runtime import Context, Engine
+from redline.runtime import AnyEngine
+from redline.runtime.callable import Runs
 from redline.server.program import Ran
 from redline.server.types import Arrays
 
@@ -13,7 +14,9 @@ from redline.server.types import Arrays
 class EngineInstance:
     """One context per batch extent, and the buffers that rows are gathered in."""
 
-    def __init__(self, contexts: Mapping[int, Context], engines: Mapping[int, Engine], max_batch_size: int) -> None:
+    def __init__(
+        self, contexts: Mapping[int, Runs[dict[str, np.ndarray]]], engines: Mapping[int, AnyEngine], max_batch_size: int
+    ) -> None:
         self._contexts, self._batching = dict(contexts), max_batch_size > 0
         self._sizes = sorted(self._contexts)
         self._buffers = {

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from redline.base import dtypes
-from redline.engine import IO
-from redline.runtime import Engine, load
+from redline.engine import spans
+from redline.runtime import AnyEngine, load
 from redline.runtime.ports import Port
 from redline.server.backends.building import batch_sizes, build_engines
-from redline.server.backends.instances import batch_dimension, make_instance
+from redline.server.backends.instances import largest_batch, make_instance, takes_several
 from redline.server.backends.worker import WorkerInstance
 from redline.server.config import ModelConfig
 from redline.server.errors import invalid, not_found
@@ -31,7 +31,7 @@ class EngineSet:
 
     def __init__(self, config: ModelConfig, files: Mapping[int, Path]) -> None:
         self._where, self._files = f"model {config.name!r}", dict(sorted(files.items()))
-        self._engines: dict[int, Engine] = {}
+        self._engines: dict[int, AnyEngine] = {}
         self.typical: Mapping[str, Shape] = {}
         try:
             for key, path in self._files.items():
@@ -63,26 +63,26 @@ class EngineSet:
 
     @property
     def _is_open(self) -> bool:
-        return list(self._engines) == [0] and bool(self._engines[0].header.dims)
+        return list(self._engines) == [0] and takes_several(self._engines[0].header)
 
-    def _check_open(self, config: ModelConfig, engine: Engine) -> None:
+    def _check_open(self, config: ModelConfig, engine: AnyEngine) -> None:
         """As ``_check``, for an engine of open shapes: batches go up to the largest that it takes."""
-        batch = batch_dimension(engine.header)
-        largest = engine.header.dims[batch].max if batch is not None and engine.header.dims[batch].min == 1 else 0
+        usual, largest = largest_batch(engine.header)
         if config.max_batch_size > largest:
             allowed = (
                 f"{engine.path} takes batches of 1 to {largest}" if largest else f"{engine.path} has no open batch from 1 on"
             )
             raise invalid(self._where, f"max_batch_size is {config.max_batch_size}", allowed, "build it with a wider --shapes")
-        self.max_batch_size = config.max_batch_size or largest
+        self.max_batch_size = config.max_batch_size or usual
         self.sizes = tuple(batch_sizes(self.max_batch_size))
-        ports = zip((*engine.inputs, *engine.outputs), (*engine.header.inputs, *engine.header.outputs), strict=True)
-        opened = {port.name: _open_shape(port.shape, io) for port, io in ports}
+        opened = {
+            name: tuple(-1 if low < most else most for low, most in axes) for name, axes in spans(engine.header).items()
+        }  # fmt: skip
         self.inputs = self._specs(engine.inputs, config.inputs, "input", opened)
         self.outputs = self._specs(engine.outputs, config.outputs, "output", opened)
         self.typical = {port.name: port.shape for port in engine.inputs}
 
-    def _extent(self, engine: Engine) -> int:
+    def _extent(self, engine: AnyEngine) -> int:
         """The batch extent that all inputs and outputs of an engine share."""
         extents = {port.shape[0] if port.shape else None for port in (*engine.inputs, *engine.outputs)}
         size = extents.pop()
@@ -118,13 +118,6 @@ class EngineSet:
     def close(self) -> None:
         while self._engines:
             self._engines.popitem()[1].close()
-
-
-def _open_shape(shape: Shape, io: IO) -> Shape:
-    """The shape with -1 for each axis that a call decides."""
-    if not io.extents:
-        return shape
-    return tuple(-1 if any(any(powers) for _, *powers in terms) else e for e, terms in zip(shape, io.extents, strict=True))
 
 
 def find_engines(config: ModelConfig, folder: Path) -> dict[int, Path]:

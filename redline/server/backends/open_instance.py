@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from redline.runtime import Context
+from redline.runtime.callable import Runs
 from redline.server.backends.engine_instance import share_out
 from redline.server.program import Ran
 from redline.server.types import Arrays
@@ -14,7 +14,7 @@ from redline.server.types import Arrays
 class OpenInstance:
     """One context. Batches of several requests come only where the first axis of every input and output counts rows."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Runs[dict[str, np.ndarray]]) -> None:
         self._context = context
 
     def run(self, batch: Sequence[Arrays]) -> Ran:
