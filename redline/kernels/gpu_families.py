@@ -13,6 +13,5 @@ from redline.kernels.scatter import triton as scatter
 from redline.kernels.sort import triton as sort
 
 GPU_FAMILIES: dict[str, GpuFamily] = {
-    module.FAMILY.name: module.FAMILY
-    for module in (attention, conv, depthwise, matmul, nest, pool, row, scan, scatter, sort)
+    module.FAMILY.name: module.FAMILY for module in (attention, conv, depthwise, matmul, nest, pool, row, scan, scatter, sort)
 }

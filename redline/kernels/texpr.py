@@ -177,7 +177,16 @@ def from_storage(dtype: DType, text: str) -> str:
 
 def to_storage(dtype: DType, text: str) -> str:
     """A value as an element in memory."""
-    kind = "tl.int8" if dtype == dtypes.bool_ else TYPES[dtype.name]
+    return _converted(text, "tl.int8" if dtype == dtypes.bool_ else TYPES[dtype.name])
+
+
+def tile(text: str, dtype: DType, shape: Sequence[int]) -> str:
+    """A value, which may be a literal, as a tile of what ``dtype`` is computed in."""
+    extents = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
+    return f"tl.broadcast_to({_converted(text, TYPES[compute_type(dtype).name])}, ({extents}))"
+
+
+def _converted(text: str, kind: str) -> str:
     if re.fullmatch(r'\(?-?[\d.e+-]+\)?|float\("[-a-z]+"\)', text):
         return f"tl.full([], {text}, {kind})"
     return f"({text}).to({kind})"

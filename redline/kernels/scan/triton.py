@@ -1,6 +1,6 @@
 """Scans in Triton: a program takes some lines, and each of them in chunks; what a chunk adds up to goes on to the next.
 
-out[i..., j] = body(i..., 0) + ... + body(i..., j), or the product; exclusive scans read one position less, the start being 0 or 1
+out[i..., j] = body(i..., 0) + ... + body(i..., j), or the product; exclusive scans begin with 0 or 1 and read one less
 
 Terms of a chunk are joined as a tree, so floating-point sums differ from sequential ones in their rounding; they repeat.
 """
@@ -55,7 +55,7 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
     reading = {**guards, rank - 1: f"({' & '.join(inside)})"} if inside else guards
     renderer = texpr.Renderer(p.reads, [*names, source], p.out.shape, [], reading)
     statements, value = renderer.render(p.body)
-    loop += [*statements, f"value = tl.broadcast_to(({value}).to({kind}), ({s.lines}, {s.chunk}))"]
+    loop += [*statements, f"value = {texpr.tile(value, p.out.dtype, (s.lines, s.chunk))}"]
     if inside:
         loop.append(f"value = tl.where({' & '.join(inside)}, value, {start})")
     fold = FOLD[p.kind]
@@ -64,7 +64,8 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
     conditions = [row_guard] if row_guard else []
     if length % s.chunk:
         conditions.append(f"(step[None, :] < {length})")
-    loop.append(texpr.store("out0", p.out, [*names, "j"], "total", conditions))
+    whole = "(out0 + line[:, None] * 0 + j * 0)" if 1 in (count, length) else "out0"
+    loop.append(texpr.store(whole, p.out, [*names, "j"], "total", conditions))
     body += [f"for c in range(0, {-(-length // s.chunk)}):", *(f"    {line}" for line in loop)]
     params = [f"arg{i}" for i in range(len(p.reads))] + ["out0"]
     signature = tuple(POINTER[o.dtype.name] for o in p.reads + p.writes)

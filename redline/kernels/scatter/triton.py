@@ -2,7 +2,7 @@
 
 out[i...] = initial(i...), or value(u...) of the last u whose place is i..., or the fold of all of them
 
-Axes of u that alone and evenly move one axis of out (``Own``) are known from i; the others are searched. No two programs
+Axes of u that a coordinate of the place follows (``Own``) are known from i; the others are searched. No two programs
 write one element, so there are no atomics and answers repeat; folded floats are added as a tree. The cost is elements
 times values searched: much where both are many.
 """
@@ -39,14 +39,16 @@ class Own:
 
 
 def own_axes(p: Problem) -> list[Own]:
-    places = [prepare(place, p.reads, bounds.box_of(p.extents)) for place in p.place]
-    found = []
-    for axis, extent in enumerate(p.extents):
-        moved = [k for k, place in enumerate(places) if axis in bounds.indices(place)]
-        form = bounds.affine(places[moved[0]]) if len(moved) == 1 else None
-        if extent > 1 and form is not None and form.coefficients == ((axis, 1),):
-            found.append(Own(axis, moved[0], form.offset))
-    return found
+    """One for each axis of the values that some coordinate of the place follows."""
+    found: dict[int, Own] = {}
+    for along, place in enumerate(p.place):
+        form = bounds.affine(prepare(place, p.reads, bounds.box_of(p.extents)))
+        if form is None or len(form.coefficients) != 1:
+            continue
+        axis, step = form.coefficients[0]
+        if step == 1 and p.extents[axis] > 1:
+            found.setdefault(axis, Own(axis, along, form.offset))
+    return list(found.values())
 
 
 def schedules(problem: Problem, target: GpuTarget) -> list[Schedule]:
@@ -65,11 +67,10 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
     body += [f"{n} = {t}" for n, t in zip(names, tgemm.row_coordinates("at", p.out.shape), strict=True)]
     first = texpr.Renderer(p.reads, names, p.out.shape, [], dict.fromkeys(range(rank), guard) if guard else {})
     statements, initial = first.render(p.initial)
-    kind = texpr.TYPES[compute_type(p.out.dtype).name]
-    body += [*statements, f"result = tl.broadcast_to(({initial}).to({kind}), ({s.block},))"]
+    body += [*statements, f"result = {texpr.tile(initial, p.out.dtype, (s.block,))}"]
     if size(p.extents):
-        body += _Search(p, s, guard, kind).lines()
-    body.append(texpr.store("out0", p.out, names, "result", [guard] if guard else []))
+        body += _Search(p, s, guard).lines()
+    body.append(texpr.store("(out0 + at * 0)" if count == 1 else "out0", p.out, names, "result", [guard] if guard else []))
     params = [f"arg{i}" for i in range(len(p.reads))] + ["out0"]
     signature = tuple(POINTER[o.dtype.name] for o in p.reads + p.writes)
     return GpuCode("scatter", texpr.module(params, body), signature, (-(-count // s.block), 1, 1), s.num_warps)
@@ -78,8 +79,8 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
 class _Search:
     """Statements that bring ``result`` up to date with the values that go to it."""
 
-    def __init__(self, p: Problem, s: Schedule, guard: str, kind: str) -> None:
-        self.p, self.s, self.guard, self.kind = p, s, guard, kind
+    def __init__(self, p: Problem, s: Schedule, guard: str) -> None:
+        self.p, self.s, self.guard = p, s, guard
         self.own = {own.of: own for own in own_axes(p)}
         self.searched = [axis for axis in range(len(p.extents)) if axis not in self.own]
         self.total = prod(p.extents[axis] for axis in self.searched)
@@ -87,7 +88,7 @@ class _Search:
     def lines(self) -> list[str]:
         found = self._owned("[:, None]", "u")
         loop = [f"step = c * {self.s.chunk} + tl.arange(0, {self.s.chunk})", *self._coordinates("step[None, :]", "u")]
-        tests = [own for own in self._inside("[:, None]")]
+        tests = [*self._inside("[:, None]")]
         if self.total % self.s.chunk:
             tests.append(f"(step[None, :] < {self.total})")
         renderer = self._renderer("u", "p", " & ".join(tests))
@@ -102,7 +103,10 @@ class _Search:
         loop.append(f"hit = tl.broadcast_to({hit if tests else 'tl.full((1, 1), 1, tl.int1)'}, {shape})")
         if self.p.fold == "none":
             return [*found, *self._last(loop)]
-        return [*found, *self._fold(loop, shape)]
+        return [*found, *self._fold(loop)]
+
+    def _tile(self, value: str, shape: tuple[int, ...]) -> str:
+        return texpr.tile(value, self.p.out.dtype, shape)
 
     def _owned(self, wide: str, prefix: str) -> list[str]:
         return [f"{prefix}{own.of} = i{own.along}{wide} - {own.shift}" for own in self.own.values()]
@@ -133,15 +137,15 @@ class _Search:
         lines = [f"last = tl.full(({self.s.block},), -1, tl.int32)", *self._loop(loop), *self._owned("", "w")]
         lines += self._coordinates("tl.maximum(last, 0)", "w")
         statements, value = self._renderer("w", "v", "last >= 0").render(self.p.value)
-        return [*lines, *statements, f"result = tl.where(last >= 0, ({value}).to({self.kind}), result)"]
+        return [*lines, *statements, f"result = tl.where(last >= 0, {self._tile(value, (self.s.block,))}, result)"]
 
-    def _fold(self, loop: list[str], shape: str) -> list[str]:
+    def _fold(self, loop: list[str]) -> list[str]:
         dtype = compute_type(self.p.out.dtype)
         fold = FOLD[self.p.fold]
         none = {"add": 0, "mul": 1}.get(self.p.fold)
         start = texpr.literal(extreme(dtype, lowest=self.p.fold == "max") if none is None else none, dtype)
         statements, value = self._renderer("u", "v", "hit").render(self.p.value)
-        loop = [*loop, *statements, f"value = tl.where(hit, tl.broadcast_to(({value}).to({self.kind}), {shape}), {start})"]
+        loop = [*loop, *statements, f"value = tl.where(hit, {self._tile(value, (self.s.block, self.s.chunk))}, {start})"]
         loop.append(f"result = {fold}(result, tl.reduce(value, 1, {fold}))")
         return self._loop(loop)
 

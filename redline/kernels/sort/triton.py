@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from redline.base.shapes import size
 from redline.kernels import texpr, tgemm
-from redline.kernels.functions import compute_type
 from redline.kernels.gpu import POINTER, GpuCode, GpuFamily, GpuTarget, next_power
 from redline.kernels.sort.problem import Problem
 
@@ -33,14 +32,13 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
     p, rank, length = problem, len(problem.shape), problem.length
     rows, blocks = size(p.shape[:-1]), -(-p.length // s.block)
     names = [f"i{axis}" for axis in range(rank - 1)]
-    kind = texpr.TYPES[compute_type(p.key.dtype).name]
     body = [f"row = tl.program_id(0) // {blocks}", *texpr.wait(target)]
     body += [f"{n} = {t}" for n, t in zip(names, tgemm.row_coordinates("row", p.shape[:-1]), strict=True)]
     body.append(f"mine = tl.program_id(0) % {blocks} * {s.block} + tl.arange(0, {s.block})")
-    body += _keys(p, names, "mine", s.block, "own", kind, length % s.block > 0)
+    body += _keys(p, names, "mine", s.block, "own", length % s.block > 0)
     body += [f"place = tl.zeros(({s.block},), tl.int32)", "a, at = own[:, None], mine[:, None]"]
     loop = [f"others = c * {s.chunk} + tl.arange(0, {s.chunk})"]
-    loop += _keys(p, names, "others", s.chunk, "key", kind, length % s.chunk > 0)
+    loop += _keys(p, names, "others", s.chunk, "key", length % s.chunk > 0)
     loop += ["b, to = key[None, :], others[None, :]", *_before(p)]
     if length % s.chunk:
         loop.append(f"before = before & (to < {length})")
@@ -49,19 +47,20 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
     conditions = [f"(mine < {length})"] if length % s.block else []
     if p.count < length:
         conditions.append(f"(place < {p.count})")
-    body.append(texpr.store("out0", p.values, [*names, "place"], "own", conditions))
-    body.append(texpr.store("out1", p.indices, [*names, "place"], "mine", conditions))
+    first = " + place * 0" if p.count == 1 else ""
+    body.append(texpr.store(f"(out0{first})", p.values, [*names, "place"], "own", conditions))
+    body.append(texpr.store(f"(out1{first})", p.indices, [*names, "place"], "mine", conditions))
     params = [f"arg{i}" for i in range(len(p.reads))] + ["out0", "out1"]
     signature = tuple(POINTER[o.dtype.name] for o in p.reads + p.writes)
     return GpuCode("sort", texpr.module(params, body), signature, (rows * blocks, 1, 1), s.num_warps)
 
 
-def _keys(p: Problem, names: list[str], at: str, count: int, name: str, kind: str, ragged: bool) -> list[str]:
+def _keys(p: Problem, names: list[str], at: str, count: int, name: str, ragged: bool) -> list[str]:
     """The keys at the positions ``at``."""
     guards = {len(names): f"({at} < {p.length})"} if ragged else {}
     renderer = texpr.Renderer(p.reads, [*names, at], p.extents, [], guards, prefix=f"{name}_")
     statements, value = renderer.render(p.key)
-    return [*statements, f"{name} = tl.broadcast_to(({value}).to({kind}), ({count},))"]
+    return [*statements, f"{name} = {texpr.tile(value, p.key.dtype, (count,))}"]
 
 
 def _before(p: Problem) -> list[str]:
