@@ -1,7 +1,8 @@
-"""Every form of the products' kernels on the GPU at hand, against numpy: python bench/gpu_forms.py [--each 2]
+"""Every form of the products' kernels on the GPU at hand, against numpy: python bench/gpu_forms.py [--each 2] [--small]
 
 Tuning times candidates without looking at their answers; here one of each form (copy engine, walkers, turned, split sums,
-shared tails) runs on random numbers with poisoned outputs.
+shared tails, parts of rows) runs on random numbers with poisoned outputs. ``--small``: shapes that compute-sanitizer gets
+through, for a GPU that is said to have few processors.
 """
 
 import argparse
@@ -37,11 +38,14 @@ def epilogue(rank: int, whole: bool):
     return cast(call("rint32", held, dtype=int32), int8)
 
 
-def problems():
+def problems(small: bool):
+    rows, columns, depth = (500, 256, 128) if small else (6304, 768, 768)
+    convolutions = ((64, 64, 4, 3), (256, 64, 3, 1)) if small else ((64, 64, 14, 3), (512, 128, 7, 1))
     for dtype in (float16, int8):
-        e = epilogue(2, dtype == int8), (dense(float32, (768,)),)
-        yield "matmul", matmul.Problem(dense(dtype, (6304, 768)), dense(dtype, (768, 768), True), dense(dtype, (6304, 768)), *e)
-        for m, c, side, taps in ((64, 64, 14, 3), (512, 128, 7, 1)):
+        e = epilogue(2, dtype == int8), (dense(float32, (columns,)),)
+        a, b, out = dense(dtype, (rows, depth)), dense(dtype, (depth, columns), True), dense(dtype, (rows, columns))
+        yield "matmul", matmul.Problem(a, b, out, *e)
+        for m, c, side, taps in convolutions:
             pads = (taps // 2,) * 4
             yield "conv", conv.Problem(
                 dense(dtype, (128, side, side, c)), dense(dtype, (m, c, taps, taps), True), dense(dtype, (128, side, side, m)),
@@ -52,22 +56,24 @@ def problems():
 def forms(family, problem, target, each):
     seen: dict[tuple, int] = {}
     for s in GPU_FAMILIES[family].schedules(problem, target):
-        form = (s.copy_engine, s.walkers > 0, s.turned, s.split > 1, s.tail > 0)
+        form = (s.copy_engine, s.walkers > 0, s.turned, s.split > 1, s.tail > 0, s.num_parts)
         seen[form] = seen.get(form, 0) + 1
         if seen[form] <= each:
             yield s
 
 
-def run(driver, stream, problem, code, cubin, arrays) -> np.ndarray:
+def run(driver, stream, problem, code, cubin, arrays) -> list[np.ndarray]:
+    """The answers of a kernel, its outputs poisoned before."""
     passed = [code.packings[i].apply(a) if i in code.packings else a for i, a in enumerate(arrays)]
     addresses = []
     for array in map(np.ascontiguousarray, passed):
         addresses.append(driver.alloc(array.nbytes, "an operand"))
         driver.to_device(addresses[-1], array.ctypes.data, array.nbytes, stream)
         driver.wait(stream)
-    out = np.empty(problem.out.shape, problem.out.dtype.numpy)
-    addresses.append(driver.alloc(out.nbytes, "the result"))
-    driver.fill(addresses[-1], 0xFF, out.nbytes, stream)
+    outs = [np.empty(o.shape, o.dtype.numpy) for o in problem.writes]
+    for out in outs:
+        addresses.append(driver.alloc(out.nbytes, "a result"))
+        driver.fill(addresses[-1], 0xFF, out.nbytes, stream)
     params, facts = Params(), iter(cubin.maps)
     for i, (operand, address) in enumerate(zip(problem.reads + problem.writes, addresses, strict=True)):
         m = code.maps.get(i)
@@ -87,25 +93,28 @@ def run(driver, stream, problem, code, cubin, arrays) -> np.ndarray:
     threads = 32 * code.num_warps
     driver.launch(function, code.grid, threads, cubin.shared_bytes, params.close(), stream, False)
     driver.wait(stream)
-    driver.to_host(out.ctypes.data, addresses[len(arrays)], out.nbytes, stream)
-    driver.wait(stream)
+    for out, address in zip(outs, addresses[len(arrays) :], strict=False):
+        driver.to_host(out.ctypes.data, address, out.nbytes, stream)
+        driver.wait(stream)
     driver.unload(module)
     for address in addresses:
         driver.free(address)
-    return out
+    return outs
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--each", type=int, default=1)
-    each = parser.parse_args().each
-    driver, target, rng = Driver(), GpuTarget(), np.random.default_rng()
+    parser.add_argument("--small", action="store_true")
+    args = parser.parse_args()
+    target = GpuTarget(processors=2) if args.small else GpuTarget()
+    driver, rng = Driver(), np.random.default_rng()
     driver.push(driver.retain(0))
     stream, wrong, count = driver.stream(), 0, 0
-    for family, problem in problems():
+    for family, problem in problems(args.small):
         arrays = [view(filled(o, rng, (-127, 127)), o) for o in problem.reads]
         expected = FAMILIES[family].reference(problem, arrays)[0].astype(np.float64)
-        chosen = list(forms(family, problem, target, each))
+        chosen = list(forms(family, problem, target, args.each))
         codes = [GPU_FAMILIES[family].render(problem, s, target) for s in chosen]
         aligned = [True] * (len(problem.reads) + 1)
         for s, code, cubin in zip(chosen, codes, compile_cubins([Request.of(c, aligned, target) for c in codes]), strict=True):
@@ -113,7 +122,7 @@ def main() -> None:
             if isinstance(cubin, str) or cubin.shared_bytes > target.shared_bytes:
                 print(family, problem.reads[0], s, cubin if isinstance(cubin, str) else "too much shared memory", flush=True)
                 continue
-            found = run(driver, stream, problem, code, cubin, arrays).astype(np.float64)
+            found = run(driver, stream, problem, code, cubin, arrays)[0].astype(np.float64)
             error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
             if not error <= 2e-3:
                 wrong += 1

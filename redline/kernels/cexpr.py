@@ -14,10 +14,11 @@ from redline.base import dtypes
 from redline.base.dtypes import DType
 from redline.base.extents import is_open, low
 from redline.kernels import bounds, functions
-from redline.kernels.expr import Acc, Call, Expr, Index, Lit, Load
+from redline.kernels.expr import Call, Expr, Lit, Load
 from redline.kernels.functions import compute_type
 from redline.kernels.prepare import prepare
 from redline.kernels.problem import Operand
+from redline.kernels.scope import Scope
 
 _HEAD = "#include <stdint.h>\n"
 
@@ -122,7 +123,7 @@ def pointers(operands: Sequence[Operand], names: Sequence[str], first: int = 0, 
     ]
 
 
-class Renderer:
+class Renderer(Scope):
     """Renders expressions of one scope; what it has once named it uses again.
 
     ``reads`` are the operands that Load refers to, ``coordinates`` the C texts of Index(0), Index(1), ...,
@@ -134,11 +135,11 @@ class Renderer:
         self, reads: Sequence[Operand], coordinates: Sequence[str], accumulators: Sequence[str] = (),
         read_names: Sequence[str] | None = None, extents: Sequence[int] | None = None, prefix: str = "t",
     ) -> None:  # fmt: skip
-        self.reads, self.coordinates, self.accumulators = reads, coordinates, accumulators
+        super().__init__(coordinates, accumulators, literal)
+        self.reads = reads
         self.read_names = read_names or [f"arg{i}" for i in range(len(reads))]
         self.box = bounds.box_of(extents) if extents is not None else ()
         self.prefix = prefix
-        self._names: dict[Expr, str] = {}
         self._statements: list[str] = []
         self._count = 0
 
@@ -155,18 +156,6 @@ class Renderer:
     def bind(self, prepared: Expr, text: str) -> None:
         """Lets ``text`` stand for an expression that the surrounding code has computed already."""
         self._names[prepared] = text
-
-    def _visit(self, expr: Expr) -> str:
-        if expr in self._names:
-            return self._names[expr]
-        if isinstance(expr, Lit):
-            return literal(expr.value, expr.dtype)
-        if isinstance(expr, Index):
-            return self.coordinates[expr.axis]
-        if isinstance(expr, Acc):
-            return self.accumulators[expr.slot]
-        self._names[expr] = self._load(expr) if isinstance(expr, Load) else self._call(expr)
-        return self._names[expr]
 
     def _name(self, dtype: DType, text: str) -> str:
         name = self._fresh()

@@ -13,6 +13,8 @@ TILES = (
     (64, 256, 4), (128, 32, 4), (64, 32, 4), (32, 64, 4), (32, 32, 4), (16, 64, 4), (16, 128, 4), (16, 32, 2), (128, 16, 4),
     (64, 16, 4), (256, 32, 8),
 )  # fmt: skip
+TALL = ((192, 256, 8), (192, 128, 4))  # three parts of 64 rows each: what no power of two has room for in the registers
+PART_ROWS = 64
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
 GROUP_ROWS = 8
 MAX_COUNTERS = COUNTER_BYTES // 4
@@ -26,7 +28,7 @@ class Schedule:
     ``split``: programs that share one sum; with ``tail``, only those of the last ``tail`` tiles, which would not fill the
     GPU. ``copy_engine``: tiles are loaded by tensor maps. ``walkers``: so many programs go from tile to tile, the loads of
     the next begun during the epilogue. ``turned``: the tensor cores see columns as rows, and read less shared memory where
-    the columns are few.
+    the columns are few. A ``block_m`` that is no power of two is summed in parts of 64 rows, which share their tile of b.
     """
 
     block_m: int
@@ -39,6 +41,14 @@ class Schedule:
     tail: int = 0
     walkers: int = 0
     turned: bool = False
+
+    @property
+    def num_parts(self) -> int:
+        return 1 if next_power(self.block_m) == self.block_m else self.block_m // PART_ROWS
+
+    @property
+    def part_rows(self) -> int:
+        return self.block_m // self.num_parts
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ def is_legal(size: Size, s: Schedule, target: GpuTarget) -> bool:
     whole = s.block_k <= DEPTH_UNIT or size.depth % s.block_k == 0
     return whole and (
         shared_bytes(size, s) <= target.shared_bytes
-        and registers <= 128
+        and registers <= (128 if s.num_parts == 1 else 192)
         and (s.split == 1 or (s.split <= size.steps(s) and shared_tiles(size, s) <= MAX_COUNTERS))
         and (size.depth_unit == 0 or size.depth_unit % s.block_k == 0 or s.block_k <= next_power(size.depth_unit))
     )
@@ -116,6 +126,20 @@ def _all(size: Size, target: GpuTarget, copy_engine: bool) -> Iterator[Schedule]
                     if engine and size.batch == 1 and size.element_bytes <= 2:
                         yield from _walking(size, plain, target)
                         yield from _turned(size, plain, target)
+    if copy_engine and size.batch == 1 and size.element_bytes <= 2:
+        yield from _tall(size, depths, target)
+
+
+def _tall(size: Size, depths: tuple[int, ...], target: GpuTarget) -> Iterator[Schedule]:
+    """Tiles of more rows, which fetch less for each product."""
+    for m, n, warps in TALL:
+        if m > size.rows or n > size.columns:
+            continue
+        for k in depths:
+            for stages in (2, 3, 4):
+                plain = Schedule(m, n, k, warps, stages, 1, True)
+                yield plain
+                yield from _walking(size, plain, target)
 
 
 def _with_tail(size: Size, s: Schedule, target: GpuTarget) -> Iterator[Schedule]:

@@ -12,11 +12,12 @@ from redline.base import dtypes
 from redline.base.dtypes import DType
 from redline.base.errors import RedlineError
 from redline.kernels import bounds
-from redline.kernels.expr import Acc, Call, Expr, Index, Lit, Load
+from redline.kernels.expr import Call, Expr, Lit, Load
 from redline.kernels.functions import compute_type
 from redline.kernels.gpu import GpuTarget
 from redline.kernels.prepare import prepare
 from redline.kernels.problem import Operand
+from redline.kernels.scope import Scope
 
 TYPES = {
     "float32": "tl.float32", "float16": "tl.float16", "bfloat16": "tl.bfloat16", "float64": "tl.float64",
@@ -53,6 +54,21 @@ def rl_erf(x):
     p = p * u - 0.3757072389126
     p = p * u + 1.1283257007599
     return a * p
+''',
+    "rl_gelu": '''@triton.jit
+def rl_gelu(x):
+    """x * (1 + erf(x / sqrt 2)) / 2; the factor of x is within 1.1e-5, its polynomial ends at 4.17."""
+    a = tl.minimum(tl.maximum(x, -4.17, propagate_nan=tl.PropagateNan.ALL), 4.17, propagate_nan=tl.PropagateNan.ALL)
+    u = a * a
+    p = 6.272848906974104e-11 * u - 5.823532767124107e-09
+    p = p * u + 2.397588900748815e-07
+    p = p * u - 5.841323400090914e-06
+    p = p * u + 9.525453788228333e-05
+    p = p * u - 0.001117375330068171
+    p = p * u + 0.009838158264756203
+    p = p * u - 0.06636921316385269
+    p = p * u + 0.3989102244377136
+    return x * (a * p + 0.5)
 ''',
     "rl_tf32": '''@triton.jit
 def rl_tf32(x):
@@ -106,14 +122,22 @@ def rl_add(a, b):
 }
 
 
-def module(params: Sequence[str], body: Sequence[str]) -> str:
-    """The text of a module with KERNEL in it, and the helpers that it names."""
-    text = "\n".join(f"    {line}" for line in body)
+def module(params: Sequence[str], body: Sequence[str], parts: Mapping[str, Sequence[str]] | None = None) -> str:
+    """The text of a module with KERNEL in it, and the helpers that it names.
+
+    ``parts`` are bodies of functions of the same parameters, which KERNEL may call.
+    """
+    functions = {**(parts or {}), "KERNEL": body}
+    texts = [
+        f"@triton.jit\ndef {name}({', '.join(params)}):\n" + "".join(f"    {line}\n" for line in lines)
+        for name, lines in functions.items()
+    ]
+    text = "\n\n".join(texts)
     head = HEAD
     if "libdevice." in text:
         head += "from triton.language.extra.cuda import libdevice\n"
     used = [helper for name, helper in HELPERS.items() if f"{name}(" in text or f" {name})" in text]
-    return "\n\n".join([head, *used, f"@triton.jit\ndef KERNEL({', '.join(params)}):\n{text}\n"])
+    return "\n\n".join([head, *used, text])
 
 
 def wait(target: GpuTarget, meanwhile: Sequence[str] = (), eager: bool = False) -> list[str]:
@@ -153,7 +177,16 @@ def from_storage(dtype: DType, text: str) -> str:
 
 def to_storage(dtype: DType, text: str) -> str:
     """A value as an element in memory."""
-    kind = "tl.int8" if dtype == dtypes.bool_ else TYPES[dtype.name]
+    return _converted(text, "tl.int8" if dtype == dtypes.bool_ else TYPES[dtype.name])
+
+
+def tile(text: str, dtype: DType, shape: Sequence[int]) -> str:
+    """A value, which may be a literal, as a tile of what ``dtype`` is computed in."""
+    extents = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
+    return f"tl.broadcast_to({_converted(text, TYPES[compute_type(dtype).name])}, ({extents}))"
+
+
+def _converted(text: str, kind: str) -> str:
     if re.fullmatch(r'\(?-?[\d.e+-]+\)?|float\("[-a-z]+"\)', text):
         return f"tl.full([], {text}, {kind})"
     return f"({text}).to({kind})"
@@ -170,7 +203,7 @@ def literal(value: float | int | bool, dtype: DType) -> str:
     return f"({number!r})" if number < 0 else repr(number)
 
 
-class Renderer:
+class Renderer(Scope):
     """Renders expressions of one scope.
 
     ``coordinates[axis]`` is the text of Index(axis), ``guards[axis]`` the condition under which it is inside, where that is
@@ -182,10 +215,10 @@ class Renderer:
         self, reads: Sequence[Operand], coordinates: Sequence[str], extents: Sequence[int], accumulators: Sequence[str] = (),
         guards: Mapping[int, str] | None = None, pointers: Sequence[str] | None = None, prefix: str = "t", exact: bool = True,
     ) -> None:  # fmt: skip
-        self.reads, self.coordinates, self.accumulators = reads, coordinates, accumulators
+        super().__init__(coordinates, accumulators, literal)
+        self.reads = reads
         self.pointers = pointers or [f"arg{i}" for i in range(len(reads))]
         self.box, self.guards, self.prefix, self.exact = bounds.box_of(extents), dict(guards or {}), prefix, exact
-        self._names: dict[Expr, str] = {}
         self._statements: list[str] = []
         self._conditions: list[str] = []
         self._count = 0
@@ -195,18 +228,6 @@ class Renderer:
         self._statements = []
         result = self._visit(prepare(expr, self.reads, self.box))
         return self._statements, result
-
-    def _visit(self, expr: Expr) -> str:
-        if expr in self._names:
-            return self._names[expr]
-        if isinstance(expr, Lit):
-            return literal(expr.value, expr.dtype)
-        if isinstance(expr, Index):
-            return self.coordinates[expr.axis]
-        if isinstance(expr, Acc):
-            return self.accumulators[expr.slot]
-        self._names[expr] = self._load(expr) if isinstance(expr, Load) else self._call(expr)
-        return self._names[expr]
 
     def _name(self, text: str) -> str:
         name = f"{self.prefix}{self._count}"
@@ -265,8 +286,7 @@ class Renderer:
         if fn == "erf":
             return f"tl.erf({x[0]})" if self.exact else f"rl_erf({x[0]})"
         if fn in ("gelu", "gelu16"):
-            inner = f"{x[0]} * 0.7071067811865476"
-            return f"0.5 * {x[0]} * (1 + {f'tl.erf({inner})' if self.exact else f'rl_erf({inner})'})"
+            return f"0.5 * {x[0]} * (1 + tl.erf({x[0]} * 0.7071067811865476))" if self.exact else f"rl_gelu({x[0]})"
         if fn == "tanh":
             return f"rl_tanh({x[0]})"
         if fn == "pow":

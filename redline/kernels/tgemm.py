@@ -6,6 +6,7 @@ A family describes how rows, columns and k map to its operands (``Gemm``); here 
 the tiles, the loop along k, sums split over several programs, and the epilogue.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -79,7 +80,7 @@ def render(g: Gemm, s: Schedule, target: GpuTarget) -> str:
 
 def _walk(g: Gemm, s: Schedule) -> list[str]:
     """One program's tiles. Flattened loops let the loads run on into the next tile."""
-    tile = [*_place(g.size, s)[1:], *g.before, *_loop(g, s), *_epilogue(g, s)]
+    tile = [*_place(g.size, s)[1:], *g.before, *_loop(g, s), *_epilogues(g, s)]
     return [f"for pid in tl.range(tl.program_id(0), {g.size.tiles(s)}, {s.walkers}, flatten=True):", *_indented(tile)]
 
 
@@ -116,7 +117,8 @@ def _place(size: Size, s: Schedule) -> list[str]:
             f"first = pid // {width} * {GROUP_ROWS}", f"high = tl.minimum({tiles_m} - first, {GROUP_ROWS})",
             f"pm = first + pid % {width} % high", f"pn = pid % {width} // high",
         ]  # fmt: skip
-    lines.append(f"rm = pm * {s.block_m} + tl.arange(0, {s.block_m})")
+    if s.num_parts == 1:
+        lines.append(f"rm = pm * {s.block_m} + tl.arange(0, {s.block_m})")
     lines.append(f"rn = pn * {s.block_n} + tl.arange(0, {s.block_n})")
     if size.batch > 1:
         lines.append("batch = tl.program_id(2)")
@@ -138,10 +140,27 @@ def _loop(g: Gemm, s: Schedule) -> list[str]:
         first, last = "low", "up"
     kind = texpr.TYPES[g.acc.name]
     shape = (s.block_n, s.block_m) if s.turned else (s.block_m, s.block_n)
+    if s.num_parts > 1:
+        lines += [f"acc{part} = tl.zeros(({s.part_rows}, {s.block_n}), {kind})" for part in range(s.num_parts)]
+        each = [_of_part(line, part) for part in range(s.num_parts) for line in g.multiply]
+        return [*lines, f"for s in range({first}, {last}):", *_indented([*g.step, *each])]
     lines.append(f"acc = tl.zeros({shape}, {kind})")
     lines.append(f"for s in range({first}, {last}):")
     lines += _indented([*g.step, *g.multiply])
     return [*lines, "acc = tl.trans(acc)"] if s.turned else lines
+
+
+def rows_loaded(s: Schedule) -> list[str]:
+    """Statements that load tile ``a``, or those of the parts, from rows that follow each other, by the copy engine."""
+    at = f"pm * {s.block_m}"
+    if s.num_parts == 1:
+        return [f"a = arg0.load([{at}, s * {s.block_k}])"]
+    return [f"a{part} = arg0.load([{at} + {part * s.part_rows}, s * {s.block_k}])" for part in range(s.num_parts)]
+
+
+def _of_part(line: str, part: int) -> str:
+    """A statement over ``a`` and ``acc`` as one over those of a part."""
+    return re.sub(r"\b(a|acc)\b", rf"\g<1>{part}", line)
 
 
 def multiply(a: Operand, b: Operand, s: Schedule, target: GpuTarget) -> list[str]:
@@ -195,7 +214,7 @@ def rounded(array: np.ndarray) -> np.ndarray:
 
 def _end(g: Gemm, s: Schedule) -> list[str]:
     if s.split == 1:
-        return _epilogue(g, s)
+        return _epilogues(g, s)
     whole = g.size.tiles(s) - s.tail if s.tail else 0
     tile = f"pid - {whole}" if s.tail else "batch * tl.num_programs(0) + pid" if g.size.batch > 1 else "pid"
     block = s.block_m * s.block_n
@@ -223,6 +242,17 @@ def _end(g: Gemm, s: Schedule) -> list[str]:
 
 def _indented(lines: Sequence[str]) -> list[str]:
     return [f"    {line}" for line in lines]
+
+
+def _epilogues(g: Gemm, s: Schedule) -> list[str]:
+    """The epilogue of a tile, part by part."""
+    if s.num_parts == 1:
+        return _epilogue(g, s)
+    lines = []
+    for part in range(s.num_parts):
+        rows = f"rm = pm * {s.block_m} + {part * s.part_rows} + tl.arange(0, {s.part_rows})"
+        lines += [rows, f"acc = acc{part}", *_epilogue(g, s)]
+    return lines
 
 
 def _epilogue(g: Gemm, s: Schedule) -> list[str]:

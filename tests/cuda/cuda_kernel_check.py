@@ -29,10 +29,11 @@ def filled(operand, rng, highest=3):
     return rng.integers(low, high, count).astype(operand.dtype.numpy)
 
 
-def check(family, problem, schedule, gpu_family, target=PLAIN, tolerance=None, highest=3, seed=0):
+def check(family, problem, schedule, gpu_family, target=PLAIN, tolerance=None, highest=3, seed=0, arrays=None):
+    """``arrays``: contiguous operands to read in place of random ones."""
     rng = np.random.default_rng(seed)
     code = gpu_family.render(problem, schedule, target)
-    flats = [filled(o, rng, highest) for o in problem.reads]
+    flats = [np.ravel(a) for a in arrays] if arrays else [filled(o, rng, highest) for o in problem.reads]
     arrays = [view(f, o) for f, o in zip(flats, problem.reads, strict=True)]
     expected = FAMILIES[family].reference(problem, arrays)
     passed = [code.packings[i].apply(arrays[i]).reshape(-1) if i in code.packings else flat for i, flat in enumerate(flats)]

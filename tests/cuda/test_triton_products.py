@@ -202,3 +202,22 @@ def test_what_happens_before_the_wait() -> None:
     assert early.index("gdc_launch_dependents") < early.index("prefetch") < early.index("gdc_wait")
     assert "prefetch" not in render(problem, Schedule(64, 32, 64, copy_engine=True), GpuTarget()).text
     assert "gdc" not in render(problem, Schedule(64, 32, 64), GpuTarget(80, overlap=False)).text
+
+
+@pytest.mark.parametrize("walkers", [0, 2])
+@pytest.mark.parametrize("dtype", [float16, int8], ids=str)
+def test_parts_of_rows_share_a_tile(dtype, walkers: int) -> None:
+    """192 rows are three parts of 64; 400 leave some of the last tile out."""
+    acc = int32 if dtype == int8 else float32
+    problem = matmul.Problem(
+        dense(dtype, (400, 96)), dense(dtype, (96, 160), True), dense(acc, (400, 160)),
+        call("add", Acc(acc), Load(acc, 2, (index(1),))), (dense(acc, (160,)),),
+    )  # fmt: skip
+    schedule = Schedule(192, 128, 32, 8, 3, 1, True, walkers=walkers)
+    code = check("matmul", problem, schedule, GPU_FAMILIES["matmul"], tolerance=1e-5)
+    assert code.maps[0].box == (64, 32) and "acc2" in code.text
+    images = conv.Problem(
+        dense(dtype, (4, 10, 10, 32)), dense(dtype, (64, 32, 1, 1), True), dense(acc, (4, 10, 10, 64)), Acc(acc), (),
+        (1, 1), (1, 1), (0, 0, 0, 0), 1,
+    )  # fmt: skip
+    check("conv", images, schedule, GPU_FAMILIES["conv"], tolerance=1e-5)

@@ -44,39 +44,97 @@ def schedules(problem: Problem, target: GpuTarget) -> list[Schedule]:
 
 
 def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
+    """Whole blocks of queries; those that are left over have a block of their own, as small as tensor cores allow."""
     p = problem
+    b, h, sq, _sk = p.extents
+    whole, rest = divmod(sq, s.queries)
+    params = [f"arg{i}" for i in range(len(p.reads))] + ["out0"]
+    last = min(s.queries, max(16, next_power(rest)))
+    if rest and whole and last < s.queries:
+        head, tail = (_queries(p, s, Part(size, first), target) for size, first in ((s.queries, 0), (last, whole * s.queries)))
+        text = texpr.module(params, _either(f"tl.program_id(0) < {whole}", params), {"whole": head, "left": tail})
+    else:
+        text = texpr.module(params, _queries(p, s, Part(s.queries, None), target))
+    signature = tuple(POINTER[o.dtype.name] for o in p.reads + p.writes)
+    return GpuCode("attention", text, signature, (whole + (rest > 0), b * h, 1), s.num_warps, s.num_stages)
+
+
+def _either(condition: str, params: list[str]) -> list[str]:
+    return [f"if {condition}:", f"    whole({', '.join(params)})", "else:", f"    left({', '.join(params)})"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A block of ``size`` queries. ``first``: all such blocks are whole (0), or this is the last and begins there.
+
+    None: the only kind of block, the last of which may not be whole.
+    """
+
+    size: int
+    first: int | None
+
+    def is_ragged(self, queries: int) -> bool:
+        """Whether rows may lie behind the last query."""
+        if self.first == 0:
+            return False
+        return (queries - (self.first or 0)) % self.size > 0
+
+
+def _queries(p: Problem, s: Schedule, part: Part, target: GpuTarget) -> list[str]:
+    """What a program does with a block of queries."""
     query, _key, value = p.reads[:3]
-    b, h, sq, sk = p.extents
+    _b, h, sq, sk = p.extents
     depth, width = query.shape[3], value.shape[3]
     d, v = max(16, next_power(depth)), max(16, next_power(width))
+    start = str(part.first) if part.first else f"tl.program_id(0) * {part.size}"
     body = [
-        f"rm = tl.program_id(0) * {s.queries} + tl.arange(0, {s.queries})", f"rd = tl.arange(0, {d})",
+        f"rm = {start} + tl.arange(0, {part.size})", f"rd = tl.arange(0, {d})",
         f"rv = tl.arange(0, {v})", f"n = tl.program_id(1) // {h}", f"g = tl.program_id(1) % {h}", f"kv = g // {p.group}",
         *texpr.wait(target),
     ]  # fmt: skip
-    q_mask = _mask([(sq % s.queries, f"(rm[:, None] < {sq})"), (depth % d, f"(rd[None, :] < {depth})")])
+    ragged = part.is_ragged(sq)
+    q_mask = _mask([(ragged, f"(rm[:, None] < {sq})"), (depth % d, f"(rd[None, :] < {depth})")])
     body.append(f"q = tl.load(arg0 + {texpr.offset(query, ['n', 'g', 'rm[:, None]', 'rd[None, :]'])}{q_mask})")
     body += [
-        f'high = tl.full(({s.queries},), float("-inf"), tl.float32)', f"total = tl.zeros(({s.queries},), tl.float32)",
-        f"acc = tl.zeros(({s.queries}, {v}), tl.float32)",
+        f'high = tl.full(({part.size},), float("-inf"), tl.float32)', f"total = tl.zeros(({part.size},), tl.float32)",
+        f"acc = tl.zeros(({part.size}, {v}), tl.float32)",
     ]  # fmt: skip
-    steps = -(-sk // s.keys)
-    last = str(steps)
-    if p.causal is not None:
-        last = f"tl.minimum({steps}, ((tl.program_id(0) + 1) * {s.queries} + {p.causal + s.keys - 1}) // {s.keys})"
-    body.append(f"for j in range(0, {last}):")
-    body += [f"    {line}" for line in _block(p, s, d, v, target)]
+    whole, left = _cut(sk, s.keys)
+    if whole:
+        last = str(whole)
+        if p.causal is not None:
+            reached = f"({start} + {part.size + p.causal + s.keys - 1}) // {s.keys}"
+            last = f"tl.minimum({whole}, tl.maximum({reached}, 0))"
+        body.append(f"for j in range(0, {last}):")
+        body += [f"    {line}" for line in _block(p, _Keys(s.keys, f"j * {s.keys}", whole * s.keys > sk), ragged, d, v, target)]
+    for first, size in left:
+        body += _block(p, _Keys(size, str(first), first + size > sk), ragged, d, v, target)
     body += ["out = acc / tl.where(total == 0.0, 1.0, total)[:, None]"]
-    conditions = []
-    if sq % s.queries:
-        conditions.append(f"(rm[:, None] < {sq})")
+    conditions = [f"(rm[:, None] < {sq})"] if ragged else []
     if width % v:
         conditions.append(f"(rv[None, :] < {width})")
     body.append(texpr.store("out0", p.out, ["n", "g", "rm[:, None]", "rv[None, :]"], "out", conditions))
-    params = [f"arg{i}" for i in range(len(p.reads))] + ["out0"]
-    signature = tuple(POINTER[o.dtype.name] for o in p.reads + p.writes)
-    grid = (-(-sq // s.queries), b * h, 1)
-    return GpuCode("attention", texpr.module(params, body), signature, grid, s.num_warps, s.num_stages)
+    return body
+
+
+def _cut(count: int, size: int) -> tuple[int, list[tuple[int, int]]]:
+    """Whole blocks of ``size``, and (start, size) of the smaller ones for what is left."""
+    whole, rest = divmod(count, size)
+    left = [(whole * size, 64)] if rest >= 64 and size > 64 else []
+    rest -= 64 * len(left)
+    last = max(16, next_power(rest))
+    if rest and last >= size:
+        return whole + 1, []
+    return whole, left + [(count - rest, last)] * (rest > 0)
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """A block of ``size`` keys from ``first`` on. ``is_ragged``: it reaches behind the last key."""
+
+    size: int
+    first: str
+    is_ragged: bool
 
 
 def _mask(parts: list[tuple[int, str]]) -> str:
@@ -94,8 +152,8 @@ def _plain_scale(p: Problem) -> float | None:
     return None
 
 
-def _block(p: Problem, s: Schedule, d: int, v: int, target: GpuTarget) -> list[str]:
-    """One block of keys and values."""
+def _block(p: Problem, keys: _Keys, ragged: bool, d: int, v: int, target: GpuTarget) -> list[str]:
+    """One block of keys and values. ``ragged``: there may be rows without a query."""
     _, key, value = p.reads[:3]
     _b, _h, sq, sk = p.extents
     depth, width = key.shape[3], value.shape[3]
@@ -104,10 +162,10 @@ def _block(p: Problem, s: Schedule, d: int, v: int, target: GpuTarget) -> list[s
         precision = ', input_precision="tf32"' if target.tf32 else ', input_precision="ieee"'
     close = "rl_tf32" if tgemm.rounds(key.dtype, target) else ""
     wide = ".to(tl.float32)" if target.plain and key.dtype == dtypes.bfloat16 else ""  # the interpreter multiplies no bfloat16
-    k_mask = _mask([(sk % s.keys, f"(rn[None, :] < {sk})"), (depth % d, f"(rd[:, None] < {depth})")])
-    v_mask = _mask([(sk % s.keys, f"(rn[:, None] < {sk})"), (width % v, f"(rv[None, :] < {width})")])
+    k_mask = _mask([(keys.is_ragged, f"(rn[None, :] < {sk})"), (depth % d, f"(rd[:, None] < {depth})")])
+    v_mask = _mask([(keys.is_ragged, f"(rn[:, None] < {sk})"), (width % v, f"(rv[None, :] < {width})")])
     lines = [
-        f"rn = j * {s.keys} + tl.arange(0, {s.keys})",
+        f"rn = {keys.first} + tl.arange(0, {keys.size})",
         f"k = tl.load(arg1 + {texpr.offset(key, ['n', 'kv', 'rn[None, :]', 'rd[:, None]'])}{k_mask})",
         f"dot = tl.dot({close}(q){wide}, {close}(k){wide}{precision})",
     ]
@@ -116,16 +174,16 @@ def _block(p: Problem, s: Schedule, d: int, v: int, target: GpuTarget) -> list[s
         lines.append(f"score = dot * {scale * LOG2E!r}")
     else:
         guards = {}
-        if sq % s.queries:
+        if ragged:
             guards[2] = f"(rm[:, None] < {sq})"
-        if sk % s.keys:
+        if keys.is_ragged:
             guards[3] = f"(rn[None, :] < {sk})"
         names = ["n", "g", "rm[:, None]", "rn[None, :]"]
         renderer = texpr.Renderer(p.reads, names, p.extents, ["dot"], guards, exact=False)
         statements, score = renderer.render(p.score)
         lines += [*statements, f"score = {score}"]
     hidden = []
-    if sk % s.keys:
+    if keys.is_ragged:
         hidden.append(f"(rn[None, :] < {sk})")
     if p.causal is not None:
         hidden.append(f"(rn[None, :] <= rm[:, None] + {p.causal})")

@@ -107,11 +107,11 @@ def _copied(p: Problem, s: Schedule, size: Size) -> tuple[list[str], list[str], 
     assert stride is not None, "schedules offers the copy engine only where it can be used"
     depth = tgemm.padded(size.depth)
     maps = {
-        0: TensorMap((size.rows, size.depth), (stride, 1), (s.block_m, s.block_k)),
+        0: TensorMap((size.rows, size.depth), (stride, 1), (s.part_rows, s.block_k)),
         1: TensorMap((size.columns, depth), (depth, 1), (s.block_n, s.block_k)),
     }
     step = [
-        f"a = arg0.load([pm * {s.block_m}, s * {s.block_k}])",
+        *tgemm.rows_loaded(s),
         f"b = arg1.load([pn * {s.block_n}, s * {s.block_k}]).T",
     ]
     return [], step, maps

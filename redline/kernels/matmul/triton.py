@@ -125,11 +125,11 @@ def _loads(
     depth = tgemm.padded(p.k)
     if s.copy_engine and stride is not None:
         maps = {
-            0: TensorMap((prod(axes.rows(p)), p.k), (stride, 1), (s.block_m, s.block_k)),
+            0: TensorMap((prod(axes.rows(p)), p.k), (stride, 1), (s.part_rows, s.block_k)),
             1: TensorMap((p.n, depth), (depth, 1), (s.block_n, s.block_k)),
         }
         step = [
-            f"a = arg0.load([pm * {s.block_m}, s * {s.block_k}])",
+            *tgemm.rows_loaded(s),
             f"b = arg1.load([pn * {s.block_n}, s * {s.block_k}]).T",
         ]
         return [], step, maps

@@ -1,0 +1,91 @@
+"""A kernel of every other family on the GPU at hand, against numpy: python bench/gpu_orders.py
+
+Small shapes that leave rests in every axis, so that it also runs under compute-sanitizer; outputs are poisoned. Products and
+convolutions are gpu_forms.py's.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "bench"), str(ROOT / "tests" / "cuda")]
+
+from cuda_kernel_check import filled, view  # noqa: E402
+from gpu_forms import run  # noqa: E402
+
+from redline.base.dtypes import float16, float32, int64  # noqa: E402
+from redline.codegen.triton.compile import Request, compile_cubins  # noqa: E402
+from redline.kernels import FAMILIES, attention, nest, pool, row, scan, scatter, sort  # noqa: E402
+from redline.kernels.depthwise.problem import Problem as Depthwise  # noqa: E402
+from redline.kernels.expr import Acc, Load, call, cast, coordinates, index, lit  # noqa: E402
+from redline.kernels.gpu import GpuTarget  # noqa: E402
+from redline.kernels.gpu_families import GPU_FAMILIES  # noqa: E402
+from redline.kernels.nest.problem import Reduction  # noqa: E402
+from redline.kernels.pool.problem import Window  # noqa: E402
+from redline.kernels.problem import Operand  # noqa: E402
+from redline.runtime.cuda.driver import Driver  # noqa: E402
+
+dense = Operand.contiguous
+
+
+def problems():
+    for length in (5, 37, 197):
+        r = dense(float16, (2, 3, length, 64))
+        yield "attention", attention.Problem((r, r, r), r, attention.problem.scaled(0.125))
+        yield "attention", attention.Problem((r, r, r), r, attention.problem.scaled(0.125), 0)
+    epilogue = cast(call("add", Acc(float32), cast(Load(float16, 2, (index(3),)), float32)), float16)
+    yield "depthwise", Depthwise(
+        dense(float16, (2, 9, 7, 33)), dense(float16, (33, 1, 3, 3), True), dense(float16, (2, 9, 7, 33)), epilogue,
+        (dense(float16, (33,), True),), (1, 1), (1, 1), (1, 1, 1, 1), 33,
+    )  # fmt: skip
+    for kind in pool.problem.KINDS:
+        windows = (Window(3, 2, 1, 1, 1), Window(3, 2, 1, 1, 1))
+        x, out = dense(float16, (2, 9, 7, 19)), dense(float16, (2, 5, 4, 19))
+        yield "pool", pool.Problem(kind, (x,), out, windows, cast(Acc(float32), float16), False)
+    for kind in row.problem.KINDS:
+        x = dense(float16, (7, 333))
+        yield "row", row.Problem(kind, (x,), (x,), cast(Load(float16, 0, coordinates(2)), float32), cast(Acc(float32), float16))
+    i, j = coordinates(2)
+    x = dense(float32, (33, 70))
+    yield "nest", nest.Problem((x,), (dense(float16, (70, 33)),), (cast(call("exp", Load(float32, 0, (j, i))), float16),))
+    for kind in ("sum", "max", "argmax"):
+        out = dense(int64 if kind == "argmax" else float32, (33,))
+        yield "nest", nest.Problem((x,), (out,), (Load(float32, 0, (i, j)),), Reduction(kind, (70,)))
+    for length in (33, 5000):
+        x = dense(float32, (3, length))
+        for exclusive, reverse in ((False, False), (True, True)):
+            yield "scan", scan.Problem("sum", (x,), x, Load(float32, 0, (i, j)), exclusive, reverse)
+        out = dense(float32, (3, 30)), dense(int64, (3, 30))
+        yield "sort", sort.Problem((x,), *out, Load(float32, 0, (i, j)), length)
+    for fold in scatter.problem.FOLDS:
+        data, updates, rows = dense(float32, (60, 90)), dense(float32, (40, 90)), dense(int64, (40,))
+        place, value = (Load(int64, 2, (i,)), j), Load(float32, 1, (i, j))
+        yield "scatter", scatter.Problem((data, updates, rows), data, Load(float32, 0, (i, j)), (40, 90), place, value, fold)
+    yield "nest", nest.Problem((), (dense(float32, (5,)),), (lit(1.5, float32),))
+
+
+def main() -> None:
+    driver, target, rng = Driver(), GpuTarget(), np.random.default_rng()
+    driver.push(driver.retain(0))
+    stream, wrong, counts = driver.stream(), 0, {}
+    for family, problem in problems():
+        arrays = [view(filled(o, rng, 60), o) for o in problem.reads]
+        expected = FAMILIES[family].reference(problem, arrays)
+        chosen = GPU_FAMILIES[family].schedules(problem, target)[:2]
+        codes = [GPU_FAMILIES[family].render(problem, s, target) for s in chosen]
+        aligned = [True] * len(problem.reads + problem.writes)
+        for s, code, cubin in zip(chosen, codes, compile_cubins([Request.of(c, aligned, target) for c in codes]), strict=True):
+            counts[family] = counts.get(family, 0) + 1
+            found = None if isinstance(cubin, str) else run(driver, stream, problem, code, cubin, arrays)
+            for got, want in zip(found or [np.full(1, np.nan)], expected, strict=False):
+                error = np.linalg.norm(got.astype(np.float64) - want) / max(np.linalg.norm(want.astype(np.float64)), 1e-30)
+                if not error <= (2e-3 if got.itemsize == 2 else 1e-5):
+                    wrong += 1
+                    print(f"WRONG {error:.1e}", family, problem, s, cubin if found is None else "", flush=True)
+    print(f"{counts}, {wrong} wrong", flush=True)
+
+
+if __name__ == "__main__":
+    main()
