@@ -3,28 +3,30 @@
 A candidate runs as consecutive steps of the engine's own executor, on as many threads as the engine will use. Activations
 are warm, as the step before leaves them. Constants are read from a different copy each time, after everything else has
 been pushed out of the caches, when they are large: in a model of many megabytes they come from memory at every inference.
-The time of a candidate is the median of its repeats.
+
+The candidates of a problem take turns, so that a time in which the machine is busy with other things falls on all of them.
+The time of a candidate is the lower quartile of its repeats; one that is far behind after a few turns takes no more.
 """
 
 import ctypes
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from types import TracebackType
 
 import numpy as np
 
-from redline.base.extents import MAX_DIMS, at_nominal, nominal_dims
-from redline.base.shapes import size
+from redline.base.extents import MAX_DIMS, nominal_dims
 from redline.codegen.c.link import link_engine
 from redline.codegen.c.plan import Plan, Ref, Space, Step
 from redline.codegen.c.toolchain import Toolchain
-from redline.kernels.problem import CpuTarget, KernelCode, Operand, Problem
+from redline.kernels.problem import CpuTarget, KernelCode, Problem
 from redline.runtime.library import Call, Library, pointers
+from redline.tune.stock import REPEATS, Stock, aligned, at_tuned_shape
 
-REPEATS = 5  # steps of a candidate in one run; the first warms the activations up
-ENOUGH_SECONDS = 0.02
-MAX_RUNS = 12
+ENOUGH_SECONDS = 0.02  # of samples of one candidate
+MIN_TURNS, MAX_TURNS = 3, 12
+TOO_SLOW = 1.25  # times the fastest: takes no turns beyond the least number
 LARGE_BYTES = 128 << 10
 FLUSH_BYTES = 48 << 20
 
@@ -37,6 +39,21 @@ class Candidate:
     schedule: str
     problem: Problem
     code: KernelCode
+
+
+@dataclass
+class _Runner:
+    """A candidate with its call, and the seconds of its repeats so far."""
+
+    index: int
+    call: Call
+    is_cold: bool
+    samples: list[float] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """The lower quartile."""
+        return statistics.quantiles(self.samples, n=4)[0]
 
 
 class Harness:
@@ -55,10 +72,11 @@ class Harness:
         plan = Plan(tuple(steps), 64, scratch, num_dims=MAX_DIMS)
         self.library = Library.from_bytes(link_engine(objects, plan, target, toolchain), "tuner")
         self.pool = self.library.pool_new(self.threads)
-        self.arena = _aligned(self.library.workspace_bytes(self.threads))
+        self.arena = aligned(self.library.workspace_bytes(self.threads))
         self.times = (ctypes.c_double * len(steps))()
-        self.random = np.random.default_rng(0)
         self.flush = np.zeros(FLUSH_BYTES, np.uint8)
+        self.flush += 1  # pages of their own, not one page of zeros
+        self.found: dict[int, float] = {}
 
     def __enter__(self) -> "Harness":
         return self
@@ -68,80 +86,57 @@ class Harness:
         self.library.close()
 
     def seconds(self, index: int) -> float:
-        """The median time of candidate ``index``."""
+        """The time of candidate ``index``; the first that is asked for has all those of its problem timed."""
+        if index not in self.found:
+            mine = self.candidates[index]
+            rivals = [
+                i for i, c in enumerate(self.candidates) if c.problem_key == mine.problem_key and c.problem == mine.problem
+            ]
+            self.found.update(self._race(rivals))
+        return self.found[index]
+
+    def _race(self, indices: Sequence[int]) -> dict[int, float]:
+        """The times of candidates of one problem, which take turns."""
+        stock = Stock(self.candidates[indices[0]].problem)
+        runners = [self._runner(index, stock) for index in indices]
+        running = runners
+        for turn in range(1, MAX_TURNS + 1):
+            for runner in running:
+                self._take_turn(runner)
+            if turn >= MIN_TURNS:
+                best = min(runner.seconds for runner in runners)
+                running = [r for r in running if sum(r.samples) < ENOUGH_SECONDS and r.seconds < TOO_SLOW * best]
+        return {runner.index: runner.seconds for runner in runners}
+
+    def _take_turn(self, runner: _Runner) -> None:
+        if runner.is_cold:  # read, not written: what is dirty would have to go to memory while the kernel is timed
+            self.library.checksum(self.flush.ctypes.data, FLUSH_BYTES)
+        self.library.run(self.pool, ctypes.byref(runner.call))
+        first = runner.index * (REPEATS + 1)
+        runner.samples += self.times[first + 1 : first + 1 + REPEATS]
+
+    def _runner(self, index: int, stock: Stock) -> _Runner:
         candidate = self.candidates[index]
-        operands, is_cold = self._operands(candidate)
-        call = self._call(index, operands)
-        samples: list[float] = []
-        for _ in range(MAX_RUNS):
-            if is_cold:
-                self.flush += 1
-            self.library.run(self.pool, ctypes.byref(call))
-            first = index * (REPEATS + 1)
-            samples += self.times[first + 1 : first + 1 + REPEATS]
-            if sum(samples) > ENOUGH_SECONDS:
-                break
-        return statistics.median(samples)
-
-    def _operands(self, candidate: Candidate) -> tuple[list[np.ndarray], bool]:
-        """The arrays behind the refs: the operands in order, constants once a repeat; and whether constants are large."""
-        arrays: list[np.ndarray] = []
-        constant_bytes = 0
-        for i, operand in enumerate(_operands(candidate.problem)):
-            copies = REPEATS + 1 if operand.constant else 1
-            array = self._fill(operand)
-            if i in candidate.code.packings:
-                array = candidate.code.packings[i].apply(array.reshape(-1)[: size(operand.shape)].reshape(operand.shape))
-            constant_bytes += array.nbytes if operand.constant else 0
-            arrays += [_copy(array) for _ in range(copies)]
-        return arrays, constant_bytes >= LARGE_BYTES
-
-    def _fill(self, operand: Operand) -> np.ndarray:
-        """As many elements as the strides reach over, of harmless values."""
-        reach = 1 + sum(abs(s) * (e - 1) for e, s in zip(operand.shape, operand.strides, strict=True) if e)
-        count = max(reach, size(operand.shape), 1)
-        if operand.dtype.is_float:
-            return self.random.standard_normal(count, np.float32).astype(operand.dtype.numpy)
-        return self.random.integers(0, 2, count).astype(operand.dtype.numpy)
-
-    def _call(self, index: int, arrays: Sequence[np.ndarray]) -> Call:
+        arrays = stock.arrays(candidate.code)
+        is_cold = stock.constant_bytes(candidate.code) >= LARGE_BYTES
         call = Call()
         addresses = pointers([array.ctypes.data for array in arrays])
         call.arena, call.inputs, call.outputs = self.arena.ctypes.data, addresses, addresses
         call.step_seconds = self.times
         call.num_threads = call.capacity = self.threads
         call.first_step, call.end_step = index * (REPEATS + 1), (index + 1) * (REPEATS + 1)
-        operands = self.candidates[index].problem.reads + self.candidates[index].problem.writes
+        operands = candidate.problem.reads + candidate.problem.writes
         dims = nominal_dims(tuple((operand.shape, operand.strides) for operand in operands))
         call.dims = (ctypes.c_int64 * MAX_DIMS)(*dims)
         call.keep = (addresses, arrays)  # ctypes structures take attributes: the memory lives as long as the call
-        return call
-
-
-def _operands(problem: Problem) -> list[Operand]:
-    """What the problem reads and writes, at the tuned shape."""
-    operands = problem.reads + problem.writes
-    return [replace(o, shape=at_nominal(o.shape), strides=at_nominal(o.strides)) for o in operands]
+        return _Runner(index, call, is_cold)
 
 
 def _refs(problem: Problem, repeat: int) -> tuple[Ref, ...]:
-    """Operands as inputs of the harness, in the order of Harness._operands."""
+    """Operands as inputs of the harness, in the order of Stock.arrays."""
     refs, position = [], 0
-    for operand in _operands(problem):
+    for operand in at_tuned_shape(problem):
         start = sum(min(s, 0) * (e - 1) for e, s in zip(operand.shape, operand.strides, strict=True)) * operand.dtype.size
         refs.append(Ref(Space.INPUT, -start, position + (repeat if operand.constant else 0)))
         position += REPEATS + 1 if operand.constant else 1
     return tuple(refs)
-
-
-def _aligned(num_bytes: int) -> np.ndarray:
-    """Zeroed memory that begins at a multiple of 64."""
-    raw = np.zeros(num_bytes + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + num_bytes]
-
-
-def _copy(array: np.ndarray) -> np.ndarray:
-    copy = _aligned(array.nbytes).view(array.dtype)
-    copy[...] = array.reshape(-1)
-    return copy

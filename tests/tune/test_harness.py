@@ -13,7 +13,8 @@ from redline.codegen.c.compile import compile_objects, source
 from redline.kernels import FAMILIES
 from redline.kernels.problem import CpuTarget, KernelCode, Operand, Packing
 from redline.lower import lower
-from redline.tune.harness import REPEATS, Candidate, Harness
+from redline.tune.harness import MAX_TURNS, MIN_TURNS, Candidate, Harness
+from redline.tune.stock import REPEATS, Stock
 from tests.builder.random_graphs import grown
 
 
@@ -83,10 +84,38 @@ def test_constants_come_in_copies() -> None:
     """A constant is at another address in every repeat, so that it comes from memory as it does in an engine."""
     weights = Operand.contiguous(dtypes.float32, (256,), constant=True)
     timed = candidate("((float *)args[1])[0] = ((const float *)args[0])[1];", Plain((weights,), (X,)))
-    with harness([timed], isa.target("cpu", 1)) as timer:
-        arrays, is_cold = timer._operands(timed)
-    assert len({array.ctypes.data for array in arrays}) == REPEATS + 2
-    assert not is_cold
+    stock = Stock(timed.problem)
+    assert len({array.ctypes.data for array in stock.arrays(timed.code)}) == REPEATS + 2
+    assert stock.constant_bytes(timed.code) == 1024
+
+
+def test_candidates_share_what_they_read_alike() -> None:
+    """Two of one packing have the same arrays, another packing has its own; a constant beyond the caches has few copies."""
+    weights = Operand.contiguous(dtypes.float32, (12 << 20,), constant=True)
+    problem = Plain((weights,), (X,))
+    half = Packing("half", lambda array: array[::2])
+    stock = Stock(problem)
+    plain, packed, again = (candidate("", problem, packings=p).code for p in ({}, {0: half}, {0: half}))
+    assert stock.arrays(packed)[0] is stock.arrays(again)[0]
+    assert stock.arrays(packed)[0].nbytes * 2 == stock.arrays(plain)[0].nbytes
+    assert len({id(array) for array in stock.arrays(plain)[:-1]}) == 2
+
+
+def test_the_slow_candidate_is_not_timed_for_long() -> None:
+    """It takes its share of turns, and then the others go on without it."""
+    problem = Plain((X,), (X,))
+    sleep, copy = "struct timespec t = {0, 1000000}; nanosleep(&t, 0);", "((float *)args[1])[0] = 1;"
+    with harness([candidate(sleep, problem), candidate(copy, problem)], isa.target("cpu", 1)) as timer:
+        counts = {}
+        turn = timer._take_turn
+
+        def counted(runner: object) -> None:
+            counts[runner.index] = counts.get(runner.index, 0) + 1  # type: ignore[attr-defined]
+            turn(runner)  # type: ignore[arg-type]
+
+        timer._take_turn = counted  # type: ignore[method-assign]
+        assert timer.seconds(0) > timer.seconds(1)
+    assert counts[0] == MIN_TURNS and counts[1] == MAX_TURNS
 
 
 def test_the_kernels_of_random_graphs_have_times() -> None:
