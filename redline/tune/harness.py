@@ -4,12 +4,14 @@ A candidate runs as consecutive steps of the engine's own executor, on as many t
 are warm, as the step before leaves them. Constants are read from a different copy each time, after everything else has
 been pushed out of the caches, when they are large: in a model of many megabytes they come from memory at every inference.
 
-The candidates of a problem take turns, so that a time in which the machine is busy with other things falls on all of them.
-The time of a candidate is the lower quartile of its repeats; one that is far behind after a few turns takes no more.
+The candidates of a problem take turns, so that what else the machine does falls on all of them. The time of a candidate is
+the least of the turns in which no thread had to wait for a core. In the others the clock means nothing, least of all for
+single steps: when the system stops one thread the rest work on, and the next steps then seem to take no time. Where there are
+only such turns the time that the threads computed stands for it. A candidate that is far behind after a few turns takes no more.
 """
 
 import ctypes
-import statistics
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -22,11 +24,15 @@ from redline.codegen.c.plan import Plan, Ref, Space, Step
 from redline.codegen.c.toolchain import Toolchain
 from redline.kernels.problem import CpuTarget, KernelCode, Problem
 from redline.runtime.library import Call, Library, pointers
+from redline.tune.delay import waited_seconds
 from redline.tune.stock import REPEATS, Stock, aligned, at_tuned_shape
 
-ENOUGH_SECONDS = 0.02  # of samples of one candidate
-MIN_TURNS, MAX_TURNS = 3, 12
+ENOUGH_SECONDS = 0.02  # of all turns of one candidate that count
+TURN_SECONDS = 2e-3  # of a turn after the first: short enough to find the cores free even on a busy machine
+MIN_TURNS, MAX_TURNS = 4, 16
 TOO_SLOW = 1.25  # times the fastest: takes no turns beyond the least number
+MAX_WAIT = 0.02  # of a turn, in which threads may wait for a core
+PAUSE_SECONDS = 2e-3  # after a turn that did not count: who has slept is not stopped soon
 LARGE_BYTES = 128 << 10
 FLUSH_BYTES = 48 << 20
 
@@ -43,17 +49,30 @@ class Candidate:
 
 @dataclass
 class _Runner:
-    """A candidate with its call, and the seconds of its repeats so far."""
+    """A candidate with its call, and the mean seconds of its repeats in each turn: ``clean`` ones by the clock, others not."""
 
     index: int
     call: Call
     is_cold: bool
-    samples: list[float] = field(default_factory=list)
+    clean: list[float] = field(default_factory=list)
+    other: list[float] = field(default_factory=list)
+    counted: float = 0.0
 
     @property
     def seconds(self) -> float:
-        """The lower quartile."""
-        return statistics.quantiles(self.samples, n=4)[0]
+        return min(self.clean or self.other)
+
+    @property
+    def repeats(self) -> int:
+        """Of the next turn."""
+        if not self.clean and not self.other:
+            return REPEATS
+        return max(1, min(REPEATS, round(TURN_SECONDS / max(self.seconds, 1e-9))))
+
+    def wants_more(self, best: float) -> bool:
+        if len(self.clean) < MIN_TURNS:
+            return True
+        return self.counted < ENOUGH_SECONDS and self.seconds < TOO_SLOW * best
 
 
 class Harness:
@@ -99,21 +118,28 @@ class Harness:
         """The times of candidates of one problem, which take turns."""
         stock = Stock(self.candidates[indices[0]].problem)
         runners = [self._runner(index, stock) for index in indices]
-        running = runners
-        for turn in range(1, MAX_TURNS + 1):
-            for runner in running:
-                self._take_turn(runner)
-            if turn >= MIN_TURNS:
-                best = min(runner.seconds for runner in runners)
-                running = [r for r in running if sum(r.samples) < ENOUGH_SECONDS and r.seconds < TOO_SLOW * best]
+        for _ in range(MAX_TURNS):
+            best = min((runner.seconds for runner in runners if runner.clean), default=0.0)
+            for runner in runners:
+                if runner.wants_more(best):
+                    self._take_turn(runner)
         return {runner.index: runner.seconds for runner in runners}
 
     def _take_turn(self, runner: _Runner) -> None:
+        repeats, first = runner.repeats, runner.call.first_step
+        runner.call.end_step = first + 1 + repeats
         if runner.is_cold:  # read, not written: what is dirty would have to go to memory while the kernel is timed
             self.library.checksum(self.flush.ctypes.data, FLUSH_BYTES)
+        before, start = waited_seconds(), time.process_time()
         self.library.run(self.pool, ctypes.byref(runner.call))
-        first = runner.index * (REPEATS + 1)
-        runner.samples += self.times[first + 1 : first + 1 + REPEATS]
+        computed, waited = time.process_time() - start, waited_seconds() - before
+        counted = sum(self.times[first + 1 : first + 1 + repeats])
+        if waited <= MAX_WAIT * sum(self.times[first : first + 1 + repeats]):
+            runner.clean.append(counted / repeats)
+            runner.counted += counted
+        else:
+            runner.other.append(computed / (1 + repeats) / self.threads)
+            time.sleep(PAUSE_SECONDS)
 
     def _runner(self, index: int, stock: Stock) -> _Runner:
         candidate = self.candidates[index]
