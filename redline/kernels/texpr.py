@@ -264,7 +264,7 @@ class Renderer:
             return self._division(expr, x)
         if fn == "erf":
             return f"tl.erf({x[0]})" if self.exact else f"rl_erf({x[0]})"
-        if fn in ("gelu", "gelu16"):
+        if fn == "gelu":
             inner = f"{x[0]} * 0.7071067811865476"
             return f"0.5 * {x[0]} * (1 + {f'tl.erf({inner})' if self.exact else f'rl_erf({inner})'})"
         if fn == "tanh":

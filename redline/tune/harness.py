@@ -6,8 +6,8 @@ been pushed out of the caches, when they are large: in a model of many megabytes
 
 The candidates of a problem take turns, so that what else the machine does falls on all of them. The time of a candidate is
 the least of the turns in which no thread had to wait for a core. In the others the clock means nothing, least of all for
-single steps: when the system stops one thread the rest work on, and the next steps then seem to take no time. Where there are
-only such turns the time that the threads computed stands for it. A candidate that is far behind after a few turns takes no more.
+single steps: when the system stops one thread the rest work on, and the next steps then seem to take no time. Where all were
+held up, the time that the threads computed stands for it. A candidate that is far behind after a few turns takes no more.
 """
 
 import ctypes
