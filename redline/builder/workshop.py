@@ -134,7 +134,7 @@ class Workshop:
 
     def make_integers(self, graph: Graph, summary: Mapping[str, Any], opt_level: int | None = None) -> Made:
         """The engine of a graph that Redline has quantized; attention stays float, in 16 bits where that is faster."""
-        return self.make(passes.use_integers(graph, coarse=True), None, summary, opt_level, self.narrow)
+        return self.make(passes.use_integers(graph), None, summary, opt_level, self.narrow)
 
     @property
     def narrow(self) -> DType | None:

@@ -1,5 +1,6 @@
 """Pieces of C text that several kernel families write."""
 
+import re
 from collections.abc import Sequence
 
 from redline.base.extents import is_open
@@ -46,11 +47,34 @@ def vector_loop(end: int, lanes: int, body: Sequence[str]) -> list[str]:
     full = end // lanes
     lines = []
     if full:
-        inner = loop("e", 0, lanes, [f"const int64_t j = v * {lanes} + e;", *body])
-        lines += loop("v", 0, full, [in_vectors(VECTORIZE, body, lanes), *inner])
+        lines += loop("v", 0, full, _one_vector(lanes, body))
     if end % lanes:
         lines += [VECTORIZE, *loop("j", full * lanes, end, body)]
     return lines
+
+
+def _one_vector(lanes: int, body: Sequence[str]) -> list[str]:
+    """The elements of vector ``v``; a function that looks things up has all its lanes at once, before and after it loops."""
+    place = next((i for i, line in enumerate(body) if lanes == FLOATS and _LOOKED_UP.fullmatch(line)), None)
+    if place is None:
+        return _elements(lanes, body)
+    found = _LOOKED_UP.fullmatch(body[place])
+    assert found is not None
+    held, before, after = f"{found['name']}_lanes", body[:place], body[place + 1 :]
+    return [
+        f"float {held}[{lanes}] __attribute__((aligned(64)));",
+        *_elements(lanes, [*before, f"{held}[e] = {found['argument']};"]),
+        f"{found['function']}_lanes({held});",
+        *_elements(lanes, [*before, f"const float {found['name']} = {held}[e];", *after]),
+    ]
+
+
+_LOOKED_UP = re.compile(r"const float (?P<name>\w+) = (?P<function>rl_gelu)\((?P<argument>.*)\);")
+
+
+def _elements(lanes: int, body: Sequence[str]) -> list[str]:
+    inner = loop("e", 0, lanes, [f"const int64_t j = v * {lanes} + e;", *body])
+    return [in_vectors(VECTORIZE, body, lanes), *inner]
 
 
 def clipped(variable: str, begin: int, end: int, low: str, high: str, body: Sequence[str]) -> list[str]:

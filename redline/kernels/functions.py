@@ -272,7 +272,6 @@ _FUNCTIONS = (
     Function("erf", 1, _erf, _vector("erf")),
     Function("sigmoid", 1, _sigmoid, lambda dtype, x, args: f"rl_sigmoid{'_f64' * (dtype == dtypes.float64)}({x[0]})"),
     Function("gelu", 1, _gelu, lambda dtype, x, args: f"rl_gelu{'_f64' * (dtype == dtypes.float64)}({x[0]})"),
-    Function("gelu16", 1, _gelu, _vector_only("gelu16")),
     Function("rint32", 1, lambda x: np.rint(x).astype(np.int32), _vector_only("rint32")),
     Function("eq", 2, np.equal, _infix("==")),
     Function("ne", 2, np.not_equal, _infix("!=")),
@@ -305,7 +304,6 @@ ACCURACY: dict[str, tuple[float, float]] = {
     "tanh": (5, 0),
     "erf": (8, 0),
     "gelu": (8, 5e-7),
-    "gelu16": (900, 2.6e-5),
 }
 """float32 functions that generated code computes itself: (units in the last place, absolute error allowed besides).
 

@@ -285,7 +285,7 @@ class Renderer(Scope):
             return self._division(expr, x)
         if fn == "erf":
             return f"tl.erf({x[0]})" if self.exact else f"rl_erf({x[0]})"
-        if fn in ("gelu", "gelu16"):
+        if fn == "gelu":
             return f"0.5 * {x[0]} * (1 + tl.erf({x[0]} * 0.7071067811865476))" if self.exact else f"rl_gelu({x[0]})"
         if fn == "tanh":
             return f"rl_tanh({x[0]})"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from redline.base import dtypes
 from redline.base.dtypes import DType
-from redline.kernels.expr import Call, Expr, Lit, call, cast, lit
+from redline.kernels.expr import Expr, Lit, call, cast, lit
 from redline.ops import Op
 from redline.ops.quantize import bounds
 
@@ -39,13 +39,6 @@ def build(op: Op, args: Sequence[Expr | None], out: DType) -> Expr:
     else:
         value = SPECIAL[op.name](op, *wide)
     return cast(value, out)
-
-
-def rounded(value: Expr, dtype: DType) -> Expr:
-    """``value`` as ``dtype``: what is rounded to bfloat16 at once may come from the shorter form of its function."""
-    if dtype == dtypes.bfloat16 and isinstance(value, Call) and value.fn == "gelu" and value.dtype == dtypes.float32:
-        value = call("gelu16", *value.args)
-    return cast(value, dtype)
 
 
 def _fold(fn: str, args: list[Expr], variadic: bool) -> Expr:
@@ -126,8 +119,6 @@ def _softsign(op: Op, x: Expr) -> Expr:
 
 
 def _gelu(op: Op, x: Expr) -> Expr:
-    if op.attr("coarse", 0) and x.dtype == dtypes.float32:
-        return call("gelu16", x)
     if op.attr("approximate", "none") in ("tanh", b"tanh"):
         half = call("mul", _l(0.5, x), x)
         cube = call("mul", call("mul", x, x), x)

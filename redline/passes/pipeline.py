@@ -8,7 +8,6 @@ from redline.ir import Graph
 from redline.ir.verify import verify
 from redline.passes import (
     channels_last,
-    coarsen,
     decompose,
     eliminate_common_subexpressions,
     fold_constants,
@@ -75,16 +74,9 @@ def optimize(graph: Graph, observer: Observer | None = None, keep: Set[str] = NO
     return use_integers(walk.graph, observer, keep, signed) if is_quantized else walk.graph
 
 
-def use_integers(
-    graph: Graph, observer: Observer | None = None, keep: Set[str] = NOTHING, signed: bool = False, coarse: bool = False
-) -> Graph:
-    """An optimized graph whose QuantizeLinear and DequantizeLinear have become arithmetic of integers.
-
-    ``coarse``: what is rounded to 8 bits may be computed less exactly before (coarsen.py).
-    """
+def use_integers(graph: Graph, observer: Observer | None = None, keep: Set[str] = NOTHING, signed: bool = False) -> Graph:
+    """An optimized graph whose QuantizeLinear and DequantizeLinear have become arithmetic of integers."""
     walk = _Walk(graph, observer)
-    if coarse:
-        walk(coarsen.run)
     walk(lambda g: propagate_quantization.run(g, signed), "propagate_quantization")
     walk(integer_products.run)
     walk(fold_requantization.run)

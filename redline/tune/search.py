@@ -4,7 +4,8 @@ Opt-level says how many candidates a problem may have; at level 0 the family's f
 from the timing cache where it has them, so a build with a full cache measures nothing and decides the same every time.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -131,13 +132,29 @@ def _measure(
     """Fills the cache, saving it after every batch so that a build cut off keeps what it has learned."""
     texts = [source(candidate.code) for candidate in missing]
     objects = compile_objects(texts, target, toolchain, progress=lambda done, total: progress("compile", done, total))
-    for start in range(0, len(missing), BATCH):
-        batch = missing[start : start + BATCH]
-        with Harness(batch, objects[start : start + BATCH], target, toolchain) as harness:
+    for start, end in _batches([(candidate.problem_key, candidate.problem) for candidate in missing]):
+        batch = missing[start:end]
+        with Harness(batch, objects[start:end], target, toolchain) as harness:
             for i, candidate in enumerate(batch):
                 cache.record(candidate.problem_key, candidate.schedule, harness.seconds(i))
                 progress("time", start + i + 1, len(missing))
         cache.save()
+
+
+def _batches(problems: Sequence[object]) -> Iterator[tuple[int, int]]:
+    """Ranges of at most BATCH candidates that together are all; one problem's stay together as far as they fit."""
+    start = end = 0
+    for _, group in itertools.groupby(problems):
+        count = len(list(group))
+        if end > start and end + count - start > BATCH:
+            yield start, end
+            start = end
+        end += count
+        while end - start > BATCH:
+            yield start, start + BATCH
+            start += BATCH
+    if end > start:
+        yield start, end
 
 
 def _best(job: Job, options: Sequence[tuple[Any, KernelCode]], cache: TimingCache, timed: bool) -> Choice:

@@ -6,10 +6,10 @@ import pytest
 from redline.base import dtypes
 from redline.ir import constant
 from redline.ops import make, make_node
-from redline.passes import coarsen, fold_requantization, integer_products, propagate_quantization
+from redline.passes import fold_requantization, integer_products, propagate_quantization
 from redline.quant import Tensor
 from redline.quant.insert import steps
-from tests.passes.checking import arg, check, graph_of, histogram, names, unchanged
+from tests.passes.checking import arg, check, histogram, names, unchanged
 
 S, Z = 0.05, 100
 
@@ -146,28 +146,3 @@ def test_parameters_that_are_no_constants_become_arithmetic():
         boundary=(),
     )
     assert "QuantizeLinear" not in names(graph)
-
-
-def coarse(graph):
-    return [bool(node.attrs.get("coarse")) for node in graph.operations if node.op == "Gelu"]
-
-
-def test_a_gelu_before_rounding_is_coarse():
-    x = arg((4, 32))
-    for scale, factor, want in (
-        (0.01, None, True),
-        (1e-4, None, False),
-        (0.01, 0.5, True),
-        (1e-3, 10.0, False),
-        (1.0, 9.0, True),
-    ):
-        y = make("Gelu", x)
-        y = y if factor is None else make("Mul", y, number(factor))
-        assert coarse(coarsen.run(graph_of(q(y, scale)))) == [want]
-
-
-def test_a_gelu_that_others_read_stays_exact():
-    y = make("Gelu", arg((4, 32)))
-    assert coarse(coarsen.run(graph_of(q(y), y))) == [False]
-    assert coarse(coarsen.run(graph_of(q(y, kind="uint16")))) == [False]
-    assert coarse(coarsen.run(graph_of(q(make("Gelu", arg((4, 32)), approximate="tanh"))))) == [False]

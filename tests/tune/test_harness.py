@@ -1,6 +1,8 @@
 """The harness: times are those of the kernel asked for, whatever its operands look like."""
 
+import itertools
 import math
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +15,9 @@ from redline.codegen.c.compile import compile_objects, source
 from redline.kernels import FAMILIES
 from redline.kernels.problem import CpuTarget, KernelCode, Operand, Packing
 from redline.lower import lower
-from redline.tune.harness import REPEATS, Candidate, Harness
+from redline.tune.delay import waited_seconds
+from redline.tune.harness import MAX_TURNS, MIN_TURNS, Candidate, Harness, _Runner
+from redline.tune.stock import REPEATS, Stock
 from tests.builder.random_graphs import grown
 
 
@@ -83,10 +87,61 @@ def test_constants_come_in_copies() -> None:
     """A constant is at another address in every repeat, so that it comes from memory as it does in an engine."""
     weights = Operand.contiguous(dtypes.float32, (256,), constant=True)
     timed = candidate("((float *)args[1])[0] = ((const float *)args[0])[1];", Plain((weights,), (X,)))
-    with harness([timed], isa.target("cpu", 1)) as timer:
-        arrays, is_cold = timer._operands(timed)
-    assert len({array.ctypes.data for array in arrays}) == REPEATS + 2
-    assert not is_cold
+    stock = Stock(timed.problem)
+    assert len({array.ctypes.data for array in stock.arrays(timed.code)}) == REPEATS + 2
+    assert stock.constant_bytes(timed.code) == 1024
+
+
+def test_candidates_share_what_they_read_alike() -> None:
+    """Two of one packing have the same arrays, another packing has its own; a constant beyond the caches has few copies."""
+    weights = Operand.contiguous(dtypes.float32, (12 << 20,), constant=True)
+    problem = Plain((weights,), (X,))
+    half = Packing("half", lambda array: array[::2])
+    stock = Stock(problem)
+    plain, packed, again = (candidate("", problem, packings=p).code for p in ({}, {0: half}, {0: half}))
+    assert stock.arrays(packed)[0] is stock.arrays(again)[0]
+    assert stock.arrays(packed)[0].nbytes * 2 == stock.arrays(plain)[0].nbytes
+    assert len({id(array) for array in stock.arrays(plain)[:-1]}) == 2
+
+
+class Watched(Harness):
+    """Remembers whose turn it was."""
+
+    def __init__(self, candidates: list[Candidate]) -> None:
+        tools, target = toolchain.find(), isa.target("cpu", 1)
+        super().__init__(candidates, compile_objects([source(c.code) for c in candidates], target, tools), target, tools)
+        self.turns: list[_Runner] = []
+
+    def _take_turn(self, runner: _Runner) -> None:
+        self.turns.append(runner)
+        super()._take_turn(runner)
+
+
+def test_the_slow_candidate_is_not_timed_for_long() -> None:
+    """It takes its share of turns, and then the others go on without it."""
+    problem = Plain((X,), (X,))
+    sleep, copy = "struct timespec t = {0, 1000000}; nanosleep(&t, 0);", "((float *)args[1])[0] = 1;"
+    with Watched([candidate(sleep, problem), candidate(copy, problem)]) as timer:
+        assert timer.seconds(0) > timer.seconds(1)
+        counts = [sum(runner.index == index for runner in timer.turns) for index in range(2)]
+    assert MIN_TURNS <= counts[0] <= counts[1] <= MAX_TURNS
+
+
+@pytest.mark.parametrize("held_up", [[0, 0, 0, 3600], [0, 3600]])
+def test_turns_in_which_a_thread_waited_do_not_count(monkeypatch: pytest.MonkeyPatch, held_up: list[int]) -> None:
+    """Every second turn, or each, is said to have been held up by an hour; a time there is nevertheless."""
+    clock = itertools.accumulate(itertools.cycle(held_up))
+    monkeypatch.setattr("redline.tune.harness.waited_seconds", lambda: next(clock))
+    with Watched([candidate("((float *)args[1])[0] = 1;", Plain((X,), (X,)))]) as timer:
+        assert 0 < timer.seconds(0) < 1
+        runner = timer.turns[0]
+    assert len(runner.other) >= MIN_TURNS
+    assert len(runner.clean) == (len(runner.other) if len(held_up) == 4 else 0)
+
+
+def test_waiting_is_counted_by_the_system() -> None:
+    before = waited_seconds()
+    assert 0 <= before <= waited_seconds() < 3600 * os.cpu_count()
 
 
 def test_the_kernels_of_random_graphs_have_times() -> None:

@@ -129,3 +129,12 @@ def test_progress_counts_to_the_end(watch: type[Stopwatch]) -> None:
     seen: list[tuple[str, int, int]] = []
     choose([job()], TARGET, COMPILER, 2, TimingCache("machine"), lambda *event: seen.append(event))
     assert [event for event in seen if event[0] == "time"] == [("time", i + 1, 6) for i in range(6)]
+
+
+def test_batches_keep_problems_together() -> None:
+    limit = search.BATCH
+    problems = ["a"] * 60 + ["b"] * 60 + ["c"] * 30 + ["d"] * (2 * limit + 10)
+    assert list(search._batches(problems)) == [
+        (0, 60), (60, 150), (150, 150 + limit), (150 + limit, 150 + 2 * limit), (150 + 2 * limit, 160 + 2 * limit),
+    ]  # fmt: skip
+    assert list(search._batches([])) == []
