@@ -62,7 +62,12 @@ def _cut(problem: Problem, s: Schedule, target: CpuTarget) -> Schedule:
     g = geometry.of(problem)
     num_bytes = problem.x.num_bytes + problem.out.num_bytes
     wanted = min(CHUNKS_PER_THREAD * target.num_threads, max(1, num_bytes // MIN_CHUNK_BYTES))
-    wanted = -(-wanted // (g.batch * g.out_size[0]))
-    bands = min(g.out_size[1], wanted)
+    wanted = -(-wanted // (g.batch * g.out_size[0] * target.num_threads)) * target.num_threads
     most_channels = max(1, problem.groups // tile.lanes(problem.acc, target))
+    bands = 1 if _is_low(g, target) and most_channels >= wanted else min(g.out_size[1], wanted)
     return replace(s, bands=bands, channel_chunks=min(most_channels, -(-wanted // bands)))
+
+
+def _is_low(g: geometry.Geometry, target: CpuTarget) -> bool:
+    """Whether the rows are too few to be shared evenly; products around such an image have many weights, and share filters."""
+    return g.size[1] < CHUNKS_PER_THREAD * target.num_threads and g.out_size[1] % target.num_threads != 0
