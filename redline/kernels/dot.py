@@ -66,13 +66,13 @@ class Dot:
             "typedef int32_t word __attribute__((may_alias, aligned(1)));",
         ]
 
-    def multiply(self, acc: str, scalar: str, vector: str) -> str:
-        """C: the statement that adds the products of a scalar group and a vector of groups."""
+    def multiply(self, acc: str, scalar: str, vector: str, bits: int = 512) -> str:
+        """C: the statement that adds the products of a scalar group and a vector of groups, ``bits`` wide."""
         if self.group == 1:
             return f"{acc} += {scalar} * {vector};"
         if self.w == bfloat16:
-            return f"{acc} = __builtin_ia32_dpbf16ps_512({acc}, (wvec){scalar}, {vector});"
-        return f"{acc} = (vec)__builtin_ia32_vpdpbusd512((words){acc}, {scalar}, (words){vector});"
+            return f"{acc} = __builtin_ia32_dpbf16ps_{bits}({acc}, (wvec){scalar}, {vector});"
+        return f"{acc} = (vec)__builtin_ia32_vpdpbusd{bits}((words){acc}, {scalar}, (words){vector});"
 
     def scalar(self, name: str, address: str) -> str:
         """C: ``name``, the group of x at ``address``."""

@@ -178,11 +178,12 @@ class Ahead:
 
 
 def inner_product(
-    offsets: Sequence[int], vectors: int, loops: Sequence[Loop], dot: Dot, ahead: Ahead | None = None
+    offsets: Sequence[int], vectors: int, loops: Sequence[Loop], dot: Dot, ahead: Ahead | None = None, bits: int = 512
 ) -> list[str]:
     """C: ``vec acc[rows][vectors]`` from the pointers ``x`` and ``panel``; row i of ``x`` is ``offsets[i]`` elements on.
 
-    ``ahead``: what every step asks for, from the pointer ``ahead`` on.
+    ``ahead``: what every step asks for, from the pointer ``ahead`` on. ``bits``: of a vector, for the instructions that have
+    them in their names.
     """
     inner = [loop for loop in loops if loop.extent != 1]
     x, w = ("".join(f" + k{i} * {step}" for i, step in enumerate(s)) for s in (_steps(inner, 0), _steps(inner, 1)))
@@ -190,7 +191,7 @@ def inner_product(
     body += ahead.ask if ahead else []
     body.append("const wvec " + ", ".join(f"w{v} = wk[{v}]" for v in range(vectors)) + ";")
     for i, offset in enumerate(offsets):
-        sums = " ".join(dot.multiply(f"acc[{i}][{v}]", f"s{i}", f"w{v}") for v in range(vectors))
+        sums = " ".join(dot.multiply(f"acc[{i}][{v}]", f"s{i}", f"w{v}", bits) for v in range(vectors))
         body.append(f"{dot.scalar(f's{i}', f'xk + {offset}')} {sums}")
     heads = [f"for (int64_t k{i} = 0; k{i} < {loop.extent}; ++k{i})" for i, loop in enumerate(inner)]
     return [*_start(len(offsets), vectors, dot), *block(" ".join(heads), body)]

@@ -45,6 +45,26 @@ def test_every_schedule(constant):
     check(FAMILY, case, AVX512, candidates)
 
 
+@pytest.mark.parametrize("channels", [32, 48, 71])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_pairs_of_bfloat16(channels, stride):
+    case = problem(C(bfloat16, (2, 9, 21, channels)), (3, 3), (stride, stride), (1, 1), (1,) * 4)
+    paired = [schedule for schedule in FAMILY.schedules(case, AVX512) if schedule.paired]
+    assert len(paired) >= 2
+    check(FAMILY, case, AVX512, paired, rtol=1e-2)
+
+
+def test_asking_ahead_changes_nothing():
+    case = problem(C(float32, (1, 9, 21, 40)), (3, 3), (2, 1), (1, 1), (1,) * 4)
+    check(FAMILY, case, AVX512, [depthwise.Schedule(5, 3, ahead=True)])
+
+
+def test_pairs_need_bfloat16_and_two_vectors():
+    for dtype, channels in ((float32, 64), (bfloat16, 31)):
+        case = problem(C(dtype, (1, 9, 9, channels)), (3, 3), (1, 1), (1, 1), (1,) * 4)
+        assert not any(schedule.paired for schedule in FAMILY.schedules(case, AVX512))
+
+
 def test_one_and_three_axes():
     check(FAMILY, problem(C(float32, (1, 30, 33)), (5,), (2,), (3,), (4, 4)), AVX512)
     case = problem(C(float32, (1, 5, 6, 7, 20)), (3, 3, 3), (1, 2, 1), (2, 1, 1), (1,) * 6, constant=False)

@@ -1,5 +1,7 @@
 """Matrix products against numpy: shapes that straddle vectors, views, types, epilogues, every schedule, every target."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from harness import FULL, TARGETS, check, random_arrays
@@ -133,6 +135,24 @@ def test_grouped_products(a, b, m, n, k, constant):
         assert candidates[0].dot
     rtol = 0 if acc == int32 else 1e-5
     check(FAMILY, problem, FULL, candidates, arrays=extremes(problem), rtol=rtol)
+
+
+@pytest.mark.parametrize("a, b", [(float32, float32), (float64, float64), *GROUPED], ids=repr)
+@pytest.mark.parametrize("m, n, k", [(29, 24, 33), (18, 55, 7)])
+def test_halved_vectors(a, b, m, n, k):
+    acc = accumulator(a)
+    problem = matmul.product(C(a, (m, k)), C(b, (k, n), True), C(acc, (m, n)))
+    first = FAMILY.schedules(problem, FULL)[0]
+    halved = [replace(first, rows=rows, vectors=v, panel_chunks=1, swapped=False, halved=True) for rows, v in ((9, 3), (4, 2))]
+    found = [schedule for schedule in halved if matmul.is_legal(problem, schedule, FULL)]
+    assert found
+    check(FAMILY, problem, FULL, found, arrays=extremes(problem), rtol=0 if acc == int32 else 1e-5)
+
+
+def test_columns_that_fill_half_a_vector_more_are_offered_halved_vectors():
+    offered = {n: any(s.halved for s in FAMILY.schedules(square(300, n, 64), FULL)) for n in (16, 24, 25, 32, 40)}
+    assert offered == {16: False, 24: True, 25: False, 32: False, 40: True}
+    assert not matmul.is_legal(square(8, 24, 8), matmul.Schedule(4, 3, halved=True), TARGETS["avx2"])
 
 
 @pytest.mark.parametrize("a, b", GROUPED, ids=repr)

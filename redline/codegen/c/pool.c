@@ -9,7 +9,7 @@
  * in, one that does not finds the job closed. The caller waits only for those that joined.
  */
 
-#define SPIN_NS 20000
+#define SPIN_NS 100000
 #define MAX_PLACED 15
 #define MAX_JOB_THREADS 1024
 #define WORD_BITS 64

@@ -136,7 +136,7 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
     if not size(problem.out.shape):
         return [Direct(1, 1, 1)]
     if pointwise.applies(problem):
-        return [Pointwise(s) for s in matmul.FAMILY.schedules(pointwise.as_product(problem), target)]
+        return [Pointwise(s) for s in pointwise.product_schedules(problem, target)]
     g = geometry.of(problem)
     minimal = list(_winograds(g, problem, target)) if _pays_winograd(g, problem, target) else []
     tiles = sorted(set(_tiles(g, problem, target)), key=lambda s: _cost(g, problem, s, target))[

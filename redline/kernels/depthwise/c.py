@@ -30,12 +30,12 @@ EXACT_TAPS = 512  # so many products of 8-bit numbers add up to less than 2^24
 HEAD = "void KERNEL(void *const *args, void *scratch, int64_t chunk)"
 
 
-def render(problem: Problem, schedule: Schedule, target: CpuTarget) -> KernelCode:
-    """The kernel for ``problem``; ``schedule`` must be legal for it."""
+def render(problem: Problem, schedule: Schedule, target: CpuTarget, kind: "type[DepthwiseKernel] | None" = None) -> KernelCode:
+    """The kernel for ``problem``, of a ``kind``; ``schedule`` must be legal for it."""
     if not size(problem.out.shape):
         return KernelCode("depthwise", EMPTY, 0)
     assert is_legal(problem, schedule, target), f"{schedule} does not fit {problem}"
-    return code(DepthwiseKernel(problem, schedule, target))
+    return code((kind or DepthwiseKernel)(problem, schedule, target))
 
 
 def code(kernel: "DepthwiseKernel") -> KernelCode:
@@ -190,7 +190,7 @@ class DepthwiseKernel:
 
     def vector(self, border: Border, width: int) -> list[str]:
         """C: the sums of ``width`` channels from m0 on, and their epilogue."""
-        g, vec = self.g, f"vec{width}"
+        g = self.g
         depth_step, height_step, _ = self.x_strides
         row_taps = g.taps[2] * g.channels
         inside, position = [], []
@@ -204,29 +204,56 @@ class DepthwiseKernel:
             row = f"x + kd * {depth_step} + (h * {g.step[1]} + kh * {g.dilation[1]}) * {height_step} + m0"
         body = [*position, *inside, f"const {self.x_type.c} *row = {row};"]
         body.append(f"const {self.type} *weights = taps + (kd * {g.taps[1]} + kh) * {row_taps} + m0;")
-        body += self._row_of_taps(border, width)
-        lines = [f"{vec} acc[{border.columns}] = {{0}};"]
+        body += self.row_of_taps(border, width)
+        lines = [self.sums(border, width)]
         lines += loop("kd", 0, g.taps[0], loop("kh", 0, g.taps[1], body))
+        lines += self._ask(border) if self.schedule.ahead else []
         lines.append(f"{self.type} sums[{border.columns}][{width}] __attribute__((aligned(64)));")
-        lines.append(f"for (int64_t i = 0; i < {border.columns}; ++i) *({vec} *)sums[i] = acc[i];")
-        inner = ["const int64_t w = w0 + i;", *vector_loop(width, width, self.epilogue())]
+        lines += self.spill(border, width)
+        inner = [
+            "const int64_t w = w0 + i;",
+            *vector_loop(width, min(width, tile.lanes(self.held, self.target)), self.epilogue()),
+        ]
         return [*lines, *loop("i", 0, border.columns, inner)]
 
-    def _row_of_taps(self, border: Border, width: int) -> list[str]:
-        g, pixel, vec = self.g, self.x_strides[2], f"vec{width}"
+    def sums(self, border: Border, width: int) -> str:
+        """C: the sums, at zero."""
+        return f"vec{width} acc[{border.columns}] = {{0}};"
+
+    def spill(self, border: Border, width: int) -> list[str]:
+        """C: the sums into the array that the epilogue reads."""
+        return [f"for (int64_t i = 0; i < {border.columns}; ++i) *(vec{width} *)sums[i] = acc[i];"]
+
+    def _ask(self, border: Border) -> list[str]:
+        """C: asks for what the next row of outputs reads that this one does not, into the second-level cache."""
+        g, (_, height_step, pixel) = self.g, self.x_strides
+        first = (g.taps[1] - 1) * g.dilation[1] + 1 - g.pad[1]
+        lines = [f"const {self.x_type.c} *next = x + (h * {g.step[1]} + {first}) * {height_step} + m0;"]
+        for row in range(g.step[1]):
+            for column in range(border.columns * g.step[2]):
+                lines.append(f"__builtin_prefetch(next + {row * height_step + column * pixel}, 0, 2);")
+        return lines
+
+    def row_of_taps(self, border: Border, width: int) -> list[str]:
+        """C: the products of a row of taps, from ``row`` and ``weights``."""
+        vec, pairs = f"vec{width}", self.reached(border)
+        taps = sorted({tap for found in pairs.values() for _, tap in found})
+        lines = [f"const {vec} t{tap} = *(const {vec} *)(weights + {tap * self.g.channels});" for tap in taps]
+        for place, found in pairs.items():
+            sums = " ".join(f"acc[{column}] += value * t{tap};" for column, tap in found)
+            lines.append(f"{{ const {vec} value = {self.load(f'row + {place}', width)}; {sums} }}")
+        return lines
+
+    def reached(self, border: Border) -> dict[int, list[tuple[int, int]]]:
+        """For each pixel of a row, by its offset in elements: the (column, tap) pairs that it is multiplied for."""
+        g, pixel = self.g, self.x_strides[2]
         left = 0 if self.stage else g.pad[2]
         pairs: dict[int, list[tuple[int, int]]] = {}
         for column in range(border.columns):
             for tap in range(g.taps[2]):
                 if (column, tap) not in border.outside:
-                    pairs.setdefault(column * g.step[2] + tap * g.dilation[2], []).append((column, tap))
-        taps = sorted({tap for found in pairs.values() for _, tap in found})
-        lines = [f"const {vec} t{tap} = *(const {vec} *)(weights + {tap * g.channels});" for tap in taps]
-        for position, found in sorted(pairs.items()):
-            name = f"x{position}"
-            sums = " ".join(f"acc[{column}] += {name} * t{tap};" for column, tap in found)
-            lines.append(f"const {vec} {name} = {self.load(f'row + {(position - left) * pixel}', width)}; {sums}")
-        return lines
+                    pairs.setdefault((column * g.step[2] + tap * g.dilation[2] - left) * pixel, []).append((column, tap))
+        return dict(sorted(pairs.items()))
 
     def epilogue(self) -> list[str]:
         reads, out = self.problem.reads, self.problem.out

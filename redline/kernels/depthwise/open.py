@@ -18,6 +18,7 @@ from redline.kernels.conv.staging import CACHE_LINE, Stage
 from redline.kernels.ctext import block, loop, share
 from redline.kernels.depthwise import c, schedule
 from redline.kernels.depthwise.c import HEAD, Border, DepthwiseKernel
+from redline.kernels.depthwise.paired import PairedKernel
 from redline.kernels.depthwise.problem import Problem
 from redline.kernels.depthwise.schedule import Schedule
 from redline.kernels.dot import Dot
@@ -44,11 +45,15 @@ class OpenSchedule:
 
 def render(problem: Problem, chosen: Schedule | PerImage | OpenSchedule, target: CpuTarget) -> KernelCode:
     if isinstance(chosen, PerImage):
-        return per_image.wrapped(c.render(per_image.images(problem), chosen.each, target), problem)
+        return per_image.wrapped(_closed(per_image.images(problem), chosen.each, target), problem)
     if isinstance(chosen, OpenSchedule):
         closed = Schedule(chosen.columns, chosen.min_bands, 1, staged=True)
         return c.code(_OpenKernel(problem, closed, target))
-    return c.render(problem, chosen, target)
+    return _closed(problem, chosen, target)
+
+
+def _closed(problem: Problem, chosen: Schedule, target: CpuTarget) -> KernelCode:
+    return c.render(problem, chosen, target, PairedKernel if chosen.paired else DepthwiseKernel)
 
 
 def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule | PerImage | OpenSchedule]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from redline.base.dtypes import bool_
+from redline.base.dtypes import bfloat16, bool_
 from redline.base.shapes import size
 from redline.kernels import tile
 from redline.kernels.conv import geometry
@@ -21,13 +21,16 @@ class Schedule:
     """A register tile of ``columns`` outputs of one row, one vector of channels.
 
     The rows are cut into ``bands`` chunks, the vectors of channels into ``channel_chunks``. ``staged`` first copies the rows
-    that a chunk reads into scratch, with their padding; otherwise borders have tiles of their own.
+    that a chunk reads into scratch, with their padding; otherwise borders have tiles of their own. ``ahead``: what the next
+    row of outputs reads is asked for while this one is computed. ``paired``: bfloat16 in two vectors of channels (paired.py).
     """
 
     columns: int
     bands: int = 1
     channel_chunks: int = 1
     staged: bool = False
+    ahead: bool = False
+    paired: bool = False
 
 
 def is_legal(problem: Problem, schedule: Schedule, target: CpuTarget) -> bool:
@@ -40,7 +43,15 @@ def is_legal(problem: Problem, schedule: Schedule, target: CpuTarget) -> bool:
         and 1 <= schedule.bands <= g.out_size[1]
         and 1 <= schedule.channel_chunks <= max(1, problem.groups // tile.lanes(problem.acc, target))
         and (schedule.staged or direct)
+        and not (schedule.staged and schedule.ahead)
+        and (not schedule.paired or (not schedule.staged and _pairs(problem, schedule.columns, target)))
     )
+
+
+def _pairs(problem: Problem, columns: int, target: CpuTarget) -> bool:
+    """Whether two vectors of sums a column fit, and the weights can be packed for them."""
+    fits = 2 * columns + 6 <= target.num_registers
+    return fits and problem.x.dtype == bfloat16 and problem.w.constant and problem.groups >= 2 * tile.lanes(problem.acc, target)
 
 
 def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
@@ -52,17 +63,25 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
     columns = dict.fromkeys(Split.of_at_most(width, most).size for most in (8, 14, 6, 4) if most <= limit)
     found = [_cut(problem, Schedule(count), target) for count in columns]
     found += [replace(candidate, staged=True) for candidate in found[:2]]
+    pairs = dict.fromkeys(Split.of_at_most(width, most).size for most in (10, 7, 5))
+    found = [_cut(problem, Schedule(count, paired=True), target) for count in pairs if _pairs(problem, count, target)] + found
     return [schedule for schedule in found if is_legal(problem, schedule, target)]
 
 
 def _cut(problem: Problem, s: Schedule, target: CpuTarget) -> Schedule:
     """``s`` with enough chunks for every thread."""
+    s = replace(s, ahead=not s.staged and problem.x.num_bytes > target.l2_bytes * target.num_threads)
     if target.num_threads == 1:
         return s
     g = geometry.of(problem)
     num_bytes = problem.x.num_bytes + problem.out.num_bytes
     wanted = min(CHUNKS_PER_THREAD * target.num_threads, max(1, num_bytes // MIN_CHUNK_BYTES))
-    wanted = -(-wanted // (g.batch * g.out_size[0]))
-    bands = min(g.out_size[1], wanted)
+    wanted = -(-wanted // (g.batch * g.out_size[0] * target.num_threads)) * target.num_threads
     most_channels = max(1, problem.groups // tile.lanes(problem.acc, target))
+    bands = 1 if _is_low(g, target) and most_channels >= wanted else min(g.out_size[1], wanted)
     return replace(s, bands=bands, channel_chunks=min(most_channels, -(-wanted // bands)))
+
+
+def _is_low(g: geometry.Geometry, target: CpuTarget) -> bool:
+    """Whether the rows are too few to be shared evenly; products around such an image have many weights, and share filters."""
+    return g.size[1] < CHUNKS_PER_THREAD * target.num_threads and g.out_size[1] % target.num_threads != 0

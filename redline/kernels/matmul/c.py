@@ -18,7 +18,7 @@ from redline.kernels.dot import Dot
 from redline.kernels.matmul import gemm as gemms
 from redline.kernels.matmul.gemm import Gemm
 from redline.kernels.matmul.problem import Problem
-from redline.kernels.matmul.schedule import Schedule, is_legal, panels, way
+from redline.kernels.matmul.schedule import Schedule, in_vectors_of, is_legal, panels, way
 from redline.kernels.parts import dims
 from redline.kernels.problem import CpuTarget, KernelCode, Packing
 from redline.kernels.tile import CACHE_LINE, Ahead, Loop, Panels, Split
@@ -47,6 +47,10 @@ class MatmulKernel:
     @cached_property
     def g(self) -> Gemm:
         return gemms.of(self.problem, self.schedule.swapped)
+
+    @property
+    def vectors(self) -> CpuTarget:
+        return in_vectors_of(self.schedule, self.target)
 
     @cached_property
     def panels(self) -> Panels:
@@ -105,7 +109,7 @@ class MatmulKernel:
         return self.staged_bytes + self.depth * packed * self.dot.w.size
 
     def text(self) -> str:
-        lines = self.dot.types(self.target)
+        lines = self.dot.types(self.vectors)
         for width, valid in self.panels.kinds():
             for rows in self.rows.sizes:
                 lines += self.tile(rows, width, valid)
@@ -127,7 +131,7 @@ class MatmulKernel:
         vectors = width // self.panels.lanes
         offsets, steps = [i * stride for i in range(rows)], Loop(dot.steps(g.k), step * dot.group, w_step)
         body = dims(self.problem.reads, self.problem.writes)
-        body += tile.inner_product(offsets, vectors, [steps], dot, self.ahead(width))
+        body += tile.inner_product(offsets, vectors, [steps], dot, self.ahead(width), 8 * self.vectors.vector_bytes)
         body += tile.spill(rows, vectors, width, dot.acc)
         reads = self.problem.reads
         names = [f"arg{i}" for i in range(len(reads))]

@@ -104,7 +104,7 @@ class _OpenKernel(MatmulKernel):
         return Ahead(self.dot.steps(self.g.k), step_bytes, self.depth * width * self.dot.w.size, AHEAD_TILES)
 
     def text(self) -> str:
-        lines = self.dot.types(self.target)
+        lines = self.dot.types(self.vectors)
         for width, valid in self.panels.kinds():
             for rows in self.heights:
                 lines += self.tile(rows, width, valid)

@@ -20,6 +20,9 @@ PACKING_READS = 16  # reads of an element that packing it is worth
 MAX_TILES = 6
 LARGE_BYTES = 128 << 10  # of constant weights, from which on they come from memory rather than from a cache
 L1_WAYS = 8  # rows that may fall on one set
+WIDE_BYTES = 64  # of vectors that a processor with them can also halve, without losing registers
+HALF_COST = 0.54  # of a whole vector
+MAX_HALVED = 128  # columns; of more, the half vector at the end is a small part
 PAGE_BYTES = 4096  # rows this far apart compete for the same set of the first-level cache
 
 
@@ -30,7 +33,7 @@ class Schedule:
     ``swapped`` computes the transposed product. ``staged`` first copies the rows of a chunk into scratch. ``prefetch``:
     the next panel of constant weights is fetched while this one is used. ``rows_outer`` takes all panels for one tile of
     rows, then the next rows; otherwise all rows for one panel. ``dot`` names the instruction (kernels/dot.py), "" being
-    the plain one.
+    the plain one. ``halved``: vectors are half as wide as the target's, for columns that do not fill whole ones.
     """
 
     rows: int
@@ -42,6 +45,12 @@ class Schedule:
     rows_outer: bool = False
     prefetch: bool = False
     dot: str = ""
+    halved: bool = False
+
+
+def in_vectors_of(schedule: Schedule, target: CpuTarget) -> CpuTarget:
+    """``target`` as a kernel of this schedule sees it."""
+    return replace(target, vector_bytes=target.vector_bytes // 2) if schedule.halved else target
 
 
 def is_legal(problem: Problem, schedule: Schedule, target: CpuTarget) -> bool:
@@ -56,6 +65,7 @@ def is_legal(problem: Problem, schedule: Schedule, target: CpuTarget) -> bool:
         and (schedule.staged or not must_stage(g, way(problem, schedule)))
         and (g.w_constant or not schedule.rows_outer or not needs_packing(g, schedule, problem, target))
         and (not schedule.prefetch or (g.w_constant and not schedule.rows_outer))
+        and (not schedule.halved or target.vector_bytes == WIDE_BYTES)
     )
 
 
@@ -76,13 +86,14 @@ def must_stage(g: Gemm, dot: Dot) -> bool:
 
 
 def panels(g: Gemm, schedule: Schedule, problem: Problem, target: CpuTarget) -> Panels:
-    lanes = tile.lanes(problem.acc, target)
+    lanes = tile.lanes(problem.acc, in_vectors_of(schedule, target))
     return Panels(g.n, schedule.vectors * lanes, lanes)
 
 
 def needs_packing(g: Gemm, schedule: Schedule, problem: Problem, target: CpuTarget) -> bool:
     """Whether some panel of a run-time w must be copied: not contiguous in n, grouped, converted, or not whole vectors."""
-    whole = panels(g, schedule, problem, target).rest % tile.lanes(problem.acc, target) == 0
+    cut = panels(g, schedule, problem, target)
+    whole = cut.rest % cut.lanes == 0
     dot = way(problem, schedule)
     return not g.w_constant and (g.w[-1] != 1 or dot.group > 1 or g.reads[g.w_arg].dtype != dot.w or not whole)
 
@@ -115,6 +126,10 @@ def _tiles(problem: Problem, target: CpuTarget) -> Iterator[Schedule]:
             for rows in {Split.of_at_most(g.m, limit).size for limit in (most, min(most, 12), min(most, 8)) if limit}:
                 staged = must or (aliases and rows > L1_WAYS)
                 yield Schedule(rows, vectors, swapped=swapped, staged=staged, dot=best.name)
+        if not swapped and target.vector_bytes == WIDE_BYTES and 0 < g.n % lanes <= lanes // 2 and g.n < MAX_HALVED:
+            for vectors in range(2, 6):
+                rows = Split.of_at_most(g.m, tile.tallest(vectors, target)).size
+                yield Schedule(rows, vectors, staged=must, dot=best.name, halved=True)
 
 
 def _aliases(g: Gemm, problem: Problem) -> bool:
@@ -126,10 +141,10 @@ def _cost(problem: Problem, s: Schedule, target: CpuTarget) -> float:
     """Cycles of one batch on one core, by the cost of its tiles and of packing w."""
     g = gemms.of(problem, s.swapped)
     parts, cut, dot = Split.of_at_most(g.m, s.rows), panels(g, s, problem, target), way(problem, s)
-    total = 0.0
+    total, each = 0.0, HALF_COST if s.halved else 1.0
     for rows, count in parts.kinds():
         for width, num in ((cut.width, cut.num_full), (cut.last_width, 1 if cut.rest else 0)):
-            total += count * num * tile.cost(rows, width // cut.lanes, dot.steps(g.k), dot, target)
+            total += each * count * num * tile.cost(rows, width // cut.lanes, dot.steps(g.k), dot, target)
     if needs_packing(g, s, problem, target):
         total += g.k * cut.padded * (0.5 if g.w[-1] == 1 else 1.5)
     if g.out[-1] != 1 and g.n > 1:
