@@ -14,6 +14,7 @@ import statistics
 import time
 from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 
 import contest
 import hardware
@@ -42,7 +43,8 @@ class Kind:
 
 def limit(record: KernelRecord, fp32: float, threads: int) -> float:
     """Seconds below which the kernel cannot go; ``fp32`` is the peak of a thread in operations a second."""
-    narrow = record.family in PRODUCTS and {record.reads[0].dtype, record.reads[1].dtype} == {"bfloat16"}
+    types = {access.dtype for access in record.reads[:2]} if record.family in PRODUCTS else set()
+    rate = 2 if types == {"bfloat16"} else 4 if types and types <= {"uint8", "int8"} else 1
     # What is no product reads a part of a table: no more than it writes.
     largest = math.inf if record.family in PRODUCTS else 4 * max(math.prod(access.shape) for access in record.writes)
     weights = sum(
@@ -50,7 +52,7 @@ def limit(record: KernelRecord, fp32: float, threads: int) -> float:
     )  # a gather reads a part
     others = sum(access_bytes(access) for access in (*record.reads, *record.writes) if access.space != "weights")
     moved = weights / MEMORY + others / CACHE
-    return max(record.flops / (fp32 * (2 if narrow else 1)), moved) / threads
+    return max(record.flops / (fp32 * rate), moved) / threads
 
 
 def access_bytes(access: Access) -> int:
@@ -71,12 +73,12 @@ def measure(engine: Engine, feed: zoo.Inputs, repeats: int) -> tuple[list[float]
 
 def main(options: argparse.Namespace) -> None:
     arguments = (options.model, options.batch, options.threads, options.precision)
-    file = contest.engine_file(*arguments)
-    if not options.built:
+    file = Path(options.engine) if options.engine else contest.engine_file(*arguments)
+    if not options.built and not options.engine:
         contest.build(*arguments, options.opt_level)
     engine, feed = redline.load(file, num_threads=options.threads), zoo.inputs(options.model, options.batch)
     peak = kernels.peak_gflops(isa.host_target(1)) * 1e9
-    print(hardware.machine(), f"; peak of a thread {peak / 1e9:.1f} GFLOP/s in FP32, twice that in BF16")
+    print(hardware.machine(), f"; peak of a thread {peak / 1e9:.1f} GFLOP/s in FP32, twice that in BF16, four times in INT8")
     seconds, whole = measure(engine, feed, options.repeats)
     kinds: dict[str, Kind] = {}
     for record, taken in zip(engine.header.kernels, seconds, strict=True):
@@ -105,5 +107,6 @@ if __name__ == "__main__":
     parser.add_argument("model", choices=zoo.NAMES)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--built", action="store_true", help="take the engine of the last build")
+    parser.add_argument("--engine", help="an engine of the model that lies there already, such as an INT8 one")
     parser.add_argument("--repeats", type=int, default=30)
     main(parser.parse_args())
