@@ -12,6 +12,7 @@ import argparse
 import statistics
 import time
 from collections import defaultdict
+from pathlib import Path
 
 import contest
 import hardware
@@ -38,8 +39,8 @@ def measure(engine: Engine, feed: zoo.Inputs, repeats: int) -> tuple[list[float]
 
 def main(options: argparse.Namespace) -> None:
     arguments = (options.model, options.batch, options.threads, options.precision)
-    file = contest.engine_file(*arguments)
-    if not options.built:
+    file = Path(options.engine) if options.engine else contest.engine_file(*arguments)
+    if not options.built and not options.engine:
         contest.build(*arguments, options.opt_level)
     engine, feed = redline.load(file, num_threads=options.threads), zoo.inputs(options.model, options.batch)
     limits = ceilings.measure(isa.host_target(options.threads), toolchain.find())
@@ -66,5 +67,6 @@ if __name__ == "__main__":
     parser.add_argument("model", choices=zoo.NAMES)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--built", action="store_true", help="take the engine of the last build")
+    parser.add_argument("--engine", help="an engine of the model that lies there already, such as an INT8 one")
     parser.add_argument("--repeats", type=int, default=30)
     main(parser.parse_args())

@@ -383,3 +383,71 @@ RL_TRANSPOSE16(rl_transpose16_4, float)
 
 // rl_transpose16_8: elements of eight bytes.
 RL_TRANSPOSE16(rl_transpose16_8, double)
+
+// rl_word: 16 integers, as vectors.
+typedef int32_t rl_word __attribute__((vector_size(64), may_alias));
+typedef int16_t rl_half_word __attribute__((vector_size(64), may_alias));
+
+// rl_whole: 16 floats, rounded to nearest even.
+#ifdef __clang__
+static inline __attribute__((always_inline)) rl_word rl_whole(const float *x) {
+  typedef float floats __attribute__((vector_size(64), may_alias));
+  return (rl_word)__builtin_ia32_cvtps2dq512_mask(*(const floats *)x, (rl_word){0}, (uint16_t)-1, 4);
+}
+#endif
+
+// rl_bytes_of: 32 and 32 halves plus zero as bytes, in the order of four vectors of floats. All saturates.
+#ifdef __clang__
+static inline __attribute__((always_inline)) rl_word rl_bytes_of(rl_half_word a, rl_half_word b, int zero) {
+  const rl_half_word by = (rl_half_word){0} + (int16_t)zero;
+  if (zero) {
+    a = __builtin_elementwise_add_sat(a, by);
+    b = __builtin_elementwise_add_sat(b, by);
+  }
+  const rl_word c = (rl_word)__builtin_ia32_packuswb512(a, b);
+  return __builtin_shufflevector(c, c, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+}
+#endif
+
+// rl_bytes_slowly: for other compilers.
+static inline void rl_bytes_slowly(const float *x, int count, int zero, uint8_t *out) {
+  for (int i = 0; i < count; ++i) {
+    const int y = (int)__builtin_rintf(x[i] < -512.0f ? -512.0f : x[i]) + zero;
+    out[i] = (uint8_t)(y < 0 ? 0 : y > 255 ? 255 : y);
+  }
+}
+
+// rl_bytes4: 64 floats below 2^31, rounded, plus zero, as bytes.
+static inline __attribute__((always_inline)) void rl_bytes4(const float *x, int zero, uint8_t *out) {
+#ifdef __clang__
+  const rl_half_word a = (rl_half_word)__builtin_ia32_packssdw512(rl_whole(x), rl_whole(x + 16));
+  const rl_half_word b = (rl_half_word)__builtin_ia32_packssdw512(rl_whole(x + 32), rl_whole(x + 48));
+  const rl_word c = rl_bytes_of(a, b, zero);
+  __builtin_memcpy(out, &c, 64);
+#else
+  rl_bytes_slowly(x, 64, zero, out);
+#endif
+}
+
+// rl_bytes2: 32 floats.
+static inline __attribute__((always_inline)) void rl_bytes2(const float *x, int zero, uint8_t *out) {
+#ifdef __clang__
+  const rl_half_word a = (rl_half_word)__builtin_ia32_packssdw512(rl_whole(x), rl_whole(x + 16));
+  const rl_word c = rl_bytes_of(a, a, zero);
+  __builtin_memcpy(out, &c, 32);
+#else
+  rl_bytes_slowly(x, 32, zero, out);
+#endif
+}
+
+// rl_bytes1: 16 floats.
+static inline __attribute__((always_inline)) void rl_bytes1(const float *x, int zero, uint8_t *out) {
+#ifdef __clang__
+  const rl_word whole = rl_whole(x);
+  const rl_half_word a = (rl_half_word)__builtin_ia32_packssdw512(whole, whole);
+  const rl_word c = rl_bytes_of(a, a, zero);
+  __builtin_memcpy(out, &c, 16);
+#else
+  rl_bytes_slowly(x, 16, zero, out);
+#endif
+}

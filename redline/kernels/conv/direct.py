@@ -16,14 +16,15 @@ from functools import cached_property
 import numpy as np
 
 from redline.base.shapes import StaticShape, contiguous_strides, size
-from redline.kernels import cexpr, dot, tile
+from redline.kernels import cexpr, dot, narrow, tile
 from redline.kernels.conv import geometry
 from redline.kernels.conv.geometry import Geometry, Term
 from redline.kernels.conv.problem import Problem
 from redline.kernels.conv.schedule import Direct, summed
 from redline.kernels.conv.staging import Stage
-from redline.kernels.ctext import block, clipped, loop, offset, share, vector_loop
+from redline.kernels.ctext import block, clipped, loop, offset, share
 from redline.kernels.dot import Dot
+from redline.kernels.expr import Expr
 from redline.kernels.parts import dims
 from redline.kernels.problem import CpuTarget, KernelCode, Packing
 from redline.kernels.tile import Ahead, Panels, Split
@@ -169,20 +170,21 @@ class DirectKernel:
         reads = self.problem.reads
         body += cexpr.pointers(reads[2:], [f"arg{i}" for i in range(2, len(reads))], first=2)
         body += cexpr.pointers(self.problem.writes, ["out"], first=len(reads), const=False)
-        position = [f"const int64_t h = h0 + i / {columns}, w = w0 + i % {columns};"]
-        body += loop("i", 0, rows * columns, position + vector_loop(valid, self.panels.lanes, self.epilogue()))
+        body += narrow.rows(
+            rows * columns, valid, self.panels.lanes, self.problem.epilogue, self.problem.out, self.target,
+            [f"const int64_t h = h0 + i / {columns}, w = w0 + i % {columns};"], "const int64_t m = m0 + j;",
+            offset(["n", "d", "h", "w", "m"], self.g.out_strides), self.g.out_strides[-1], self.render,
+        )  # fmt: skip
         head = f"static __attribute__((noinline)) void {tile_name(rows, columns, valid)}(void *const *args, "
         types = (
             f"const {self.dot.x.c} *x, const {self.dot.w.c} *panel, {'const char *ahead, ' if self.schedule.prefetch else ''}"
         )
         return block(f"{head}{types}int64_t n, int64_t d, int64_t h0, int64_t w0, int64_t m0)", body)
 
-    def epilogue(self) -> list[str]:
-        reads, out = self.problem.reads, self.problem.out
-        renderer = cexpr.Renderer(reads, self.g.coordinates, ["sums[i][j]"], extents=out.shape)
-        statements, value = renderer.render(self.problem.epilogue)
-        where = offset(["n", "d", "h", "w", "m"], self.g.out_strides)
-        return ["const int64_t m = m0 + j;", *statements, cexpr.store(out, "out", where, value)]
+    def render(self, expr: Expr) -> tuple[list[str], str]:
+        """C: statements and value of an epilogue of ``sums[i][j]``."""
+        extents = self.problem.out.shape
+        return cexpr.Renderer(self.problem.reads, self.g.coordinates, ["sums[i][j]"], extents=extents).render(expr)
 
     def main(self) -> list[str]:
         s, x = self.schedule, self.problem.x

@@ -12,14 +12,16 @@ from functools import cached_property
 import numpy as np
 
 from redline.base.shapes import size
-from redline.kernels import cexpr, tile
-from redline.kernels.ctext import block, clipped, loop, offset, share, vector_loop
+from redline.kernels import bounds, cexpr, narrow, tile
+from redline.kernels.ctext import block, clipped, loop, offset, share
 from redline.kernels.dot import Dot
+from redline.kernels.expr import Expr
 from redline.kernels.matmul import gemm as gemms
 from redline.kernels.matmul.gemm import Gemm
 from redline.kernels.matmul.problem import Problem
 from redline.kernels.matmul.schedule import Schedule, in_vectors_of, is_legal, panels, way
 from redline.kernels.parts import dims
+from redline.kernels.prepare import prepare
 from redline.kernels.problem import CpuTarget, KernelCode, Packing
 from redline.kernels.tile import CACHE_LINE, Ahead, Loop, Panels, Split
 
@@ -137,17 +139,21 @@ class MatmulKernel:
         names = [f"arg{i}" for i in range(len(reads))]
         body += cexpr.pointers(reads[2:], names[2:], first=2)
         body += cexpr.pointers(self.problem.writes, ["out"], first=len(reads), const=False)
-        body += loop("i", 0, rows, ["const int64_t m = m0 + i;", *vector_loop(valid, self.panels.lanes, self.epilogue())])
+        body += narrow.rows(
+            rows, valid, self.panels.lanes, self.problem.epilogue, self.problem.out, self.target,
+            ["const int64_t m = m0 + i;"], "const int64_t n = n0 + j;",
+            offset([*gemms.batch_texts(g.batch), "m", "n"], g.out), g.out[-1], self.render,
+        )  # fmt: skip
         head = f"static __attribute__((noinline)) void {_tile_name(rows, valid)}(void *const *args, "
         operands = f"const {dot.x.c} *x, const {dot.w.c} *panel{', const char *ahead' if s.prefetch else ''}"
         return block(f"{head}{operands}, int64_t z, int64_t m0, int64_t n0)", body)
 
-    def epilogue(self) -> list[str]:
-        reads, out = self.problem.reads, self.problem.out
-        renderer = cexpr.Renderer(reads, self.g.coordinates, ["sums[i][j]"], extents=out.shape)
-        statements, value = renderer.render(self.problem.epilogue)
-        where = offset([*gemms.batch_texts(self.g.batch), "m", "n"], self.g.out)
-        return ["const int64_t n = n0 + j;", *statements, cexpr.store(out, "out", where, value)]
+    def render(self, expr: Expr) -> tuple[list[str], str]:
+        """C: statements and value of an epilogue of ``sums[i][j]``."""
+        reads, extents = self.problem.reads, self.problem.out.shape
+        prepared = prepare(expr, reads, bounds.box_of(extents))
+        coordinates = self.g.coordinates_of(prepared)
+        return cexpr.Renderer(reads, coordinates, ["sums[i][j]"], extents=extents).emit(prepared)
 
     def main(self) -> list[str]:
         g, s = self.g, self.schedule

@@ -4,10 +4,13 @@ Batch axes along which ``b`` does not change are further rows of ``a``. The tran
 constant ``a`` be packed, and writes an ``out`` whose rows are contiguous in m.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from redline.base.shapes import StaticShape, size
+from redline.kernels.bounds import affine
 from redline.kernels.ctext import digits
+from redline.kernels.expr import Expr, Index, Load, children, loads
 from redline.kernels.matmul.problem import Problem
 from redline.kernels.problem import Operand
 
@@ -30,6 +33,7 @@ class Gemm:
     out: StaticShape
     coordinates: tuple[str, ...]
     reads: tuple[Operand, ...]
+    merged: tuple[tuple[int, int], ...] = ()  # (axis of the output, extent) of the axes that the rows are made of, if several
 
     @property
     def num_batches(self) -> int:
@@ -38,6 +42,38 @@ class Gemm:
     @property
     def w_constant(self) -> bool:
         return self.reads[self.w_arg].constant
+
+    def coordinates_of(self, prepared: Expr) -> tuple[str, ...]:
+        """``coordinates`` for one expression: no division of m where all that it loads steps evenly over the merged axes."""
+        axes = [axis for axis, _ in self.merged]
+        if (
+            not axes
+            or not set(axes).isdisjoint(_bare(prepared))
+            or not all(_steps_with_m(v, self.merged) for v in loads(prepared))
+        ):
+            return self.coordinates
+        return tuple("m" if a == axes[-1] else "0" if a in axes else text for a, text in enumerate(self.coordinates))
+
+
+def _bare(expr: Expr) -> Iterator[int]:
+    """The axes whose coordinates are used outside of loads."""
+    if isinstance(expr, Index):
+        yield expr.axis
+    for child in () if isinstance(expr, Load) else children(expr):
+        yield from _bare(child)
+
+
+def _steps_with_m(load: Load, merged: Sequence[tuple[int, int]]) -> bool:
+    """Whether the element that is loaded moves on evenly from row to row."""
+    form = affine(load.index[0])
+    if form is None:
+        return False
+    step = form.of(merged[-1][0])
+    for axis, extent in reversed(merged):
+        if form.of(axis) != step:
+            return False
+        step *= extent
+    return True
 
 
 def batch_texts(batch: StaticShape) -> list[str]:
@@ -76,7 +112,13 @@ def _merge_batches(gemm: Gemm) -> Gemm:
         m *= extent
     texts = batch_texts(tuple(batch)) + ["0"] * merged
     texts = _row_texts(gemm, len(batch), m, texts)
-    return replace(gemm, batch=tuple(batch), m=m, x=tuple(x), w=tuple(w), out=tuple(out), coordinates=tuple(texts))
+    row = len(gemm.batch) + (gemm.coordinates[-2] == "n")
+    axes = [*zip(range(len(batch), len(gemm.batch)), gemm.batch[len(batch) :], strict=True), (row, gemm.m)]
+    large = tuple((axis, extent) for axis, extent in axes if extent != 1)
+    return replace(
+        gemm, batch=tuple(batch), m=m, x=tuple(x), w=tuple(w), out=tuple(out), coordinates=tuple(texts),
+        merged=large if len(large) > 1 else (),
+    )  # fmt: skip
 
 
 def _steps_evenly(m: int, x: list[int], out: list[int]) -> bool:

@@ -23,6 +23,9 @@ L1_WAYS = 8  # rows that may fall on one set
 WIDE_BYTES = 64  # of vectors that a processor with them can also halve, without losing registers
 HALF_COST = 0.54  # of a whole vector
 MAX_HALVED = 128  # columns; of more, the half vector at the end is a small part
+FOURS = 4  # products of bytes that an instruction sums
+SHORT_STEPS = 64  # instructions a sum, up to which its epilogue shows
+SMALL_ROWS, SMALL_VECTORS = (2, 3, 4), 4
 PAGE_BYTES = 4096  # rows this far apart compete for the same set of the first-level cache
 
 
@@ -108,11 +111,22 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
         found[_cut(problem, candidate, target)] = None
         found[_cut(problem, candidate, target, in_cache=False)] = None
     best = next(iter(found))
+    small = [_cut(problem, s, target) for s in _small_tiles(problem, best, target)]
+    ordered = dict.fromkeys((best, *small, *(replace(s, rows_outer=True, prefetch=False) for s in small), *found))
     for variant in _variants(problem, best, target):
-        found[variant] = None
+        ordered[variant] = None
     for tile_of_width in {(s.vectors, s.swapped): s for s in reversed(tiles)}.values():
-        found[_cut(problem, tile_of_width, target)] = None
-    return [schedule for schedule in found if is_legal(problem, schedule, target)]
+        ordered[_cut(problem, tile_of_width, target)] = None
+    return [schedule for schedule in ordered if is_legal(problem, schedule, target)]
+
+
+def _small_tiles(problem: Problem, best: Schedule, target: CpuTarget) -> Iterator[Schedule]:
+    """For short sums of bytes: tiles with an epilogue so short that the processor begins the next products meanwhile."""
+    g, dot = gemms.of(problem, best.swapped), way(problem, best)
+    vectors = min(SMALL_VECTORS, -(-g.n // tile.lanes(problem.acc, target)))
+    if dot.group == FOURS and dot.steps(g.k) <= SHORT_STEPS and not best.swapped:
+        for rows in dict.fromkeys(Split.of_at_most(g.m, most).size for most in SMALL_ROWS):
+            yield replace(best, rows=rows, vectors=vectors, row_chunks=1, panel_chunks=1)
 
 
 def _tiles(problem: Problem, target: CpuTarget) -> Iterator[Schedule]:

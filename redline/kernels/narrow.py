@@ -1,0 +1,91 @@
+"""A row of a register tile through its epilogue into memory, and the short way for results of 8 bits.
+
+Where an epilogue ends in ``uint8(rint(clamp(y)) + zero)``, a loop over vectors leaves the floats y in a small array, and a
+helper turns 64 of them into bytes at once: four conversions, three packs whose saturation is the clamp, one shuffle and one
+store, instead of four times a clamp, a rounding and a store of 16 bytes. The epilogue runs on the units that the products
+need, so each instruction of it counts: with 64 products a sum it takes a fifth of the time.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from redline.base import dtypes
+from redline.kernels.cexpr import store
+from redline.kernels.ctext import block, loop, vector_loop
+from redline.kernels.expr import Call, Expr, Lit, call
+from redline.kernels.problem import CpuTarget, Operand
+
+LANES = 16  # floats of a vector that becomes bytes
+MOST_AT_ONCE = 4  # vectors of floats in one vector of bytes
+UNROLL = "#pragma clang loop unroll(full)"
+MOST_UNROLLED = 16  # statements of an epilogue whose rows are written out, so that the sums never leave their registers
+
+Render = Callable[[Expr], tuple[list[str], str]]  # of an expression: statements, and the text of its value
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """uint8(rint(clamp(value)) + zero): ``value`` is cut off above already, so that its rounding stays within int32."""
+
+    value: Expr
+    zero: int
+
+
+def of(expr: Expr, target: CpuTarget) -> Bytes | None:
+    """``expr`` in that form; None for any other, and where the target has no instructions for it."""
+    if target.vector_bytes != 64 or expr.dtype != dtypes.uint8:
+        return None
+    total = _argument(expr, "cast")
+    parts = total.args if isinstance(total, Call) and total.fn == "add" else ()
+    rounded = _argument(parts[0], "rint32") if parts else None
+    if rounded is None or not isinstance(parts[1], Lit):
+        return None
+    zero = int(parts[1].value)
+    lower = _bounded(rounded, "min", 255 - zero)
+    value = None if lower is None else _bounded(lower, "max", -zero)
+    if value is None or value.dtype != dtypes.float32:
+        return None
+    return Bytes(call("min", value, Lit(dtypes.float32, float(255 - zero))), zero)
+
+
+def _argument(expr: Expr, fn: str) -> Expr | None:
+    return expr.args[0] if isinstance(expr, Call) and expr.fn == fn and len(expr.args) == 1 else None
+
+
+def _bounded(expr: Expr, fn: str, bound: int) -> Expr | None:
+    """x of ``fn(x, bound)``."""
+    if not isinstance(expr, Call) or expr.fn != fn or not isinstance(expr.args[1], Lit):
+        return None
+    return expr.args[0] if expr.args[1].value == bound else None
+
+
+def rows(
+    count: int, valid: int, lanes: int, epilogue: Expr, out: Operand, target: CpuTarget, head: Sequence[str], column: str,
+    where: str, step: int, render: Render,
+) -> list[str]:  # fmt: skip
+    """C: ``sums[count][...]`` through the epilogue into ``out``, row i after row i.
+
+    ``head`` declares a row's coordinates from i, ``column`` that of element j of it; ``where`` is the element's offset, and
+    ``step`` by how much it grows with j.
+    """
+    found = of(epilogue, target) if lanes == LANES and step == 1 else None
+    statements, value = render(epilogue)
+    each = [column, *statements, store(out, "out", where, value)]
+    body = vector_loop(valid, lanes, each) if found is None else _packed(valid, found, column, where, each, render)
+    pragma = [UNROLL] if found is not None and len(statements) <= MOST_UNROLLED else []
+    return [*pragma, *loop("i", 0, count, [*head, *body])]
+
+
+def _packed(valid: int, found: Bytes, column: str, where: str, each: Sequence[str], render: Render) -> list[str]:
+    """C: one row; the columns beyond the last whole vector one by one."""
+    full = valid // LANES
+    statements, value = render(found.value)
+    lines = [f"float floats[{full * LANES}] __attribute__((aligned(64)));"] if full else []
+    lines += vector_loop(full * LANES, LANES, [column, *statements, f"floats[j] = {value};"])
+    first = 0
+    while first < full:
+        count = next(n for n in (MOST_AT_ONCE, 2, 1) if n <= full - first)
+        begin = f"const int64_t j = {first * LANES};"
+        lines += block("", [begin, column, f"rl_bytes{count}(floats + j, {found.zero}, out + {where});"])
+        first += count
+    return lines + (loop("j", full * LANES, valid, each) if valid % LANES else [])
