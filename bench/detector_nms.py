@@ -47,17 +47,21 @@ def session(model: bytes) -> onnxruntime.InferenceSession:
 
 def main(options: argparse.Namespace) -> None:
     model: onnx.ModelProto = zoo_detector.suppressed(expose=True)
-    path = FOLDER / f"detector_nms{options.opt_level}.engine"
+    path = FOLDER / f"detector_nms{options.opt_level}_{options.precision}.engine"
     FOLDER.mkdir(parents=True, exist_ok=True)
     shapes = {"image": RANGES["yolov5s"], "threshold": (1,)}
-    engine = redline.build(model.SerializeToString(), shapes=shapes, output=path, opt_level=options.opt_level)
+    if options.fixed:
+        shapes["image"] = RANGES["yolov5s"].opt
+    level, precision = options.opt_level, options.precision
+    engine = redline.build(model.SerializeToString(), shapes=shapes, output=path, opt_level=level, precision=precision)
     whole, alone = session(model.SerializeToString()), session(suppression_alone())
     print(f"{hardware.machine()}\n{hardware.versions('onnxruntime')}\n")
     print("| size | threshold | boxes off | scores off | chosen | by ONNX Runtime | in common | same of the engine's own |")
     print("|---|---|---|---|---|---|---|---|")
     rng = np.random.default_rng(0)
     for number in range(options.count):
-        shape, threshold = random_shape(RANGES["yolov5s"], rng), THRESHOLDS[number % len(THRESHOLDS)]
+        shape = shapes["image"] if options.fixed else random_shape(RANGES["yolov5s"], rng)
+        threshold = THRESHOLDS[number % len(THRESHOLDS)]
         feed = {"image": zoo.images(rng, shape), "threshold": np.array([threshold], np.float32)}
         mine = engine.run(feed)
         its = dict(zip(mine, whole.run(None, feed), strict=True))
@@ -72,4 +76,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--opt-level", type=int, default=0)
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "fp16"))
+    parser.add_argument("--fixed", action="store_true", help="an engine for one size")
     main(parser.parse_args())

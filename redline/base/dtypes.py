@@ -1,8 +1,12 @@
-"""The one table of data types: what each is called in ONNX, numpy and C, and how wide it is."""
+"""The one table of data types: what each is called in ONNX, numpy and C, and how wide it is.
 
+The types that numpy lacks come from ml_dtypes, which is imported where one of them is met: most engines have none.
+"""
+
+import importlib
 from dataclasses import dataclass, field
+from functools import cached_property
 
-import ml_dtypes
 import numpy as np
 
 from redline.base.errors import RedlineError, closest
@@ -13,11 +17,15 @@ class DType:
     """An element type. Two DTypes are the same type exactly when their names are equal."""
 
     name: str
-    numpy: np.dtype = field(compare=False)
     onnx: int = field(compare=False)  # the number of onnx.TensorProto.DataType
     c: str = field(compare=False)  # the type of one element in generated C
     kind: str = field(compare=False)  # "f" floating, "i" signed, "u" unsigned, "b" boolean
     v2: str = field(compare=False)  # the name in the KServe v2 protocol; "" where it has none
+    foreign: bool = field(compare=False, default=False)  # one of ml_dtypes
+
+    @cached_property
+    def numpy(self) -> np.dtype:
+        return np.dtype(getattr(importlib.import_module("ml_dtypes"), self.name) if self.foreign else self.name)
 
     @property
     def size(self) -> int:
@@ -36,28 +44,23 @@ class DType:
         return self.name
 
 
-def _dtype(name: str, onnx: int, c: str, kind: str, v2: str = "", numpy: type | None = None) -> DType:
-    return DType(name, np.dtype(numpy or name), onnx, c, kind, v2)
-
-
-float32 = _dtype("float32", 1, "float", "f", "FP32")
-uint8 = _dtype("uint8", 2, "uint8_t", "u", "UINT8")
-int8 = _dtype("int8", 3, "int8_t", "i", "INT8")
-uint16 = _dtype("uint16", 4, "uint16_t", "u", "UINT16")
-int16 = _dtype("int16", 5, "int16_t", "i", "INT16")
-int32 = _dtype("int32", 6, "int32_t", "i", "INT32")
-int64 = _dtype("int64", 7, "int64_t", "i", "INT64")
-bool_ = _dtype("bool", 9, "uint8_t", "b", "BOOL")
-float16 = _dtype("float16", 10, "rl_half", "f", "FP16")
-float64 = _dtype("float64", 11, "double", "f", "FP64")
-uint32 = _dtype("uint32", 12, "uint32_t", "u", "UINT32")
-uint64 = _dtype("uint64", 13, "uint64_t", "u", "UINT64")
-bfloat16 = _dtype("bfloat16", 16, "rl_bf16", "f", "BF16", ml_dtypes.bfloat16)
+float32 = DType("float32", 1, "float", "f", "FP32")
+uint8 = DType("uint8", 2, "uint8_t", "u", "UINT8")
+int8 = DType("int8", 3, "int8_t", "i", "INT8")
+uint16 = DType("uint16", 4, "uint16_t", "u", "UINT16")
+int16 = DType("int16", 5, "int16_t", "i", "INT16")
+int32 = DType("int32", 6, "int32_t", "i", "INT32")
+int64 = DType("int64", 7, "int64_t", "i", "INT64")
+bool_ = DType("bool", 9, "uint8_t", "b", "BOOL")
+float16 = DType("float16", 10, "rl_half", "f", "FP16")
+float64 = DType("float64", 11, "double", "f", "FP64")
+uint32 = DType("uint32", 12, "uint32_t", "u", "UINT32")
+uint64 = DType("uint64", 13, "uint64_t", "u", "UINT64")
+bfloat16 = DType("bfloat16", 16, "rl_bf16", "f", "BF16", foreign=True)
 
 ALL = (float32, uint8, int8, uint16, int16, int32, int64, bool_, float16, float64, uint32, uint64, bfloat16)
 BY_NAME = {d.name: d for d in ALL}
 BY_ONNX = {d.onnx: d for d in ALL}
-BY_NUMPY = {d.numpy: d for d in ALL}
 
 
 def from_name(name: str) -> DType:
@@ -70,6 +73,7 @@ def from_name(name: str) -> DType:
 def from_numpy(dtype: np.dtype | type) -> DType:
     """The type of a numpy array's elements; raises RedlineError for strings, objects, complex numbers and the like."""
     key = np.dtype(dtype)
-    if key not in BY_NUMPY:
+    found = BY_NAME.get(key.name)
+    if found is None or found.numpy != key:
         raise RedlineError("dtype", f"numpy type {key} has no counterpart", closest(str(key), BY_NAME))
-    return BY_NUMPY[key]
+    return found

@@ -4,7 +4,7 @@ Every message has the form ``[where] what was seen; what is allowed; what to do 
 ``RedlineError`` is a bug in Redline, never a fault of the user's input.
 """
 
-import difflib
+import importlib
 from collections.abc import Iterable
 
 
@@ -45,5 +45,5 @@ class InputError(RedlineError):
 def closest(name: str, known: Iterable[str]) -> str:
     """The sentence part that offers the nearest known name, or lists the known names: for errors of look-ups by name."""
     known = sorted(known)
-    match = difflib.get_close_matches(name, known, n=1)
+    match = importlib.import_module("difflib").get_close_matches(name, known, n=1)  # of no use to who makes no mistake
     return f"did you mean {match[0]!r}?" if match else f"known: {', '.join(known) or 'none'}"

@@ -5,14 +5,14 @@ it, and the packing; what is packed in two ways is in the file twice.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from redline.lower import Program, Step
+from redline.lower import Program, Step, View
 from redline.tune import Choice, Job
 
-Source = tuple[object, ...]  # the bytes of a constant, and the view of it
+Source = tuple[object, ...]  # the bytes of a constant, and the view of it, without axes along which it is repeated
 
 
 class Forms:
@@ -53,10 +53,14 @@ def _contents(program: Program) -> dict[int, bytes]:
 def _sources(step: Step, contents: Mapping[int, bytes]) -> dict[int, Source]:
     """Of the operands that are constants, by their position."""
     return {
-        i: (contents[view.buffer.index], view.shape, view.strides, view.offset)
+        i: (contents[view.buffer.index], view.offset, *_axes(view))
         for i, view in enumerate(step.reads)
         if view.buffer.kind == "constant"
     }
+
+
+def _axes(view: View) -> Iterator[tuple[int, int]]:
+    return ((extent, stride) for extent, stride in zip(view.shape, view.strides, strict=True) if stride and extent != 1)
 
 
 def _digest(array: np.ndarray) -> bytes:

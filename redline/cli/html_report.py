@@ -20,7 +20,8 @@ NO_CEILINGS = "The machine's ceilings were not measured: that takes a C compiler
 
 def write(path: Path, engine: AnyEngine, feed: Mapping[str, np.ndarray], answer: Mapping[str, Any]) -> None:
     """Profiles the engine, measures the machine and writes the page to ``path``."""
-    steps, header = np.median(engine.profile(feed, REPEATS), axis=0), engine.header_at(feed)
+    steps = np.median(engine.profile(feed, REPEATS), axis=0)
+    header = engine.header_at(feed)
     ceilings = measure_ceilings(header)
     page = report(
         Measured(

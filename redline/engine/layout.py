@@ -1,10 +1,10 @@
 """Where the parts of an engine file lie: the preamble, and the rule that places the blobs. See SPEC.md."""
 
-import hashlib
 import struct
 from collections.abc import Sequence
 
 from redline.engine.checksum import checksum
+from redline.engine.digest import sha256
 from redline.engine.header import ALIGNMENT
 
 MAGIC = b"\x89RDLN\r\n\x1a"
@@ -32,7 +32,7 @@ def blobs_start(header_bytes: int) -> int:
 
 
 def header_hash(preamble: bytes, text: bytes) -> bytes:
-    return hashlib.sha256(preamble + text).digest()
+    return sha256(preamble + text)
 
 
 class BlockHashes:
@@ -67,7 +67,7 @@ def checksum_text(value: int) -> str:
 
 
 def block_hash(block: memoryview) -> str:
-    return hashlib.sha256(block).hexdigest()
+    return sha256(block).hex()
 
 
 def blocks(num_bytes: int) -> list[tuple[int, int]]:

@@ -36,6 +36,7 @@ from redline.ops import (  # noqa: F401  (each registers its operators)
     slicing,
     softmax,
     unary,
+    unique,
 )
 from redline.ops.interpreter import run
 from redline.ops.registry import Op, OpDef, define, evaluate, infer, known, lookup, make, make_node

@@ -105,29 +105,6 @@ def _nonzero_decomposed(op: Op) -> Value | None:
 define("NonZero", _infer_nonzero, _nonzero, _nonzero_decomposed, static=(0,), bound=_nonzero_bound)
 
 
-def _unique(op: Op, x: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The values (or slices), where each first occurs, which one each element is, and how often each occurs."""
-    axis = None if op.attr("axis") is None else op.axis(0, x.ndim)
-    values, first, inverse, counts = np.unique(
-        wide(x), return_index=True, return_inverse=True, return_counts=True, axis=axis, equal_nan=False
-    )
-    inverse = inverse.reshape(-1)
-    if not op.attr("sorted", 1):
-        order = np.argsort(first)
-        values, first, counts = np.take(values, order, axis or 0), first[order], counts[order]
-        inverse = np.argsort(order)[inverse]
-    return values, first, inverse, counts
-
-
-def _infer_unique(op: Op) -> list[TensorType]:
-    results = _unique(op, op.const(0))
-    kinds = (op.type(0).dtype, dtypes.int64, dtypes.int64, dtypes.int64)
-    return [TensorType(kind, result.shape) for kind, result in zip(kinds, results, strict=True)]
-
-
-define("Unique", _infer_unique, _unique, static=(0,))
-
-
 def diagonal(op: Op) -> int:
     """The k of a Trilu node."""
     return op.ints(1)[0] if op.has(1) else 0

@@ -1,16 +1,19 @@
 """What engines of every device have in common: contexts that calls take and give back, and that a closed engine frees."""
 
+import importlib
 import weakref
 from collections.abc import Mapping
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
 from redline.base import cpu
 from redline.base.errors import EngineError
 from redline.engine import Header
-from redline.runtime.calls import Calls, Pending
 from redline.runtime.ports import Port
+
+if TYPE_CHECKING:
+    from redline.runtime.calls import Calls, Pending
 
 Answers = TypeVar("Answers")
 Answers_co = TypeVar("Answers_co", covariant=True)
@@ -45,8 +48,7 @@ class CallableEngine(Generic[Loaded, Answers]):
         self.inputs: tuple[Port, ...] = loaded.inputs
         self.outputs: tuple[Port, ...] = loaded.outputs
         self._idle: list[Runs[Answers]] = []
-        self._calls = Calls(cpu.num_threads())
-        weakref.finalize(self, self._calls.close).atexit = False
+        self._calls: dict[str, Calls] = {}  # made when the first call is made ahead
 
     @property
     def report(self) -> Mapping[str, Any]:
@@ -64,13 +66,20 @@ class CallableEngine(Generic[Loaded, Answers]):
         finally:
             self._give_back(context)
 
-    def run_async(self, inputs: Mapping[str, Any], out: Mapping[str, Any] | None = None) -> Pending[Answers]:
+    def run_async(self, inputs: Mapping[str, Any], out: Mapping[str, Any] | None = None) -> "Pending[Answers]":
         """``run`` on a thread of the engine: a ``concurrent.futures.Future`` that can be awaited too.
 
         ``cancel()`` takes back a call that has not begun. The arrays must stay as they are until the call is done.
         """
         self._open()
-        return self._calls.submit(lambda: self.run(inputs, out))
+        return (self._calls.get("") or self._make_calls()).submit(lambda: self.run(inputs, out))
+
+    def _make_calls(self) -> "Calls":
+        made: Calls = importlib.import_module("redline.runtime.calls").Calls(cpu.num_threads())
+        calls = self._calls.setdefault("", made)  # of two threads that come together, one is first
+        if calls is made:
+            weakref.finalize(self, calls.close).atexit = False
+        return calls
 
     def header_at(self, inputs: Mapping[str, Any]) -> Header:
         """The plan that a call with ``inputs`` runs."""
@@ -94,7 +103,8 @@ class CallableEngine(Generic[Loaded, Answers]):
         A second call does nothing.
         """
         self._loaded = None
-        self._calls.close()
+        for calls in self._calls.values():
+            calls.close()
         while self._idle:
             self._idle.pop().close()
 

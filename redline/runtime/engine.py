@@ -1,18 +1,21 @@
 """``redline.load``: an engine file becomes a function from arrays to arrays."""
 
+import importlib
 import os
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from redline.base import cpu
 from redline.base.errors import EngineError
 from redline.engine import Header, open_engine
 from redline.runtime.callable import CallableEngine
-from redline.runtime.calls import Pending
 from redline.runtime.context import Arrays, Context
-from redline.runtime.cuda.engine import CudaEngine, of_file
 from redline.runtime.loaded import Loaded
+
+if TYPE_CHECKING:
+    from redline.runtime.calls import Pending
+    from redline.runtime.cuda.engine import CudaEngine
 
 
 class Engine(CallableEngine[Loaded, Arrays]):
@@ -38,7 +41,7 @@ class Engine(CallableEngine[Loaded, Arrays]):
         return loaded.plan(loaded.shapes.bind(inputs, None, {}).plan).header
 
 
-AnyEngine = Engine | CudaEngine
+AnyEngine: TypeAlias = "Engine | CudaEngine"  # the latter is imported where there is one
 
 
 def load(
@@ -58,15 +61,18 @@ def load(
         raise EngineError("num_threads", f"{num_threads} is out of range", "allowed: 0 or more")
     file = open_engine(path, verify)
     if file.header.stamp.target.startswith("cuda"):
-        return of_file(file, device, is_verified=verify == "full")
+        cuda: CudaEngine = importlib.import_module("redline.runtime.cuda.engine").of_file(
+            file, device, is_verified=verify == "full"
+        )
+        return cuda
     return Engine(Loaded(file, verify, preload), num_threads or cpu.num_threads())
 
 
 def load_async(
     path: str | os.PathLike[str], num_threads: int = 0, verify: str = "lazy", preload: bool = True
-) -> Pending[AnyEngine]:
+) -> "Pending[AnyEngine]":
     """``load`` on a thread of its own: a future that can be awaited too. By default everything is in memory when it is done."""
-    pending: Pending[AnyEngine] = Pending()
+    pending: Pending[AnyEngine] = importlib.import_module("redline.runtime.calls").Pending()
     work = lambda: load(path, num_threads, verify, preload)  # noqa: E731
     threading.Thread(target=pending.fulfil, args=(work,), name="redline-load", daemon=True).start()
     return pending

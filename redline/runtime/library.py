@@ -12,6 +12,8 @@ from ctypes import POINTER, c_double, c_int32, c_int64, c_uint64, c_void_p
 from redline.base.errors import EngineError
 
 ABI = 4  # RL_ABI of executor.h
+MAX_DIMS = 8  # RL_MAX_DIMS
+FIRST_FOUND = 4  # where kernels put the dimensions that they find
 
 
 class Call(ctypes.Structure):

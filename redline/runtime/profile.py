@@ -8,9 +8,9 @@ from typing import Any
 
 from redline.base import shapes
 from redline.base.errors import InputError
-from redline.base.extents import FIRST_FOUND, MAX_DIMS
 from redline.base.shapes import StaticShape
 from redline.engine import Header, shape_at, sole_dimension
+from redline.runtime.library import FIRST_FOUND, MAX_DIMS
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from redline.base import dtypes
 from redline.ir import Graph, Node, TensorType, Value, constant, input_node
 from redline.passes import decompose
 
+KNOWN = frozenset(dtype.numpy for dtype in dtypes.ALL)
 SAME_SINCE = {"Cast": 13, "Identity": 13}  # newer versions only added element types
 
 
@@ -83,7 +84,7 @@ def _attribute(proto: onnx.AttributeProto) -> Any:
 def is_supported(case: Case) -> bool:
     """Whether all tensors of the case have element types that the project knows."""
     arrays = [array for array in (*case.inputs, *case.outputs) if array is not None]
-    return all(isinstance(array, np.ndarray) and array.dtype in dtypes.BY_NUMPY for array in arrays)
+    return all(isinstance(array, np.ndarray) and array.dtype in KNOWN for array in arrays)
 
 
 def build(case: Case) -> tuple[Graph, dict[str, np.ndarray]]:

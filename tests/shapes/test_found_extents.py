@@ -130,6 +130,34 @@ def test_suppression(suppression, batch, count):
         same(*suppression, feed)
 
 
+@pytest.mark.parametrize(("axis", "is_sorted"), [(None, 1), (None, 0), (0, 1), (-1, 0)])
+def test_unique(axis, is_sorted):
+    attributes = {"sorted": is_sorted} | ({} if axis is None else {"axis": axis})
+    results = ["values", "first", "inverse", "counts"]
+    text = model(
+        [node("Unique", ["x"], results, **attributes)], [("x", "f", [6, 5])],
+        [(name, "f" if name == "values" else "i", None) for name in results],
+    )  # fmt: skip
+    engine, session = built(text)
+    rng = np.random.default_rng(0)
+    same(engine, session, {"x": np.zeros((6, 5), np.float32)})
+    same(engine, session, {"x": rng.standard_normal((6, 5)).astype(np.float32)})
+    for _ in range(8):
+        x = rng.integers(0, 3, (6, 5)).astype(np.float32)
+        x[rng.integers(6)], x[:, rng.integers(5)] = x[0], x[:, 1]
+        same(engine, session, {"x": x})
+
+
+def test_unique_integers_of_any_length_and_what_reads_them():
+    nodes = [node("Unique", ["x"], ["values", "first", "", "counts"]), node("Mul", ["values", "counts"], ["sums"])]
+    outputs = [(name, "i", ["K"]) for name in ("values", "first", "sums")]
+    engine, session = built(model(nodes, [("x", "i", ["n"])], outputs), {"x": ShapeRange((2,), (8,), (40,))})
+    rng = np.random.default_rng(0)
+    for length in (2, 3, 17, 40):
+        for most in (1, 4, 1000):
+            same(engine, session, {"x": rng.integers(-most, most, length)})
+
+
 def small_detector(rows: int | str, product_behind: bool) -> bytes:
     """Features times weights give boxes and scores, which are outputs too; then the chosen rows, or a product of them."""
     rng = np.random.default_rng(0)

@@ -87,7 +87,7 @@ class MatmulKernel:
             return tile.pack_panels(array.reshape(size(array.shape[:-2]), g.k, g.n), cut, dot)
 
         kind = f"{dot.name}{dot.w.name}{'t' if transposed else ''}"
-        return Packing(f"panels{cut.width}x{cut.lanes}-{kind}-{distinct}", apply)
+        return Packing(f"panels{cut.width}x{cut.lanes}-{kind}", apply)
 
     @property
     def staged_stride(self) -> int:
