@@ -22,7 +22,7 @@ from redline.kernels.conv.geometry import Geometry, Term
 from redline.kernels.conv.problem import Problem
 from redline.kernels.conv.schedule import Direct, summed
 from redline.kernels.conv.staging import Stage
-from redline.kernels.ctext import block, clipped, loop, offset, share, vector_loop
+from redline.kernels.ctext import block, clipped, loop, offset, share, unrolled, vector_loop
 from redline.kernels.dot import Dot
 from redline.kernels.parts import dims
 from redline.kernels.problem import CpuTarget, KernelCode, Packing
@@ -170,7 +170,7 @@ class DirectKernel:
         body += cexpr.pointers(reads[2:], [f"arg{i}" for i in range(2, len(reads))], first=2)
         body += cexpr.pointers(self.problem.writes, ["out"], first=len(reads), const=False)
         position = [f"const int64_t h = h0 + i / {columns}, w = w0 + i % {columns};"]
-        body += loop("i", 0, rows * columns, position + vector_loop(valid, self.panels.lanes, self.epilogue()))
+        body += unrolled("i", 0, rows * columns, position + vector_loop(valid, self.panels.lanes, self.epilogue()))
         head = f"static __attribute__((noinline)) void {tile_name(rows, columns, valid)}(void *const *args, "
         types = (
             f"const {self.dot.x.c} *x, const {self.dot.w.c} *panel, {'const char *ahead, ' if self.schedule.prefetch else ''}"

@@ -13,7 +13,7 @@ import numpy as np
 
 from redline.base.shapes import size
 from redline.kernels import cexpr, tile
-from redline.kernels.ctext import block, clipped, loop, offset, share, vector_loop
+from redline.kernels.ctext import block, clipped, loop, offset, share, unrolled, vector_loop
 from redline.kernels.dot import Dot
 from redline.kernels.matmul import gemm as gemms
 from redline.kernels.matmul.gemm import Gemm
@@ -137,7 +137,7 @@ class MatmulKernel:
         names = [f"arg{i}" for i in range(len(reads))]
         body += cexpr.pointers(reads[2:], names[2:], first=2)
         body += cexpr.pointers(self.problem.writes, ["out"], first=len(reads), const=False)
-        body += loop("i", 0, rows, ["const int64_t m = m0 + i;", *vector_loop(valid, self.panels.lanes, self.epilogue())])
+        body += unrolled("i", 0, rows, ["const int64_t m = m0 + i;", *vector_loop(valid, self.panels.lanes, self.epilogue())])
         head = f"static __attribute__((noinline)) void {_tile_name(rows, valid)}(void *const *args, "
         operands = f"const {dot.x.c} *x, const {dot.w.c} *panel{', const char *ahead' if s.prefetch else ''}"
         return block(f"{head}{operands}, int64_t z, int64_t m0, int64_t n0)", body)

@@ -18,6 +18,8 @@ MIN_CHUNK_FLOPS = 400_000  # about 4 us of one core
 SCATTER_CYCLES = 1.5  # to store one element when rows of out are not contiguous
 PACKING_READS = 16  # reads of an element that packing it is worth
 MAX_TILES = 6
+SHORT_STEPS = 96  # of a sum: storing the results is then a part worth hiding
+SMALL_TILES = ((8, 1), (12, 1))
 LARGE_BYTES = 128 << 10  # of constant weights, from which on they come from memory rather than from a cache
 L1_WAYS = 8  # rows that may fall on one set
 WIDE_BYTES = 64  # of vectors that a processor with them can also halve, without losing registers
@@ -108,6 +110,8 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
         found[_cut(problem, candidate, target)] = None
         found[_cut(problem, candidate, target, in_cache=False)] = None
     best = next(iter(found))
+    for candidate in _short(problem, target):
+        found[_cut(problem, candidate, target)] = None
     for variant in _variants(problem, best, target):
         found[variant] = None
     return [schedule for schedule in found if is_legal(problem, schedule, target)]
@@ -128,6 +132,15 @@ def _tiles(problem: Problem, target: CpuTarget) -> Iterator[Schedule]:
             for vectors in range(2, 6):
                 rows = Split.of_at_most(g.m, tile.tallest(vectors, target)).size
                 yield Schedule(rows, vectors, staged=must, dot=best.name, halved=True)
+
+
+def _short(problem: Problem, target: CpuTarget) -> Iterator[Schedule]:
+    """Small tiles for short sums: while the results of one are stored, the processor is already at the next."""
+    g, best = gemms.of(problem), dots(problem, False, target)[0]
+    if best.steps(g.k) <= SHORT_STEPS and not must_stage(g, best):
+        for rows, vectors in SMALL_TILES:
+            if g.m >= rows and g.n >= vectors * tile.lanes(problem.acc, target) and tile.fits(rows, vectors, target):
+                yield Schedule(rows, vectors, rows_outer=True, dot=best.name)
 
 
 def _aliases(g: Gemm, problem: Problem) -> bool:
@@ -161,7 +174,7 @@ def _cut(problem: Problem, s: Schedule, target: CpuTarget, in_cache: bool = True
     again = PACKING_READS * g.n if packed else g.n
     row_chunks, panel_chunks = min(enough, key=lambda pair: (pair[1] - 1) * g.m + (pair[0] - 1) * again)
     least = 1 if packed or not in_cache else -(-2 * g.m * g.k * problem.acc.size // target.l2_bytes)
-    prefetch = g.w_constant and g.reads[g.w_arg].num_bytes > LARGE_BYTES
+    prefetch = g.w_constant and g.reads[g.w_arg].num_bytes > LARGE_BYTES and not s.rows_outer
     return replace(s, row_chunks=min(row_tiles, max(row_chunks, least)), panel_chunks=panel_chunks, prefetch=prefetch)
 
 
