@@ -7,7 +7,9 @@ from redline.base.extents import is_open
 
 VECTORIZE = "#pragma clang loop vectorize(assume_safety) unroll(disable)"
 VECTORIZE_LONG = "#pragma clang loop vectorize(assume_safety)"
+UNROLL = "#pragma clang loop unroll(full)"
 SHORT_LOOP = 64
+SHORT_BODY = 20  # lines: a bias, a sum with another tensor and bounds, but no polynomial
 FLOATS = 16  # of the widest vectors
 
 
@@ -19,6 +21,13 @@ def block(head: str, body: Sequence[str]) -> list[str]:
 def loop(variable: str, begin: str | int, end: str | int, body: Sequence[str]) -> list[str]:
     """A counting loop."""
     return block(f"for (int64_t {variable} = {begin}; {variable} < {end}; ++{variable})", body)
+
+
+def unrolled(variable: str, begin: int, end: int, body: Sequence[str]) -> list[str]:
+    """A counting loop; unrolled while the body is short, so that the small array of sums that it reads stays in registers."""
+    calls = set(re.findall(r"\brl_\w+", " ".join(body))) - {"rl_bf16", "rl_bits", "rl_from_bf16", "rl_to_bf16"}
+    pragma = [UNROLL] if len(body) <= SHORT_BODY and not calls else []
+    return [*pragma, *loop(variable, begin, end, body)]
 
 
 def vectorized(variable: str, begin: str | int, end: str | int, body: Sequence[str]) -> list[str]:

@@ -74,6 +74,13 @@ class Dot:
             return f"{acc} = __builtin_ia32_dpbf16ps_{bits}({acc}, (wvec){scalar}, {vector});"
         return f"{acc} = (vec)__builtin_ia32_vpdpbusd{bits}((words){acc}, {scalar}, (words){vector});"
 
+    def multiply_at(self, acc: str, address: str, vector: str, bits: int) -> str:
+        """C: the same for the group at ``address``, which the instruction spreads itself where it can."""
+        if self.group == 1 or self.w != bfloat16:
+            return f"{{ {self.scalar('s', address)} {self.multiply(acc, 's', vector, bits)} }}"
+        text = f'"vdpbf16ps %2%{{1to{bits // 32}%}}, %1, %0"'
+        return f'__asm__({text} : "+v"({acc}) : "v"((words){vector}), "m"(*(const word *)({address})));'
+
     def scalar(self, name: str, address: str) -> str:
         """C: ``name``, the group of x at ``address``."""
         if self.group == 1:

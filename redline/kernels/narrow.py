@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 from redline.base import dtypes
 from redline.kernels.cexpr import store
-from redline.kernels.ctext import block, loop, vector_loop
+from redline.kernels.ctext import UNROLL, block, loop, unrolled, vector_loop
 from redline.kernels.expr import Call, Expr, Lit, call
 from redline.kernels.problem import CpuTarget, Operand
 
 LANES = 16  # floats of a vector that becomes bytes
 MOST_AT_ONCE = 4  # vectors of floats in one vector of bytes
-UNROLL = "#pragma clang loop unroll(full)"
 MOST_UNROLLED = 16  # statements of an epilogue whose rows are written out, so that the sums never leave their registers
 
 Render = Callable[[Expr], tuple[list[str], str]]  # of an expression: statements, and the text of its value
@@ -72,7 +71,9 @@ def rows(
     statements, value = render(epilogue)
     each = [column, *statements, store(out, "out", where, value)]
     body = vector_loop(valid, lanes, each) if found is None else _packed(valid, found, column, where, each, render)
-    pragma = [UNROLL] if found is not None and len(statements) <= MOST_UNROLLED else []
+    if found is None:
+        return unrolled("i", 0, count, [*head, *body])
+    pragma = [UNROLL] if len(statements) <= MOST_UNROLLED else []
     return [*pragma, *loop("i", 0, count, [*head, *body])]
 
 

@@ -191,6 +191,9 @@ def inner_product(
     body += ahead.ask if ahead else []
     body.append("const wvec " + ", ".join(f"w{v} = wk[{v}]" for v in range(vectors)) + ";")
     for i, offset in enumerate(offsets):
+        if vectors == 1:
+            body.append(dot.multiply_at(f"acc[{i}][0]", f"xk + {offset}", "w0", bits))
+            continue
         sums = " ".join(dot.multiply(f"acc[{i}][{v}]", f"s{i}", f"w{v}", bits) for v in range(vectors))
         body.append(f"{dot.scalar(f's{i}', f'xk + {offset}')} {sums}")
     heads = [f"for (int64_t k{i} = 0; k{i} < {loop.extent}; ++k{i})" for i, loop in enumerate(inner)]

@@ -10,6 +10,7 @@ from redline.kernels.conv import filtering, geometry, pointwise
 from redline.kernels.conv.geometry import Geometry
 from redline.kernels.conv.problem import Problem
 from redline.kernels.dot import Dot
+from redline.kernels.matmul.schedule import SHORT_STEPS
 from redline.kernels.problem import CpuTarget
 from redline.kernels.tile import Split
 
@@ -145,6 +146,8 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
     found: dict[Schedule, None] = {}
     for candidate in tiles:
         found[_cut(g, problem, candidate, target)] = None
+    for candidate in _short(g, problem, target):
+        found[candidate] = None
     best = next(iter(found))
     assert isinstance(best, Direct)
     for variant in (replace(best, staged=not best.staged), replace(best, prefetch=not best.prefetch)):
@@ -187,6 +190,18 @@ def _tiles(g: Geometry, problem: Problem, target: CpuTarget) -> Iterator[Direct]
             width = Split.of_at_most(g.out_size[2], limit).size
             height = Split.of_at_most(g.out_size[1], limit // width).size
             yield Direct(height, width, vectors, staged=staged, dot=best.name)
+
+
+def _short(g: Geometry, problem: Problem, target: CpuTarget) -> Iterator[Direct]:
+    """Small tiles of one vector, in bands of rows, for short sums: matmul/schedule.py says why. The input is staged once."""
+    way = dots(problem, target)[0]
+    inner = summed(g, problem, way)
+    if way.steps(inner.channels) * size(inner.taps) > SHORT_STEPS:
+        return
+    for limit in (8, min(14, tile.tallest(1, target))):
+        width = Split.of_at_most(g.out_size[2], limit).size
+        s = _cut(g, problem, Direct(1, width, 1, staged=must_stage(g, problem, way), dot=way.name), target)
+        yield replace(s, bands=min(g.out_size[1], s.bands * s.panel_chunks), panel_chunks=1)
 
 
 def _cost(g: Geometry, problem: Problem, s: Direct, target: CpuTarget) -> float:

@@ -17,7 +17,7 @@ from redline.kernels import cexpr, tile
 from redline.kernels.conv import geometry
 from redline.kernels.conv.geometry import Geometry
 from redline.kernels.conv.staging import Stage
-from redline.kernels.ctext import block, loop, offset, share, vector_loop
+from redline.kernels.ctext import block, loop, offset, share, unrolled, vector_loop
 from redline.kernels.depthwise.problem import Problem
 from redline.kernels.depthwise.schedule import Schedule, is_legal
 from redline.kernels.dot import Dot
@@ -214,7 +214,7 @@ class DepthwiseKernel:
             "const int64_t w = w0 + i;",
             *vector_loop(width, min(width, tile.lanes(self.held, self.target)), self.epilogue()),
         ]
-        return [*lines, *loop("i", 0, border.columns, inner)]
+        return [*lines, *unrolled("i", 0, border.columns, inner)]
 
     def sums(self, border: Border, width: int) -> str:
         """C: the sums, at zero."""

@@ -57,9 +57,9 @@ class PairedKernel(DepthwiseKernel):
             place = f"((const part *)(weights + {tap * self.g.channels}))"
             lines.append(f"const part t{tap}_0 = {place}[0], t{tap}_1 = {place}[1];")
         values = "const part first = (part)(both << 16), second = (part)(both & 0xffff0000u);"
-        for place, uses in found.items():
+        for pixel, uses in found.items():
             sums = [f"acc[0][{column}] += first * t{tap}_0; acc[1][{column}] += second * t{tap}_1;" for column, tap in uses]
-            lines.append(f"{{ const pairs both = *(const pairs *)(row + {place}); {values} {' '.join(sums)} }}")
+            lines.append(f"{{ const pairs both = *(const pairs *)(row + {pixel}); {values} {' '.join(sums)} }}")
         return lines
 
     def spill(self, border: Border, width: int) -> list[str]:

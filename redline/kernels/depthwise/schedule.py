@@ -69,7 +69,10 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
 
 
 def _cut(problem: Problem, s: Schedule, target: CpuTarget) -> Schedule:
-    """``s`` with enough chunks for every thread."""
+    """``s`` with enough chunks for every thread: bands of rows, and parts of the channels only where rows are too few.
+
+    Parts of the channels of one pixel lie side by side: the processor, reading ahead, takes lines that another core writes.
+    """
     s = replace(s, ahead=not s.staged and problem.x.num_bytes > target.l2_bytes * target.num_threads)
     if target.num_threads == 1:
         return s
@@ -77,11 +80,8 @@ def _cut(problem: Problem, s: Schedule, target: CpuTarget) -> Schedule:
     num_bytes = problem.x.num_bytes + problem.out.num_bytes
     wanted = min(CHUNKS_PER_THREAD * target.num_threads, max(1, num_bytes // MIN_CHUNK_BYTES))
     wanted = -(-wanted // (g.batch * g.out_size[0] * target.num_threads)) * target.num_threads
+    bands = min(g.out_size[1], wanted)
+    if bands >= target.num_threads:
+        return replace(s, bands=bands)
     most_channels = max(1, problem.groups // tile.lanes(problem.acc, target))
-    bands = 1 if _is_low(g, target) and most_channels >= wanted else min(g.out_size[1], wanted)
     return replace(s, bands=bands, channel_chunks=min(most_channels, -(-wanted // bands)))
-
-
-def _is_low(g: geometry.Geometry, target: CpuTarget) -> bool:
-    """Whether the rows are too few to be shared evenly; products around such an image have many weights, and share filters."""
-    return g.size[1] < CHUNKS_PER_THREAD * target.num_threads and g.out_size[1] % target.num_threads != 0

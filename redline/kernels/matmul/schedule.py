@@ -18,13 +18,15 @@ MIN_CHUNK_FLOPS = 400_000  # about 4 us of one core
 SCATTER_CYCLES = 1.5  # to store one element when rows of out are not contiguous
 PACKING_READS = 16  # reads of an element that packing it is worth
 MAX_TILES = 6
+SHORT_STEPS = 96  # of a sum: storing the results is then a part worth hiding
+SHORT_TILES = ((8, 1), (12, 1))
 LARGE_BYTES = 128 << 10  # of constant weights, from which on they come from memory rather than from a cache
 L1_WAYS = 8  # rows that may fall on one set
 WIDE_BYTES = 64  # of vectors that a processor with them can also halve, without losing registers
 HALF_COST = 0.54  # of a whole vector
 MAX_HALVED = 128  # columns; of more, the half vector at the end is a small part
 FOURS = 4  # products of bytes that an instruction sums
-SHORT_STEPS = 64  # instructions a sum, up to which its epilogue shows
+SHORT_BYTE_STEPS = 64  # instructions a sum of bytes, up to which its epilogue shows
 SMALL_ROWS, SMALL_VECTORS = (2, 3, 4), 4
 PAGE_BYTES = 4096  # rows this far apart compete for the same set of the first-level cache
 
@@ -113,6 +115,8 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
     best = next(iter(found))
     small = [_cut(problem, s, target) for s in _small_tiles(problem, best, target)]
     ordered = dict.fromkeys((best, *small, *(replace(s, rows_outer=True, prefetch=False) for s in small), *found))
+    for candidate in _short(problem, target):
+        ordered[_cut(problem, candidate, target)] = None
     for variant in _variants(problem, best, target):
         ordered[variant] = None
     for tile_of_width in {(s.vectors, s.swapped): s for s in reversed(tiles)}.values():
@@ -124,7 +128,7 @@ def _small_tiles(problem: Problem, best: Schedule, target: CpuTarget) -> Iterato
     """For short sums of bytes: tiles with an epilogue so short that the processor begins the next products meanwhile."""
     g, dot = gemms.of(problem, best.swapped), way(problem, best)
     vectors = min(SMALL_VECTORS, -(-g.n // tile.lanes(problem.acc, target)))
-    if dot.group == FOURS and dot.steps(g.k) <= SHORT_STEPS and not best.swapped:
+    if dot.group == FOURS and dot.steps(g.k) <= SHORT_BYTE_STEPS and not best.swapped:
         for rows in dict.fromkeys(Split.of_at_most(g.m, most).size for most in SMALL_ROWS):
             yield replace(best, rows=rows, vectors=vectors, row_chunks=1, panel_chunks=1)
 
@@ -144,6 +148,15 @@ def _tiles(problem: Problem, target: CpuTarget) -> Iterator[Schedule]:
             for vectors in range(2, 6):
                 rows = Split.of_at_most(g.m, tile.tallest(vectors, target)).size
                 yield Schedule(rows, vectors, staged=must, dot=best.name, halved=True)
+
+
+def _short(problem: Problem, target: CpuTarget) -> Iterator[Schedule]:
+    """Small tiles for short sums: while the results of one are stored, the processor is already at the next."""
+    g, best = gemms.of(problem), dots(problem, False, target)[0]
+    if best.group < FOURS and best.steps(g.k) <= SHORT_STEPS and not must_stage(g, best):
+        for rows, vectors in SHORT_TILES:
+            if g.m >= rows and g.n >= vectors * tile.lanes(problem.acc, target) and tile.fits(rows, vectors, target):
+                yield Schedule(rows, vectors, rows_outer=True, dot=best.name)
 
 
 def _aliases(g: Gemm, problem: Problem) -> bool:
@@ -177,7 +190,7 @@ def _cut(problem: Problem, s: Schedule, target: CpuTarget, in_cache: bool = True
     again = PACKING_READS * g.n if packed else g.n
     row_chunks, panel_chunks = min(enough, key=lambda pair: (pair[1] - 1) * g.m + (pair[0] - 1) * again)
     least = 1 if packed or not in_cache else -(-2 * g.m * g.k * problem.acc.size // target.l2_bytes)
-    prefetch = g.w_constant and g.reads[g.w_arg].num_bytes > LARGE_BYTES
+    prefetch = g.w_constant and g.reads[g.w_arg].num_bytes > LARGE_BYTES and not s.rows_outer
     return replace(s, row_chunks=min(row_tiles, max(row_chunks, least)), panel_chunks=panel_chunks, prefetch=prefetch)
 
 
