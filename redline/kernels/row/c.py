@@ -11,15 +11,13 @@ from redline.base.extents import high, is_open, minimum
 from redline.base.shapes import size
 from redline.kernels import bounds, cexpr
 from redline.kernels.ctext import FLOATS, VECTORIZE_LONG, block, in_vectors, loop, vectorized
-from redline.kernels.expr import Call, Load, coordinates, loads
-from redline.kernels.expr import walk as walk_expr
+from redline.kernels.expr import coordinates, loads
 from redline.kernels.parts import Axis, kernel, once, walk
 from redline.kernels.prepare import linear_index, prepare
 from redline.kernels.problem import CpuTarget, KernelCode
 from redline.kernels.row.problem import Problem, Schedule
 
 LANES = 64
-LINE_BYTES = 64  # of a cache
 
 
 def render(problem: Problem, schedule: Schedule, target: CpuTarget) -> KernelCode:
@@ -45,14 +43,6 @@ def _vector_axis(problem: Problem) -> int | None:
     return next((axis for axis in range(rank - 2, -1, -1) if 1 in steps(axis) and wide(problem.shape[axis])), None)
 
 
-def _moves_on(load: Load, last: int) -> bool:
-    """Whether a prepared load reads other elements in the next row, side by side."""
-    form = bounds.affine(load.index[0])
-    if form is None:
-        return any(isinstance(part, Load) for part in walk_expr(load.index[0]))
-    return abs(form.of(last)) == 1 and form.of(last - 1) != 0
-
-
 class _AlongRow:
     """One row at a time. Lanes are partial results; ``held[j]`` is element j; a merged result is a scalar."""
 
@@ -73,27 +63,7 @@ class _AlongRow:
         return f"i{axis}", self.problem.shape[axis]
 
     def body(self) -> list[str]:
-        return [f"{self.type} *restrict held = scratch;", *self.ahead(), *_PASSES[self.problem.kind](self)]
-
-    def ahead(self) -> list[str]:
-        """C: asks for what the next row reads. Another core has written half of it, or it is a row of a table, somewhere."""
-        shape, last = self.problem.shape, len(self.problem.shape) - 1
-        box = bounds.box_of(shape)
-        if last < 1 or any(map(is_open, shape)) or self.problem.length < LANES:
-            return []
-        prepared = prepare(self.problem.prologue, self.problem.reads, box)
-        found = [load for load in dict.fromkeys(loads(prepared)) if _moves_on(load, last)]
-        if not found or any(isinstance(part, Call) and part.fn == "branch" for part in walk_expr(prepared)):
-            return []
-        after = [*self.coordinates[:-2], "next", "j"]
-        lines = [f"const int64_t next = i{last - 1} + (i{last - 1} < {shape[last - 1] - 1});"]
-        for load in found:
-            renderer = cexpr.Renderer(self.problem.reads, after, extents=shape, prefix="a")
-            statements, place = renderer.emit(load.index[0])
-            ask = f"__builtin_prefetch(&{renderer.read_names[load.operand]}[{place}]);"
-            step = LINE_BYTES // self.problem.reads[load.operand].dtype.size
-            lines += block(f"for (int64_t j = 0; j < {self.problem.length}; j += {step})", [*statements, ask])
-        return lines
+        return [f"{self.type} *restrict held = scratch;", *_PASSES[self.problem.kind](self)]
 
     # What a pass does with each element is said in terms of j (its place in the row) and l (its lane).
 
@@ -185,9 +155,6 @@ class _AcrossRows(_AlongRow):
 
     def body(self) -> list[str]:
         return [f"const int64_t first = {self.first};", *super().body()]
-
-    def ahead(self) -> list[str]:
-        return []  # the rows lie side by side
 
     def sweep(self, element: Sequence[str]) -> list[str]:
         inner = vectorized("l", 0, self.lanes, [f"const int64_t i{self.across} = first + l;", *element])
