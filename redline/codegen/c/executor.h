@@ -95,8 +95,9 @@ typedef struct {
 extern HIDDEN const rl_plan rl_plans[];
 extern HIDDEN const int32_t rl_plan_count;
 
-/* Waiting: spin for some microseconds, then let others run, then sleep, so that a wait is short when the other side is
- * running and harmless when it is not (fewer cores than threads). */
+/* Waiting: spin for some microseconds, then let others run for about a millisecond, then sleep, so that a wait is short when the
+ * other side is running and harmless when it is not (fewer cores than threads). Who sleeps comes back 100 us later: as long as
+ * several small kernels take. */
 typedef struct {
     uint32_t turns;
 } rl_wait;
@@ -105,7 +106,7 @@ static inline void rl_wait_turn(rl_wait *wait) {
     uint32_t turn = wait->turns++;
     if (turn < 1000) {
         __builtin_ia32_pause();
-    } else if (turn < 1200) {
+    } else if (turn < 4000) {
         sched_yield();
     } else {
         nanosleep(&(struct timespec){0, 50000}, NULL);

@@ -9,7 +9,8 @@
  * in, one that does not finds the job closed. The caller waits only for those that joined.
  */
 
-#define SPIN_NS 100000
+#define SPIN_NS 20000   /* a worker waits so long for the next job before it lets others run, */
+#define YIELD_NS 200000 /* and so long before it sleeps: waking up takes 50 us */
 #define MAX_PLACED 15
 #define MAX_JOB_THREADS 1024
 #define WORD_BITS 64
@@ -130,13 +131,15 @@ static int32_t thread_number(job_slot *j, int32_t wanted) {
 /* Workers */
 
 static void sleep_until_bell(crew *c, uint32_t heard) {
-    uint64_t deadline = now_ns() + SPIN_NS;
-    do {
+    uint64_t start = now_ns(), waited = 0;
+    while (waited < YIELD_NS) {
         for (int i = 0; i < 32; i++) {
             if (atomic_load_explicit(&c->bell, memory_order_acquire) != heard) return;
             __builtin_ia32_pause();
         }
-    } while (now_ns() < deadline);
+        waited = now_ns() - start;
+        if (waited > SPIN_NS) sched_yield();
+    }
     atomic_fetch_add(&c->sleepers, 1);
     while (atomic_load(&c->bell) == heard) futex_wait(&c->bell, heard);
     atomic_fetch_sub(&c->sleepers, 1);

@@ -13,7 +13,7 @@ from redline.kernels.problem import CpuTarget
 from redline.kernels.tile import Panels, Split
 
 MAX_VECTORS = 8
-CHUNKS_PER_THREAD = 4
+CHUNKS_PER_THREAD = 8
 MIN_CHUNK_FLOPS = 400_000  # about 4 us of one core
 SCATTER_CYCLES = 1.5  # to store one element when rows of out are not contiguous
 PACKING_READS = 16  # reads of an element that packing it is worth
