@@ -7,6 +7,7 @@ from redline.base import env, log
 from redline.ir import Graph
 from redline.ir.verify import verify
 from redline.passes import (
+    bound_rounding,
     channels_last,
     coarsen,
     decompose,
@@ -90,6 +91,7 @@ def use_integers(
     walk(fold_requantization.run)
     walk(lambda g: decompose.run(g, decompose.KERNELS | (keep - quantized.WHOLE) | quantized.KERNELS), "decompose")
     _simplify(walk)
+    walk(bound_rounding.run)
     return walk.graph
 
 
