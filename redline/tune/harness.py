@@ -3,7 +3,7 @@
 A candidate runs as consecutive steps of the engine's own executor, on as many threads as the engine will use. Activations
 are warm, as the step before leaves them. Constants are read from a different copy each time, after everything else has
 been pushed out of the caches, when they are large: in a model of many megabytes they come from memory at every inference.
-The time of a candidate is the median of its repeats.
+The time of a candidate is the lower quartile of its repeats: whatever else the machine does only adds to some of them.
 """
 
 import ctypes
@@ -68,7 +68,7 @@ class Harness:
         self.library.close()
 
     def seconds(self, index: int) -> float:
-        """The median time of candidate ``index``."""
+        """The time of candidate ``index``: the lower quartile."""
         candidate = self.candidates[index]
         operands, is_cold = self._operands(candidate)
         call = self._call(index, operands)
@@ -81,7 +81,7 @@ class Harness:
             samples += self.times[first + 1 : first + 1 + REPEATS]
             if sum(samples) > ENOUGH_SECONDS:
                 break
-        return statistics.median(samples)
+        return statistics.quantiles(samples, n=4)[0]
 
     def _operands(self, candidate: Candidate) -> tuple[list[np.ndarray], bool]:
         """The arrays behind the refs: the operands in order, constants once a repeat; and whether constants are large."""
