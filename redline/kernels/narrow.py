@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from redline.base import dtypes
 from redline.kernels.cexpr import store
 from redline.kernels.ctext import UNROLL, block, loop, unrolled, vector_loop
-from redline.kernels.expr import Call, Expr, Lit, call
+from redline.kernels.expr import Call, Expr, Lit, call, lit
 from redline.kernels.problem import CpuTarget, Operand
 
+HIGHEST = 255
 LANES = 16  # floats of a vector that becomes bytes
 MOST_AT_ONCE = 4  # vectors of floats in one vector of bytes
 MOST_UNROLLED = 16  # statements of an epilogue whose rows are written out, so that the sums never leave their registers
@@ -24,7 +25,7 @@ Render = Callable[[Expr], tuple[list[str], str]]  # of an expression: statements
 
 @dataclass(frozen=True)
 class Bytes:
-    """uint8(rint(clamp(value)) + zero): ``value`` is cut off above already, so that its rounding stays within int32."""
+    """uint8(clamp(rint(value) + zero)): ``value`` is cut off above already, or known to be small; int32 holds its rounding."""
 
     value: Expr
     zero: int
@@ -34,17 +35,24 @@ def of(expr: Expr, target: CpuTarget) -> Bytes | None:
     """``expr`` in that form; None for any other, and where the target has no instructions for it."""
     if target.vector_bytes != 64 or expr.dtype != dtypes.uint8:
         return None
-    total = _argument(expr, "cast")
-    parts = total.args if isinstance(total, Call) and total.fn == "add" else ()
-    rounded = _argument(parts[0], "rint32") if parts else None
-    if rounded is None or not isinstance(parts[1], Lit):
+    inner = _argument(expr, "cast")
+    if inner is None:
         return None
-    zero = int(parts[1].value)
-    lower = _bounded(rounded, "min", 255 - zero)
-    value = None if lower is None else _bounded(lower, "max", -zero)
-    if value is None or value.dtype != dtypes.float32:
+    late = _between(inner, 0, HIGHEST)  # the cut comes last: what is rounded is small
+    total = inner if late is None else late
+    if not isinstance(total, Call) or total.fn != "add" or not isinstance(total.args[1], Lit):
         return None
-    return Bytes(call("min", value, Lit(dtypes.float32, float(255 - zero))), zero)
+    rounded, zero = _argument(total.args[0], "rint32"), int(total.args[1].value)
+    if rounded is None or late is not None:
+        return None if rounded is None else Bytes(rounded, zero)
+    value = _between(rounded, -zero, HIGHEST - zero)
+    return None if value is None else Bytes(call("min", value, lit(float(HIGHEST - zero), dtypes.float32)), zero)
+
+
+def _between(expr: Expr, low: int, high: int) -> Expr | None:
+    """x of ``min(max(x, low), high)``."""
+    lower = _bounded(expr, "min", high)
+    return None if lower is None else _bounded(lower, "max", low)
 
 
 def _argument(expr: Expr, fn: str) -> Expr | None:

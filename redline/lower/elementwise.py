@@ -173,11 +173,17 @@ def _selu(op: Op, x: Expr) -> Expr:
 
 
 def _quantize(op: Op, x: Expr, scale: Expr, zero: Expr | None = None) -> Expr:
-    """round(x / scale) + zero within the type, for constants: the cut comes first, where it keeps the rounding in range."""
+    """round(x / scale) + zero within the type, for constants: the cut comes first, where it keeps the rounding in range.
+
+    ``bounded``: x is in range anyhow (passes/bound_rounding.py), and the cut comes last.
+    """
     assert isinstance(scale, Lit) and isinstance(zero, Lit | None), "other parameters have become arithmetic"
     x = x if scale.value == 1 else call("div", x, scale)
     zero_point = 0 if zero is None else int(zero.value)
     low, high = bounds(op.type(2).dtype if op.has(2) else dtypes.uint8)
+    if op.attr("bounded", 0):
+        whole = call("add", call("rint32", x, dtype=dtypes.int32), lit(zero_point, dtypes.int32))
+        return call("min", call("max", whole, lit(low, dtypes.int32)), lit(high, dtypes.int32))
     held = call("max", x, lit(float(low - zero_point), dtypes.float32))
     held = call("min", held, lit(float(high - zero_point), dtypes.float32))
     return call("add", call("rint32", held, dtype=dtypes.int32), lit(zero_point, dtypes.int32))

@@ -7,6 +7,7 @@ from redline.base import env, log
 from redline.ir import Graph
 from redline.ir.verify import verify
 from redline.passes import (
+    bound_rounding,
     channels_last,
     decompose,
     eliminate_common_subexpressions,
@@ -82,6 +83,7 @@ def use_integers(graph: Graph, observer: Observer | None = None, keep: Set[str] 
     walk(fold_requantization.run)
     walk(lambda g: decompose.run(g, decompose.KERNELS | (keep - quantized.WHOLE) | quantized.KERNELS), "decompose")
     _simplify(walk)
+    walk(bound_rounding.run)
     return walk.graph
 
 

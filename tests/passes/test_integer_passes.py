@@ -6,7 +6,7 @@ import pytest
 from redline.base import dtypes
 from redline.ir import constant
 from redline.ops import make, make_node
-from redline.passes import fold_requantization, integer_products, propagate_quantization
+from redline.passes import bound_rounding, fold_requantization, integer_products, propagate_quantization
 from redline.quant import Tensor
 from redline.quant.insert import steps
 from tests.passes.checking import arg, check, histogram, names, unchanged
@@ -146,3 +146,24 @@ def test_parameters_that_are_no_constants_become_arithmetic():
         boundary=(),
     )
     assert "QuantizeLinear" not in names(graph)
+
+
+def rounded(total, scale):
+    return make(
+        "QuantizeLinear", make("Mul", make("Cast", total, to=dtypes.float32.onnx), number(scale)), number(1), number(0, "uint8")
+    )
+
+
+def test_a_rounding_is_bounded_by_the_weights():
+    weights = constant(np.full((6, 3), -2, np.int8))
+    total = make("MatMulInteger", u8(4, 6), weights)
+    assert bound_rounding.bound(total) == 255 * 2 * 6
+    graph = check(bound_rounding.run, rounded(total, 0.01))
+    assert graph.outputs[0][1].node.attrs["bounded"] == 1
+
+
+def test_large_or_unknown_roundings_are_not_bounded():
+    total = make("MatMulInteger", u8(4, 6), constant(np.full((6, 3), 127, np.int8)))
+    unchanged(bound_rounding.run, rounded(total, 1e4))
+    unchanged(bound_rounding.run, make("QuantizeLinear", arg((4, 6)), number(1), number(0, "uint8")))
+    unchanged(bound_rounding.run, rounded(make("MatMulInteger", u8(4, 6), arg((6, 3), "int8", "w")), 0.01))
