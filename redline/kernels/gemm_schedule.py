@@ -15,7 +15,6 @@ TILES = (
 )  # fmt: skip
 TALL = ((192, 256, 8), (192, 128, 4))  # three parts of 64 rows each: what no power of two has room for in the registers
 PART_ROWS = 64
-STREAMED = 128 * 256  # the least elements of a tile whose steps are worth a stream: one program a processor
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
 GROUP_ROWS = 8
 MAX_COUNTERS = COUNTER_BYTES // 4
@@ -28,8 +27,7 @@ class Schedule:
 
     ``split``: programs that share one sum; with ``tail``, only those of the last ``tail`` tiles, which would not fill the
     GPU. ``copy_engine``: tiles are loaded by tensor maps. ``walkers``: so many programs go from tile to tile, the loads of
-    the next begun during the epilogue; with ``split``, each takes an equal share of all steps of all tiles, so that a tile may
-    be begun by one and ended by the next. ``turned``: the tensor cores see columns as rows, and read less shared memory where
+    the next begun during the epilogue. ``turned``: the tensor cores see columns as rows, and read less shared memory where
     the columns are few. A ``block_m`` that is no power of two is summed in parts of 64 rows, which share their tile of b.
     """
 
@@ -52,10 +50,6 @@ class Schedule:
     def part_rows(self) -> int:
         return self.block_m // self.num_parts
 
-    @property
-    def is_stream(self) -> bool:
-        return self.walkers > 0 and self.split > 1
-
 
 @dataclass(frozen=True)
 class Size:
@@ -74,14 +68,10 @@ class Size:
     def tiles(self, s: Schedule) -> int:
         return -(-self.rows // s.block_m) * -(-self.columns // s.block_n) * self.batch
 
-    def share(self, s: Schedule) -> int:
-        """Steps of each program of a stream."""
-        return -(-self.tiles(s) * self.steps(s) // s.walkers)
-
 
 def shared_bytes(size: Size, s: Schedule) -> int:
     loads = s.num_stages * s.block_k * (s.block_m + s.block_n) * size.element_bytes
-    if s.walkers and not s.is_stream:
+    if s.walkers:
         return loads + s.block_m * s.block_n + 1024
     return max(loads, s.block_m * s.block_n * 4 if not s.copy_engine else 0) + 1024
 
@@ -92,23 +82,13 @@ def is_legal(size: Size, s: Schedule, target: GpuTarget) -> bool:
     return whole and (
         shared_bytes(size, s) <= target.shared_bytes
         and registers <= (128 if s.num_parts == 1 else 192)
-        and (s.split == 1 or _can_split(size, s))
+        and (s.split == 1 or (s.split <= size.steps(s) and shared_tiles(size, s) <= MAX_COUNTERS))
         and (size.depth_unit == 0 or size.depth_unit % s.block_k == 0 or s.block_k <= next_power(size.depth_unit))
     )
 
 
-def _can_split(size: Size, s: Schedule) -> bool:
-    if not s.is_stream:
-        return s.split <= size.steps(s) and shared_tiles(size, s) <= MAX_COUNTERS
-    steps, share = size.steps(s), size.share(s)
-    together = max((tile * steps + steps - 1) // share - tile * steps // share for tile in range(size.tiles(s)))
-    return together == 1 and 2 * (s.walkers + 1) <= MAX_COUNTERS  # two sums in either order are the same
-
-
 def shared_tiles(size: Size, s: Schedule) -> int:
     """The tiles whose sums are split."""
-    if s.is_stream:
-        return s.walkers + 1
     return 0 if s.split == 1 else s.tail or size.tiles(s)
 
 
@@ -156,7 +136,7 @@ def _tall(size: Size, depths: tuple[int, ...], target: GpuTarget) -> Iterator[Sc
         if m > size.rows or n > size.columns:
             continue
         for k in depths:
-            for stages in (2, 3, 4, 5):
+            for stages in (2, 3, 4):
                 plain = Schedule(m, n, k, warps, stages, 1, True)
                 yield plain
                 yield from _walking(size, plain, target)
@@ -179,9 +159,6 @@ def _walking(size: Size, s: Schedule, target: GpuTarget) -> Iterator[Schedule]:
     resident = _resident(size, walker, target)
     if tiles > target.processors * resident:
         yield replace(s, walkers=target.processors * resident)
-    stream = replace(s, walkers=target.processors, split=2)
-    if s.block_m * s.block_n >= STREAMED and tiles % stream.walkers and stream.walkers < 2 * tiles <= 8192:
-        yield stream
 
 
 def _turned(size: Size, s: Schedule, target: GpuTarget) -> Iterator[Schedule]:
@@ -213,11 +190,7 @@ def cost(size: Size, s: Schedule, target: GpuTarget) -> float:
     each = max(math, load) + 50
     alone_at_first = s.copy_engine and tiles * parts <= 4 * target.processors  # nothing is prefetched
     begin, end = 1400 + 600 * s.copy_engine + 900 * alone_at_first, s.block_m * s.block_n / 24
-    if s.is_stream:
-        parts, length = 1, size.share(s)
-        on_one = -(-length // steps) + 1
-        end += s.block_m * s.block_n / 8
-    elif s.tail:
+    if s.tail:
         on_one = -(-(tiles - s.tail) // target.processors)
         length = on_one * steps + -(-s.tail * parts // target.processors) * -(-steps // parts)
         on_one += -(-s.tail * parts // target.processors)

@@ -75,11 +75,10 @@ class GpuCode:
     maps: Mapping[int, TensorMap] = field(default_factory=dict)  # by parameter
     packings: Mapping[int, Packing] = field(default_factory=dict)  # by read operand
     num_chunks: int = 1  # one launch
-    max_registers: int = 0  # of a thread; 0: as many as the compiler likes
 
     @property
     def symbol(self) -> str:
-        key = repr((self.text, self.signature, self.num_warps, self.num_stages, self.max_registers))
+        key = repr((self.text, self.signature, self.num_warps, self.num_stages))
         return f"rl_{self.family}_{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 

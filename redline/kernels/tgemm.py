@@ -60,16 +60,14 @@ def grid(size: Size, s: Schedule) -> tuple[int, int, int]:
 
 def workspace_bytes(size: Size, s: Schedule) -> int:
     """For partial sums, behind the counters."""
-    sums = 1 if s.is_stream else s.split
-    return COUNTER_BYTES + shared_tiles(size, s) * sums * s.block_m * s.block_n * 4 if s.split > 1 else 0
+    return COUNTER_BYTES + shared_tiles(size, s) * s.split * s.block_m * s.block_n * 4 if s.split > 1 else 0
 
 
 def render(g: Gemm, s: Schedule, target: GpuTarget) -> str:
     """The text of KERNEL."""
     names = [*g.params, *(["work"] if s.split > 1 else [])]
     if s.walkers:
-        tiles = _stream(g, s) if s.is_stream else _walk(g, s)
-        return texpr.module(names, [*texpr.wait(target, (), target.eager), *tiles])
+        return texpr.module(names, [*texpr.wait(target, (), target.eager), *_walk(g, s)])
     body = [
         *_place(g.size, s),
         *texpr.wait(target, _prefetch(g, s, target), target.eager),
@@ -84,46 +82,6 @@ def _walk(g: Gemm, s: Schedule) -> list[str]:
     """One program's tiles. Flattened loops let the loads run on into the next tile."""
     tile = [*_place(g.size, s)[1:], *g.before, *_loop(g, s), *_epilogues(g, s)]
     return [f"for pid in tl.range(tl.program_id(0), {g.size.tiles(s)}, {s.walkers}, flatten=True):", *_indented(tile)]
-
-
-def _stream(g: Gemm, s: Schedule) -> list[str]:
-    """One program's share of all steps: the end of a tile, whole tiles, the beginning of one."""
-    steps, share = g.size.steps(s), g.size.share(s)
-    tile = [
-        *_place(g.size, s)[1:], f"low = tl.maximum(begin - pid * {steps}, 0)", f"up = tl.minimum(end - pid * {steps}, {steps})",
-        *g.before, *_loop(g, s), "done = up > low", f"if up - low < {steps}:", *_indented(_joined(g, s)),
-        "if done:", *_indented(_epilogues(g, s)),
-    ]  # fmt: skip
-    return [
-        f"begin = tl.program_id(0) * {share}", f"end = tl.minimum(begin + {share}, {g.size.tiles(s) * steps})",
-        f"for pid in range(begin // {steps}, (end - 1) // {steps} + 1):", *_indented(tile),
-    ]  # fmt: skip
-
-
-def _joined(g: Gemm, s: Schedule) -> list[str]:
-    """The two sums of a tile: who comes first leaves its sum, the other waits for that to be written and adds it."""
-    kind, rows, block = texpr.TYPES[g.acc.name], s.part_rows, s.block_m * s.block_n
-    sums = ["acc"] if s.num_parts == 1 else [f"acc{part}" for part in range(s.num_parts)]
-    places = [f"there + {part * rows * s.block_n}" for part in range(s.num_parts)]
-    flags = "work.to(tl.pointer_type(tl.int32)) + slot * 2"
-    return [
-        "slot = tl.program_id(0) + (low == 0).to(tl.int32)",
-        f"there = (work + {COUNTER_BYTES}).to(tl.pointer_type({kind})) + slot.to(tl.int64) * {block}",
-        f"there += tl.arange(0, {rows})[:, None] * {s.block_n} + tl.arange(0, {s.block_n})[None, :]",
-        f'done = tl.atomic_add({flags}, 1, sem="acq_rel") > 0',
-        "if done:",
-        f'    written = tl.atomic_add({flags} + 1, 0, sem="acq_rel")',
-        "    while written == 0:",
-        f'        written = tl.atomic_add({flags} + 1, 0, sem="acq_rel")',
-        *(f'    {acc} += tl.load({at}, cache_modifier=".cg")' for acc, at in zip(sums, places, strict=True)),
-        "    tl.debug_barrier()",
-        f"    tl.store({flags}, 0)",
-        f"    tl.store({flags} + 1, 0)",
-        "else:",
-        *(f"    tl.store({at}, {acc})" for acc, at in zip(sums, places, strict=True)),
-        "    tl.debug_barrier()",
-        f'    tl.atomic_add({flags} + 1, 1, sem="acq_rel")',
-    ]
 
 
 def _prefetch(g: Gemm, s: Schedule, target: GpuTarget) -> list[str]:
@@ -177,8 +135,6 @@ def _loop(g: Gemm, s: Schedule) -> list[str]:
             f"low = tl.where(late, part * {steps} // {s.split}, 0)",
             f"up = tl.where(late, (part + 1) * {steps} // {s.split}, {steps})",
         ]  # fmt: skip
-    elif s.is_stream:
-        first, last = "low", "up"
     elif s.split > 1:
         lines += ["part = tl.program_id(1)", f"low = part * {steps} // {s.split}", f"up = (part + 1) * {steps} // {s.split}"]
         first, last = "low", "up"

@@ -96,7 +96,7 @@ def _options(job: GpuJob, target: GpuTarget, opt_level: int, known: Mapping[str,
         if number >= CANDIDATES[opt_level] and not (known and repr(schedule) in known):
             continue
         code = family.render(job.problem, schedule, target)
-        distinct.setdefault((code.text, code.num_warps, code.num_stages, code.max_registers), _Option(schedule, code))
+        distinct.setdefault((code.text, code.num_warps, code.num_stages), _Option(schedule, code))
     return list(distinct.values())
 
 

@@ -1,7 +1,5 @@
 """Matrix products and convolutions in Triton's interpreter against their references, at shapes that straddle the tiles."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from cuda_kernel_check import PLAIN, check
@@ -10,11 +8,10 @@ from redline.base.dtypes import DType, bfloat16, float16, float32, int8, int32, 
 from redline.kernels import tgemm
 from redline.kernels.conv import problem as conv
 from redline.kernels.expr import Acc, Expr, Load, call, cast, index, lit
-from redline.kernels.gemm_schedule import Schedule, is_legal
+from redline.kernels.gemm_schedule import Schedule
 from redline.kernels.gpu import GpuTarget
 from redline.kernels.gpu_families import GPU_FAMILIES
 from redline.kernels.matmul import problem as matmul
-from redline.kernels.matmul.triton import size_of
 from redline.kernels.problem import Operand
 
 dense = Operand.contiguous
@@ -224,18 +221,3 @@ def test_parts_of_rows_share_a_tile(dtype, walkers: int) -> None:
         (1, 1), (1, 1), (0, 0, 0, 0), 1,
     )  # fmt: skip
     check("conv", images, schedule, GPU_FAMILIES["conv"], tolerance=1e-5)
-
-
-@pytest.mark.parametrize(
-    "schedule", [Schedule(64, 64, 32, 4, 3, 2, True, walkers=9), Schedule(192, 64, 32, 8, 3, 2, True, walkers=3)]
-)
-def test_streams_of_steps(schedule: Schedule) -> None:
-    """Programs that take equal shares of the steps; a tile between two of them is summed by both."""
-    problem = matmul.Problem(
-        dense(float16, (350, 128)), dense(float16, (128, 100), True), dense(float16, (350, 100)), biased(2, float16),
-        (dense(float16, (100,)),),
-    )  # fmt: skip
-    size = size_of(problem)
-    assert is_legal(size, schedule, GpuTarget()) and size.share(schedule) % size.steps(schedule)
-    check("matmul", problem, schedule, GPU_FAMILIES["matmul"])
-    assert not is_legal(size, replace(schedule, walkers=50), GpuTarget())  # three programs would share a tile

@@ -34,14 +34,11 @@ class Request:
     num_warps: int
     num_stages: int
     arch: int
-    max_registers: int = 0
 
     @staticmethod
     def of(code: GpuCode, aligned: Sequence[bool], target: GpuTarget) -> "Request":
         rest = [True] * (len(code.signature) - len(aligned))
-        return Request(
-            code.text, code.signature, (*aligned, *rest), code.num_warps, code.num_stages, target.arch, code.max_registers
-        )
+        return Request(code.text, code.signature, (*aligned, *rest), code.num_warps, code.num_stages, target.arch)
 
     @property
     def key(self) -> str:

@@ -35,8 +35,6 @@ def compile_one(folder: Path, request: dict[str, Any]) -> tuple[bytes, dict[str,
             attrs={(i,): [["tt.divisibility", 16]] for i in pointers},
         )  # fmt: skip
         options = {"num_warps": request["num_warps"], "num_stages": request["num_stages"]}
-        if request["max_registers"]:
-            options["maxnreg"] = request["max_registers"]
         result = triton.compile(source, target=GPUTarget("cuda", request["arch"], 32), options=options)
     meta = result.metadata
     if meta.global_scratch_size or meta.num_warps != request["num_warps"]:

@@ -17,13 +17,12 @@ LOG2E = math.log2(math.e)
 
 @dataclass(frozen=True)
 class Schedule:
-    """Blocks of ``queries`` and ``keys``; ``registers`` a thread at most, so that more programs fit a processor (0: any)."""
+    """Blocks of ``queries`` and ``keys``."""
 
     queries: int
     keys: int
     num_warps: int = 4
     num_stages: int = 2
-    registers: int = 0
 
 
 def schedules(problem: Problem, target: GpuTarget) -> list[Schedule]:
@@ -31,16 +30,15 @@ def schedules(problem: Problem, target: GpuTarget) -> list[Schedule]:
     depth = next_power(max(problem.reads[0].shape[3], problem.reads[2].shape[3], 16))
     size = problem.reads[0].dtype.size
     found = []
-    for queries, keys, warps, stages, registers in (
-        (64, 64, 4, 3, 0), (128, 64, 8, 3, 0), (128, 64, 4, 3, 0), (64, 64, 4, 2, 0), (64, 64, 4, 2, 128), (64, 128, 4, 2, 0),
-        (64, 128, 4, 2, 128), (128, 128, 8, 2, 0), (64, 64, 4, 2, 96), (64, 32, 4, 3, 0), (32, 64, 4, 3, 0), (16, 64, 4, 2, 0),
-        (32, 32, 2, 2, 0), (16, 32, 2, 2, 0),
+    for queries, keys, warps, stages in (
+        (64, 64, 4, 3), (128, 64, 8, 3), (128, 64, 4, 3), (64, 64, 4, 2), (64, 128, 4, 2), (128, 128, 8, 2), (64, 32, 4, 3),
+        (32, 64, 4, 3), (16, 64, 4, 2), (32, 32, 2, 2), (16, 32, 2, 2),
     ):  # fmt: skip
         if queries > 2 * next_power(max(16, sq)) or keys > 2 * next_power(max(16, sk)):
             continue
         if (queries + 2 * stages * keys) * depth * size + queries * keys * size > target.shared_bytes:
             continue
-        found.append(Schedule(queries, keys, warps, stages, registers))
+        found.append(Schedule(queries, keys, warps, stages))
     waves = lambda s: -(-sq // s.queries) * b * h / target.processors  # noqa: E731
     return sorted(found, key=lambda s: (waves(s) < 0.75) * (s.queries > 16) * s.queries) or [Schedule(16, 16, 2, 1)]
 
@@ -58,9 +56,7 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
     else:
         text = texpr.module(params, _queries(p, s, Part(s.queries, None), target))
     signature = tuple(POINTER[o.dtype.name] for o in p.reads + p.writes)
-    return GpuCode(
-        "attention", text, signature, (whole + (rest > 0), b * h, 1), s.num_warps, s.num_stages, max_registers=s.registers
-    )
+    return GpuCode("attention", text, signature, (whole + (rest > 0), b * h, 1), s.num_warps, s.num_stages)
 
 
 def _either(condition: str, params: list[str]) -> list[str]:
