@@ -136,7 +136,7 @@ def _tall(size: Size, depths: tuple[int, ...], target: GpuTarget) -> Iterator[Sc
         if m > size.rows or n > size.columns:
             continue
         for k in depths:
-            for stages in (2, 3, 4):
+            for stages in (2, 3, 4, 5):
                 plain = Schedule(m, n, k, warps, stages, 1, True)
                 yield plain
                 yield from _walking(size, plain, target)
