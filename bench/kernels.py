@@ -24,9 +24,9 @@ from redline.kernels import conv, depthwise, matmul
 from redline.kernels.dot import accumulator
 from redline.kernels.expr import Acc, Expr, Load, call, cast, index, lit
 from redline.kernels.problem import CpuTarget, Family, KernelCode, Operand
+from redline.tune import ceilings
 
 SECONDS_PER_CANDIDATE = 0.15
-PEAK_STEPS = 1000
 COLD_BYTES = 128 << 20  # more than any cache
 WARM_BYTES = 128 << 10  # constants that may stay in a cache from one inference to the next
 
@@ -87,25 +87,6 @@ def memory(operand: Operand) -> np.ndarray:
     reach = 1 + sum((e - 1) * s for e, s in zip(operand.shape, operand.strides, strict=True))
     scale = 10 if operand.dtype.is_integer else 1
     return (scale * np.random.default_rng(0).standard_normal(reach, np.float32)).astype(operand.dtype.numpy)
-
-
-def peak_gflops(target: CpuTarget) -> float:
-    """Multiply-adds of one core on registers alone."""
-    lanes = target.vector_bytes // 4
-    sums = min(12, target.num_registers - 2)
-    names = [f"s{i}" for i in range(sums)]
-    text = f"""#include <stdint.h>
-typedef float vec __attribute__((vector_size({target.vector_bytes})));
-void KERNEL(void *const *args, void *scratch, int64_t chunk) {{
-  vec x = {{1.0f}}, {" = {0}, ".join(names)} = {{0}};
-  for (int64_t i = 0; i < {PEAK_STEPS}; ++i) {{
-    {" ".join(f"{name} += x * x; __asm__ volatile('' : '+v'({name}), '+v'(x));" for name in names)}
-  }}
-  *(vec *)scratch = {" + ".join(names)};
-}}
-""".replace("'", '"').replace('"+v"', '"+x"' if target.vector_bytes < 64 else '"+v"')
-    timer = Timer(KernelCode("peak", text, 100, 64), [[]], target)
-    return 2 * lanes * sums * PEAK_STEPS * 100 / timer.seconds() / 1e9
 
 
 def epilogue(rank: int, kind: str, dtype: DType) -> tuple[Expr, tuple[int, ...]]:
@@ -214,7 +195,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=8)
     args = parser.parse_args()
     target = isa.target(args.target, num_threads=1)
-    peak = peak_gflops(target)
+    peak = ceilings.peak("float32", target, toolchain.find()) / 1e9
     print(f"peak of one core: {peak:.1f} GFLOP/s on {args.target}")
     for name, family, problem in problems():
         if args.filter not in name:

@@ -24,19 +24,8 @@ FRACTIONS = (0.5, 0.7, 0.85, 0.95, 1.05)
 
 
 def start(root):
-    command = [
-        sys.executable,
-        "-m",
-        "redline",
-        "serve",
-        str(root),
-        "--http-port",
-        "0",
-        "--grpc-port",
-        "-1",
-        "--metrics-port",
-        "-1",
-    ]
+    ports = ["--http-port", "0", "--grpc-port", "-1", "--metrics-port", "-1"]
+    command = [sys.executable, "-m", "redline", "serve", str(root), *ports]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     line = process.stdout.readline()
     return process, "http://" + line.split("http ")[1].split(",")[0].strip()

@@ -1,6 +1,5 @@
 """The arrays that verbs feed to engines and models: read from files, or random where none is given."""
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from redline.base import dtypes
 from redline.base.errors import InputError
+from redline.base.files import appearing
 from redline.base.shapes import check_names
 from redline.cli.options import load_array
 from redline.engine.header import IO
@@ -59,12 +59,6 @@ def save(folder: Path, arrays: Mapping[str, np.ndarray]) -> list[Path]:
 
 
 def _save_one(path: Path, array: np.ndarray) -> Path:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(unfinished, "wb") as file:
-            np.save(file, array, allow_pickle=False)
-        os.replace(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+    with appearing(path) as file:
+        np.save(file, array, allow_pickle=False)
     return path

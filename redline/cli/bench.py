@@ -11,7 +11,7 @@ import typer
 
 from redline.base import cpu
 from redline.base.errors import RedlineError
-from redline.cli import arrays, console, options
+from redline.cli import arrays, console, html_report, options
 from redline.cli.latency import Latency, measure
 from redline.cli.peers import open_peer
 from redline.cli.timing import Stats, alternate
@@ -22,6 +22,7 @@ Model = Annotated[Path | None, typer.Argument(metavar="MODEL.onnx", help=MODEL_H
 Seconds = Annotated[float, typer.Option(min=0, help="How long to measure; with --vs, for each runtime.")]
 Warmup = Annotated[float, typer.Option(min=0, help="Seconds of calls that are not counted.")]
 Peers = Annotated[str | None, typer.Option("--vs", metavar="NAMES", help="Runtimes to take turns with: onnxruntime,openvino.")]
+Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with all of it, and pictures.")]
 Profile = Annotated[bool, typer.Option("--profile", help="Time every kernel on its own.")]
 BLOCK_S = 0.5
 PROFILE_REPEATS = 20
@@ -36,6 +37,7 @@ def command(
     threads: options.Threads = 0,
     vs: Peers = None,
     profile: Profile = False,
+    html: Html = None,
     inputs: options.Inputs = None,
     seed: options.Seed = 0,
     json: options.Json = False,
@@ -43,7 +45,8 @@ def command(
     """Measures an engine: throughput, and the spread of its latency.
 
     With --vs the engine and other runtimes take turns in blocks of half a second with pauses between them, on the same
-    inputs and threads. With --profile every kernel's time, GFLOP/s, GB/s and share follow.
+    inputs and threads. With --profile every kernel's time, GFLOP/s, GB/s and share follow. With --html a page is written that
+    shows latency, steps, roofline and memory plan.
     """
     loaded = load(engine, threads)
     given = arrays.read_inputs(inputs, [io.name for io in loaded.header.inputs])
@@ -60,6 +63,8 @@ def command(
         answer["latency"] = asdict(latency)
     if profile:
         answer["profile"] = profile_kernels(loaded, feed)
+    if html is not None:
+        html_report.write(html, loaded, feed, answer)
     if json:
         console.print_json(answer)
         return

@@ -9,7 +9,7 @@ from redline.base import env
 from redline.base.errors import RedlineError, closest
 from redline.cli import console
 from redline.server.app import CONTROL, Options, Server, run
-from redline.server.http.front import Limits
+from redline.server.limits import Limits
 
 Repositories = Annotated[
     list[Path], typer.Argument(metavar="MODELS...", help="Folders that hold models: NAME/VERSION/model.engine.")
@@ -30,6 +30,9 @@ InFlight = Annotated[
     int, typer.Option("--max-in-flight", min=0, help="Requests at a time, over which 429 is answered; 0: any.")
 ]
 Body = Annotated[int, typer.Option("--max-body-mib", min=1, help="Largest request body, over which 413 is answered.")]
+Held = Annotated[
+    int, typer.Option("--max-held-mib", min=1, help="Requests that are being read and answered, over which 503 is answered.")
+]
 Connections = Annotated[int, typer.Option("--max-connections", min=1, help="HTTP connections at a time.")]
 Certificate = Annotated[Path | None, typer.Option("--tls-certificate", help="Certificate chain (PEM); turns TLS on.")]
 Key = Annotated[Path | None, typer.Option("--tls-key", help="Its private key (PEM).")]
@@ -56,6 +59,7 @@ def command(
     cache_mib: CacheSize = 0,
     max_in_flight: InFlight = 0,
     max_body_mib: Body = 256,
+    max_held_mib: Held = 4096,
     max_connections: Connections = 4096,
     tls_certificate: Certificate = None,
     tls_key: Key = None,
@@ -79,7 +83,7 @@ def command(
         repositories=tuple(repositories), host=host, http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port,
         control=control, load=tuple(load or ()), poll_s=poll_s, strict=strict, allow_uploads=uploads,
         cache_bytes=cache_mib << 20, max_in_flight=max_in_flight,
-        limits=Limits(body_bytes=max_body_mib << 20, connections=max_connections),
+        limits=Limits(body_bytes=max_body_mib << 20, held_bytes=max_held_mib << 20, connections=max_connections),
         token=_token(token_file), tls_certificate=tls_certificate, tls_key=tls_key, grace_s=grace_s, access_log=access_log,
         trace_file=trace_file, trace_level=trace_level, trace_rate=trace_rate, otlp_endpoint=otlp_endpoint,
     )  # fmt: skip

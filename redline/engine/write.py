@@ -1,16 +1,15 @@
 """Writes an engine file: the same header and blobs give the same bytes, and the file appears whole or not at all."""
 
-import contextlib
 import os
-import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from redline.base.errors import EngineError
+from redline.base.files import appearing
 from redline.engine.header import FORMAT, Blob, Header, encode
 from redline.engine.layout import MAGIC, PREAMBLE, BlockHashes, blobs_start, header_hash, round_up
 
@@ -25,7 +24,7 @@ def write_engine(path: str | os.PathLike[str], header: Header, blobs: Mapping[st
     """
     path = Path(path)
     try:
-        with tempfile.TemporaryFile(dir=path.parent) as body, _appearing(path) as file:
+        with tempfile.TemporaryFile(dir=path.parent) as body, appearing(path) as file:
             table = tuple(_append(body, name, pieces) for name, pieces in blobs.items())
             header = replace(header, blobs=table)
             text = encode(header)
@@ -55,18 +54,3 @@ def _append(body: BinaryIO, name: str, pieces: Iterable[bytes | memoryview]) -> 
 def _pad(file: BinaryIO) -> None:
     """Zeros up to the alignment."""
     file.write(bytes(round_up(file.tell()) - file.tell()))
-
-
-@contextlib.contextmanager
-def _appearing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of ``path`` when it is complete, and is removed when something goes wrong."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    with open(temporary, "xb") as file:
-        try:
-            yield file
-            file.flush()
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise

@@ -5,8 +5,6 @@ It holds the hash of the model it was made from and is refused for any other. Wr
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from redline.base.errors import BuildError
+from redline.base.files import appearing
 from redline.quant.statistics import Tensor
 
 FORMAT = 1
@@ -59,14 +58,8 @@ class CalibrationCache:
             indent=1,
         )  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}")
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(text)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
+        with appearing(path) as file:
+            file.write(text.encode())
 
 
 def _entry(tensor: Tensor) -> dict[str, Any]:

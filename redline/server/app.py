@@ -13,8 +13,9 @@ from redline.base.errors import RedlineError
 from redline.base.log import logger
 from redline.server.backends import BUILTIN
 from redline.server.dataplane import DataPlane
-from redline.server.grpc.front import GrpcFront, GrpcOptions
-from redline.server.http.front import HttpFront, Limits
+from redline.server.grpc.front import GrpcFront
+from redline.server.http.front import HttpFront
+from redline.server.limits import Limits
 from redline.server.logs import AccessLog, configure
 from redline.server.loop import run_loop, settle_memory
 from redline.server.metrics import Metrics
@@ -73,21 +74,16 @@ class Server:
         self.repository = Repository(
             options.repositories, {**BUILTIN, **(backends or {})}, options.control == "explicit", options.allow_uploads
         )  # fmt: skip
-        self.plane = DataPlane(self.repository, Tracer(traces, sink), traces, options.cache_bytes, options.max_in_flight)
+        self.plane = DataPlane(
+            self.repository, Tracer(traces, sink), traces, options.cache_bytes, options.max_in_flight, options.limits.held_bytes
+        )  # fmt: skip
         self.metrics = Metrics(self.plane)
         self._access = AccessLog(options.access_log) if options.access_log else None
         log = self._access.http if self._access else None
         self._http = HttpFront(self.plane, options.limits, options.token, self.metrics.text, log)
         self._metrics_http = HttpFront(self.plane, options.limits, options.token, self.metrics.text)
-        limits = options.limits
-        self._grpc = GrpcFront(
-            self.plane,
-            GrpcOptions(
-                limits.body_bytes, options.token, options.grpc_compression, connections=limits.connections,
-                read_timeout_s=limits.read_timeout_s,
-            ),
-            self._access.grpc if self._access else None,
-        )  # fmt: skip
+        grpc_log = self._access.grpc if self._access else None
+        self._grpc = GrpcFront(self.plane, options.limits, options.token, options.grpc_compression, grpc_log)
         self._poller: asyncio.Task[None] | None = None
         self.http_port = self.grpc_port = self.metrics_port = -1
 

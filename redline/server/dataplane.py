@@ -12,6 +12,7 @@ from redline.server import folders
 from redline.server.cache import ResponseCache
 from redline.server.call import Call
 from redline.server.errors import Kind, ServeError, unavailable
+from redline.server.limits import Holding, Limits
 from redline.server.memory import Regions
 from redline.server.repository import Model, Repository
 from redline.server.settings import LogSettings, TraceSettings
@@ -28,14 +29,20 @@ Cancel = Callable[[], None]
 
 
 class DataPlane:
-    """Used on the event loop only. ``max_in_flight`` 0: any number of requests at a time."""
+    """Used on the event loop only. ``max_in_flight`` 0: any number of requests at a time; ``held_bytes``: of all of them."""
 
     def __init__(
-        self, repository: Repository, tracer: Tracer, traces: TraceSettings, cache_bytes: int = 0, max_in_flight: int = 0
+        self,
+        repository: Repository,
+        tracer: Tracer,
+        traces: TraceSettings,
+        cache_bytes: int = 0,
+        max_in_flight: int = 0,
+        held_bytes: int = Limits.held_bytes,
     ) -> None:
         self.repository, self.tracer, self.traces = repository, tracer, traces
         self.regions, self.logs = Regions(), LogSettings()
-        self.cache = ResponseCache(cache_bytes)
+        self.cache, self.holding = ResponseCache(cache_bytes), Holding(held_bytes)
         self.max_in_flight, self.in_flight = max_in_flight, 0
         self.started, self.draining = False, False
         self._empty: asyncio.Event | None = None

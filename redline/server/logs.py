@@ -7,7 +7,7 @@ import time
 from typing import Any, TextIO
 
 from redline.base.log import logger
-from redline.server.http.connection import Exchange
+from redline.server.http.exchange import Exchange
 
 FORMAT = "%(asctime)s %(levelname).1s %(message)s"
 

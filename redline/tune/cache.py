@@ -6,12 +6,11 @@ measured on and is refused on any other: times do not travel.
 
 import json
 import math
-import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from redline.base.errors import BuildError
+from redline.base.files import appearing
 
 FORMAT = 1
 MAX_BYTES = 256 << 20
@@ -64,14 +63,8 @@ class TimingCache:
             self.entries[problem] = self.entries.get(problem, {}) | times
         text = json.dumps({"format": FORMAT, "machine": self.machine, "entries": self.entries}, indent=1, sort_keys=True)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=self.path.name)
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(text)
-            os.replace(name, self.path)
-        except BaseException:
-            os.unlink(name)
-            raise
+        with appearing(self.path) as file:
+            file.write(text.encode())
 
 
 def _seconds(value: object) -> float:

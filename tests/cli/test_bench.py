@@ -120,3 +120,12 @@ def test_the_profile_says_how_much_of_the_time_it_covers(engine, monkeypatch, ca
     monkeypatch.undo()
     bench._print_profile({"coverage": 0.1, "kernels": []})
     assert "they cover 10% of the calls' time" in capsys.readouterr().out
+
+
+def test_a_page_is_written(tmp_path, engine):
+    page = tmp_path / "pages" / "report.html"
+    page.parent.mkdir()
+    result = runner.invoke(app, ["bench", "small.engine", *QUICK, "--html", str(page)])
+    assert result.exit_code == 0, result.output
+    assert "small.engine" in page.read_text()
+    assert list(page.parent.iterdir()) == [page]

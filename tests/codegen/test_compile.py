@@ -99,6 +99,12 @@ def test_a_compiler_that_is_gone(tmp_path):
         compile_objects([text(1)], TARGET, toolchain.Toolchain("gcc", tmp_path / "gone", "1"))
 
 
+def test_a_compiler_that_hangs(monkeypatch):
+    monkeypatch.setattr(c_compile, "LIMIT_S", 0.2)
+    with pytest.raises(CompilerError, match=r"did not end within 0\.2 s"):
+        c_compile.run(["sleep", "20"])
+
+
 def test_a_kernel_is_compiled_under_its_symbol():
     code = KernelCode("pointwise", "void KERNEL(void) {}\n", 1)
     assert source(code) == f"#define KERNEL {code.symbol}\nvoid KERNEL(void) {{}}\n"

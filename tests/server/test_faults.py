@@ -19,10 +19,12 @@ import tritonclient.http as http_client
 from serving import FEATURES, Scripted, add_identity, add_network, engine_bytes, expected, network, running, wait_until
 from tritonclient.utils import InferenceServerException
 
+from redline.server.limits import Limits
+
 SCRIPTED = """backend: "scripted"
 max_batch_size: 8
-input [ {{ name: "x" data_type: TYPE_FP32 dims: [ 4 ] }} ]
-output [ {{ name: "y" data_type: TYPE_FP32 dims: [ 4 ] }} ]
+input [ {{ name: "x" data_type: TYPE_FP32 dims: [ {1} ] }} ]
+output [ {{ name: "y" data_type: TYPE_FP32 dims: [ {1} ] }} ]
 dynamic_batching {{ {0} }}
 """
 ISOLATED = 'max_batch_size: 8\ndynamic_batching { }\nparameters: { key: "redline.isolated" value: { string_value: "true" } }\n'
@@ -55,9 +57,9 @@ def raw(server, name, x, timeout=20):
     return int(answer.split()[1]) if answer else 0, answer.partition(b"\r\n\r\n")[2]
 
 
-def scripted(tmp_path, behave, queue="", **options):
+def scripted(tmp_path, behave, queue="", features=4, **options):
     script = Scripted(behave)
-    add_identity(tmp_path, "scripted", "FP32", SCRIPTED.format(queue))
+    add_identity(tmp_path, "scripted", "FP32", SCRIPTED.format(queue, features))
     return script, running(tmp_path, {"scripted": script.load}, **options)
 
 
@@ -156,8 +158,6 @@ def test_a_client_deadline_of_grpc(tmp_path):
 
 
 def test_limits_of_body_and_concurrency(tmp_path):
-    from redline.server.http.front import Limits
-
     gate = threading.Event()
     _, context = scripted(tmp_path, lambda batch: gate.wait(20), max_in_flight=2, limits=Limits(body_bytes=4096))
     with context as server, concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -168,6 +168,34 @@ def test_limits_of_body_and_concurrency(tmp_path):
         gate.set()
         assert [b.result()[0] for b in busy] == [200, 200]
         assert raw(server, "scripted", np.ones((8, 4096), np.float32))[0] == 413
+
+
+def test_the_bytes_of_all_requests_are_limited(tmp_path):
+    gate = threading.Event()
+    _, context = scripted(tmp_path, lambda batch: gate.wait(20), "", 100_000, limits=Limits(held_bytes=600_000))
+    with context as server, concurrent.futures.ThreadPoolExecutor(8) as pool:
+        holding, x = server.server.plane.holding, np.ones((1, 100_000), np.float32)
+        first = pool.submit(raw, server, "scripted", x)
+        wait_until(lambda: server.server.plane.in_flight == 1)
+        assert holding.num_bytes > x.nbytes
+        status, body = raw(server, "scripted", x)
+        assert status == 503 and b"600000" in body
+        with grpc_client.InferenceServerClient(server.grpc) as client:
+            given = grpc_client.InferInput("x", list(x.shape), "FP32")
+            given.set_data_from_numpy(x)
+            with pytest.raises(InferenceServerException, match=r"UNAVAILABLE.*no room"):
+                client.infer("scripted", [given])
+            gate.set()
+            assert first.result()[0] == 200
+            assert (client.infer("scripted", [given]).as_numpy("y") == 2).all()
+        with socket.create_connection(("127.0.0.1", server.server.http_port), 20) as half:
+            half.sendall(b"POST /v2/models/scripted/infer HTTP/1.1\r\nContent-Length: 400000\r\n\r\n" + bytes(200_000))
+            wait_until(lambda: holding.num_bytes > 150_000)
+        with socket.create_connection(("127.0.0.1", server.server.http_port), 20) as chunked:
+            head = b"POST /v2/models/scripted/infer HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+            chunked.sendall(head + b"aae60\r\n" + bytes(700_000))
+            assert b" 503 " in chunked.recv(1 << 16)
+        wait_until(lambda: holding.num_bytes == 0)
 
 
 def test_a_killed_worker_is_restarted(tmp_path):
@@ -295,7 +323,7 @@ sys.exit(run(options, announce, {{"scripted": script.load}}))
 
 
 def test_sigterm_under_load_answers_everything_accepted(tmp_path):
-    add_identity(tmp_path, "scripted", "FP32", SCRIPTED.format(""))
+    add_identity(tmp_path, "scripted", "FP32", SCRIPTED.format("", 4))
     program = PROGRAM.format(tests=str(Path(__file__).parent), root=str(tmp_path))
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     try:
@@ -430,7 +458,7 @@ def test_answers_keep_their_order_where_asked(tmp_path):
     def behave(batch):
         time.sleep(0.15 if batch[0]["x"][0, 0] == 1 else 0.01)
 
-    config = SCRIPTED.format("preserve_ordering: true") + "instance_group { count: 2 }\n"
+    config = SCRIPTED.format("preserve_ordering: true", 4) + "instance_group { count: 2 }\n"
     script = Scripted(behave)
     add_identity(tmp_path, "scripted", "FP32", config)
     with running(tmp_path, {"scripted": script.load}) as server:

@@ -10,12 +10,12 @@ import tritonclient.grpc as grpc_client
 from serving import IDENTITY, add_identity, running, wait_until
 from tritonclient.utils import InferenceServerException
 
-from redline.server import proto
-from redline.server.grpc import front, http2
+from redline.server import listener, proto
+from redline.server.grpc import http2
 from redline.server.grpc.blocks import Blocks
 from redline.server.grpc.budget import Budget
 from redline.server.grpc.http2 import ConnectionError2, frame
-from redline.server.http.front import Limits
+from redline.server.limits import Limits
 
 HEADS = [
     (":method", "POST"),
@@ -280,7 +280,7 @@ def take_until(peer, kind):
 
 def test_what_never_arrives_is_ended(tmp_path, monkeypatch):
     add_identity(tmp_path, "id_FP32", "FP32")
-    monkeypatch.setattr(front, "SWEEP_S", 0.1)
+    monkeypatch.setattr(listener, "SWEEP_S", 0.1)
     with running(tmp_path, limits=Limits(read_timeout_s=0.3)) as server:
         with socket.create_connection(("127.0.0.1", server.server.grpc_port), 20) as silent:
             assert silent.recv(1 << 16)  # its settings

@@ -4,9 +4,7 @@ The key of an object is a hash of the text, the flags and the compiler's identit
 object in front, so a damaged one is noticed and made again. Entries appear by rename, so builds may share the cache.
 """
 
-import contextlib
 import hashlib
-import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,10 +14,12 @@ from pathlib import Path
 from redline.base import env, log
 from redline.base.cpu import allowed_cores
 from redline.base.errors import CompilerError
+from redline.base.files import appearing
 from redline.codegen.c.toolchain import REMEDY, Toolchain, environment
 from redline.kernels.problem import CpuTarget, KernelCode
 
 HASH_BYTES = 32
+LIMIT_S = 900.0  # a kernel takes seconds; a compiler that hangs must not hang the build
 
 
 def source(code: KernelCode) -> str:
@@ -78,9 +78,12 @@ def _run_compiler(text: str, target: CpuTarget, toolchain: Toolchain) -> bytes:
 
 
 def run(command: Sequence[str], stdin: str = "") -> None:
-    """Runs the compiler; raises CompilerError with its first lines when it fails."""
+    """Runs the compiler; raises CompilerError with its first lines when it fails, or when it does not end."""
     try:
-        result = subprocess.run(command, input=stdin, capture_output=True, text=True, env=environment())
+        result = subprocess.run(command, input=stdin, capture_output=True, text=True, env=environment(), timeout=LIMIT_S)
+    except subprocess.TimeoutExpired as error:
+        seen = f"{command[0]} did not end within {LIMIT_S:g} s"
+        raise CompilerError("compiler", seen, "", "see that the machine is not out of memory, and build again") from error
     except OSError as error:
         raise CompilerError("compiler", f"{command[0]} cannot be run: {error}", "", REMEDY) from error
     if result.returncode:
@@ -102,10 +105,7 @@ def _write_entry(path: Path, built: bytes) -> None:
     """Adds an entry; a cache folder that cannot be written costs time, not the build."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        with appearing(path) as file:
             file.write(hashlib.sha256(built).digest() + built)
     except OSError as error:
         log.debug(1, f"the object cache cannot be written: {error}")
-        return
-    with contextlib.suppress(OSError):
-        os.replace(file.name, path)

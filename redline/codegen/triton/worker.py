@@ -17,6 +17,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from redline.base.files import appearing
+
 
 def compile_one(folder: Path, request: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
     """The cubin and what a launch needs to know."""
@@ -59,10 +61,8 @@ def main(folder: Path) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(handle, "wb") as file:
+    with appearing(path) as file:
         file.write(content)
-    os.replace(name, path)
 
 
 if __name__ == "__main__":

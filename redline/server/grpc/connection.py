@@ -16,8 +16,10 @@ from redline.server.grpc.budget import Budget
 from redline.server.grpc.framing import timeout_s
 from redline.server.grpc.http2 import ConnectionError2
 from redline.server.grpc.stream import QUEUED_MESSAGES, Stream
+from redline.server.grpc.windows import Windows
 
 DEADLINE_EXCEEDED = 4
+MAX_CONCURRENT_STREAMS = 1024
 RESETS, RESETS_A_SECOND = 2_048, 100
 EMPTY_FRAMES, EMPTY_FRAMES_A_SECOND = 10_000, 1_000
 
@@ -26,18 +28,17 @@ if TYPE_CHECKING:
 
 
 class GrpcConnection(asyncio.Protocol):
-    """``window`` and ``peer_frame`` are what may be sent: bytes in all, and bytes a frame."""
+    """The protocol of one connection; ``windows``: what may be sent on it."""
 
     def __init__(self, front: "GrpcFront") -> None:
-        self._front, self._limit = front, front.options.message_bytes
+        self._front, self.holding = front, front.holding
         self._incoming, self._blocks = http2.Incoming(self._on_frame), Blocks()
         self._streams: dict[int, Stream] = {}
-        self._blocked: dict[int, Stream] = {}  # those that wait for the connection's window, in their order
+        self.windows = Windows(self._streams)
         self._last, self._received = 0, 0
         self._resets = Budget("calls are cancelled", RESETS, RESETS_A_SECOND)
         self._empty = Budget("frames carry nothing", EMPTY_FRAMES, EMPTY_FRAMES_A_SECOND)
         self._since: dict[int, float] = {}  # when a sweep first saw what has not arrived, by stream; 0 for the preface
-        self.window, self._peer_window, self.peer_frame = http2.DEFAULT_WINDOW, http2.DEFAULT_WINDOW, 16_384
         self._closing = self._going = False
 
     # -- the transport's side
@@ -49,7 +50,7 @@ class GrpcConnection(asyncio.Protocol):
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a peer that vanished is noticed in the end
         self._front.opened(self)
         settings = (
-            (http2.CONCURRENT_STREAMS, self._front.options.max_concurrent_streams), (http2.INITIAL_WINDOW, http2.STREAM_WINDOW),
+            (http2.CONCURRENT_STREAMS, MAX_CONCURRENT_STREAMS), (http2.INITIAL_WINDOW, http2.STREAM_WINDOW),
             (http2.FRAME_SIZE, http2.MAX_FRAME), (http2.HEADER_LIST, http2.MAX_HEADER_BYTES),
         )  # fmt: skip
         payload = b"".join(key.to_bytes(2, "big") + value.to_bytes(4, "big") for key, value in settings)
@@ -112,17 +113,12 @@ class GrpcConnection(asyncio.Protocol):
         self._streams.pop(stream.id, None)
         if self._front.log is not None:
             self._front.log(stream.path, code, stream.started_s, stream.request_bytes, stream.response_bytes)
-        if self._blocked:
-            self._blocked.pop(stream.id, None)
+        self.windows.forget(stream)
         if answered:
             self._resets.earn()
             self._empty.earn()
         if self._going:
             self._end_when_empty()
-
-    def block(self, stream: Stream) -> None:
-        """The stream has something to send when the connection's window opens."""
-        self._blocked[stream.id] = stream
 
     def sweep(self, now: float, limit_s: float) -> None:
         """Ends what does not arrive: the preface, a header block, the message of a unary call."""
@@ -183,11 +179,11 @@ class GrpcConnection(asyncio.Protocol):
                 return  # trailers of a call that was answered early
             raise ConnectionError2(http2.STREAM_CLOSED, f"HEADERS on closed stream {number}")
         self._last = number
-        if self._going or len(self._streams) >= self._front.options.max_concurrent_streams:
+        if self._going or len(self._streams) >= MAX_CONCURRENT_STREAMS:
             self._resets.spend()
             self.write(http2.frame(http2.RST_STREAM, 0, number, http2.REFUSED_STREAM.to_bytes(4, "big")))
             return
-        stream = self._streams[number] = Stream(self, number, headers, self._peer_window, self._limit)
+        stream = self._streams[number] = Stream(self, number, headers, self._front.limits.body_bytes)
         self._begin(stream, headers)
         if flags & http2.END_STREAM and stream.open:
             self._caller_done(stream)
@@ -223,6 +219,7 @@ class GrpcConnection(asyncio.Protocol):
         if stream.received > http2.STREAM_WINDOW:
             raise ConnectionError2(http2.FLOW_CONTROL_ERROR, f"stream {number} overran its window")
         try:
+            stream.take(size)
             messages = stream.messages.feed(payload) if payload else []
         except ServeError as error:
             stream.fail(error.kind.grpc, str(error))
@@ -246,7 +243,8 @@ class GrpcConnection(asyncio.Protocol):
             stream.received = 0
 
     def _replenish(self) -> None:
-        if sum(s.messages.num_bytes for s in self._streams.values()) > 2 * self._limit + http2.CONNECTION_WINDOW:
+        unfinished = sum(stream.messages.num_bytes for stream in self._streams.values())
+        if unfinished > 2 * self._front.limits.body_bytes + http2.CONNECTION_WINDOW:
             raise ConnectionError2(http2.ENHANCE_YOUR_CALM, "too many unfinished messages")
         self.write(http2.frame(http2.WINDOW_UPDATE, 0, 0, self._received.to_bytes(4, "big")))
         self._received = 0
@@ -262,25 +260,10 @@ class GrpcConnection(asyncio.Protocol):
             self._front.caller_done(stream)
 
     def _on_window(self, number: int, payload: memoryview) -> None:
-        if len(payload) != 4:
-            raise ConnectionError2(http2.FRAME_SIZE_ERROR, "a WINDOW_UPDATE of the wrong size")
-        more = int.from_bytes(payload, "big") & http2.MAX_WINDOW
-        if not more:
-            raise ConnectionError2(http2.PROTOCOL_ERROR, "a WINDOW_UPDATE of nothing")
-        if number:
-            stream = self._streams.get(number)
-            if stream is not None:
-                stream.window += more
-                if stream.window > http2.MAX_WINDOW:
-                    self._resets.spend()
-                    stream.reset(http2.FLOW_CONTROL_ERROR)
-                stream.flush()
-            return
-        self.window += more
-        if self.window > http2.MAX_WINDOW:
-            raise ConnectionError2(http2.FLOW_CONTROL_ERROR, "the connection's window overflows")
-        while self._blocked and self.window > 0:
-            self._blocked.pop(next(iter(self._blocked))).flush()  # which may put it back, at the end
+        overflowing = self.windows.update(number, payload)
+        if overflowing is not None:
+            self._resets.spend()
+            overflowing.reset(http2.FLOW_CONTROL_ERROR)
 
     def _on_settings(self, flags: int, number: int, payload: memoryview) -> None:
         if number or len(payload) % 6 or (flags & http2.ACK and payload):
@@ -288,15 +271,7 @@ class GrpcConnection(asyncio.Protocol):
         if flags & http2.ACK:
             return
         self._empty.spend(1 + len(self._streams) // 16)
-        for key, value in http2.settings(payload):
-            if key == http2.FRAME_SIZE:
-                self.peer_frame = value
-                continue
-            for stream in self._streams.values():
-                stream.window += value - self._peer_window
-                if stream.window > http2.MAX_WINDOW:
-                    raise ConnectionError2(http2.FLOW_CONTROL_ERROR, "an initial window that overflows a stream's")
-            self._peer_window = value
+        self.windows.settle(payload)
         self.write(http2.frame(http2.SETTINGS, http2.ACK, 0))
         for stream in list(self._streams.values()):
             stream.flush()

@@ -5,7 +5,6 @@ import hmac
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -18,6 +17,8 @@ from redline.server.grpc.connection import GrpcConnection
 from redline.server.grpc.fast import FastInfer
 from redline.server.grpc.service import Service
 from redline.server.grpc.stream import Stream
+from redline.server.limits import Limits
+from redline.server.listener import Listener
 from redline.server.types import Result
 
 HEALTH = "/grpc.health.v1.Health/Check"
@@ -25,20 +26,7 @@ INFER = f"/{proto.SERVICE}/ModelInfer"
 STREAM = f"/{proto.SERVICE}/ModelStreamInfer"
 SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"  # HealthCheckResponse with its one field set
 CODINGS = ("none", "deflate", "gzip")
-SWEEP_S = 2.0
 Log = Callable[[str, int, float, int, int], None]  # path, status, when it began, bytes of its messages, bytes of the answer
-
-
-@dataclass(frozen=True)
-class GrpcOptions:
-    """``compression``: of answers, for clients that accept it."""
-
-    message_bytes: int = 256 << 20
-    token: str = ""
-    compression: str = "none"
-    max_concurrent_streams: int = 1024
-    connections: int = 4096
-    read_timeout_s: float = 30.0
 
 
 def status_of(error: BaseException) -> tuple[int, str]:
@@ -49,10 +37,13 @@ def status_of(error: BaseException) -> tuple[int, str]:
 
 
 class GrpcFront:
-    """Listens, and hands every call to the service."""
+    """Listens, and hands every call to the service. ``compression``: of answers, for clients that accept it."""
 
-    def __init__(self, plane: DataPlane, options: GrpcOptions, log: Log | None = None) -> None:
-        self._plane, self.options, self.log = plane, options, log
+    def __init__(
+        self, plane: DataPlane, limits: Limits, token: str = "", compression: str = "none", log: Log | None = None
+    ) -> None:
+        self._plane, self.limits, self.log = plane, limits, log
+        self._compression, self.holding = compression, plane.holding
         self._service = Service(plane)
         self._fast = FastInfer(plane.regions)
         self._unary = {
@@ -60,26 +51,20 @@ class GrpcFront:
             for name, method in self._service.unary.items()
         }
         self._paths = {path: path for path in (*self._unary, STREAM, HEALTH)}
-        self._token = f"Bearer {options.token}".encode() if options.token else b""
-        self._connections: set[GrpcConnection] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
-        self._sweeper: asyncio.Task[None] | None = None
+        self._token = f"Bearer {token}".encode() if token else b""
+        self._listener = Listener[GrpcConnection](lambda: GrpcConnection(self), self._sweep)
 
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
         """Starts to accept connections; the port in use."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: GrpcConnection(self), host, port, ssl=tls, backlog=1024)
-        self._sweeper = loop.create_task(self._sweep())
-        return int(self._server.sockets[0].getsockname()[1])
+        return await self._listener.listen(host, port, tls)
 
     def opened(self, connection: GrpcConnection) -> None:
-        self._connections.add(connection)
-        if len(self._connections) > self.options.connections:
+        self._listener.connections.add(connection)
+        if len(self._listener.connections) > self.limits.connections:
             connection.abort()
 
     def closed(self, connection: GrpcConnection) -> None:
-        self._connections.discard(connection)
+        self._listener.connections.discard(connection)
 
     # -- calls
 
@@ -94,8 +79,8 @@ class GrpcFront:
             if not hmac.compare_digest(given, self._token):
                 stream.finish(Kind.UNAUTHENTICATED.grpc, "[grpc] the bearer token is missing or wrong")
                 return
-        if self.options.compression != "none" and self.options.compression in headers.get("grpc-accept-encoding", ""):
-            stream.coding = self.options.compression
+        if self._compression != "none" and self._compression in headers.get("grpc-accept-encoding", ""):
+            stream.coding = self._compression
         if path == STREAM:
             stream.incoming = asyncio.Queue()
             self._run(stream, self._converse(stream))
@@ -143,10 +128,7 @@ class GrpcFront:
             stream.cancel = cancel
 
     def _run(self, stream: Stream, coroutine: Any) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        stream.cancel = task.cancel
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        stream.cancel = self._listener.run(coroutine).cancel
 
     async def _answer(self, stream: Stream, message: memoryview) -> None:
         try:
@@ -175,27 +157,17 @@ class GrpcFront:
 
     # -- the end
 
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            now = time.monotonic()
-            for connection in list(self._connections):
-                connection.sweep(now, self.options.read_timeout_s)
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        for connection in list(self._listener.connections):
+            connection.sweep(now, self.limits.read_timeout_s)
 
     async def stop_accepting(self) -> None:
         """New connections and new calls are refused from here on."""
-        if self._server is not None:
-            self._server.close()
-        for connection in list(self._connections):
+        self._listener.stop_accepting()
+        for connection in list(self._listener.connections):
             connection.go_away()
 
     async def close(self) -> None:
         """Ends every connection once its answers are written."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-        for _ in range(100):
-            if not self._connections:
-                return
-            await asyncio.sleep(0.02)
-        for connection in list(self._connections):
-            connection.abort()
+        await self._listener.close()

@@ -23,17 +23,20 @@ class Stream:
 
     __slots__ = (
         "_code", "_connection", "_out", "_out_bytes", "_room", "_started", "_trailers", "cancel", "coding", "credit", "id",
-        "incoming", "messages", "open", "path", "received", "request_bytes", "response_bytes", "started_s", "timer", "window",
+        "incoming", "messages", "open", "path", "received", "request_bytes", "response_bytes", "started_s", "taken", "timer",
+        "window",
     )  # fmt: skip
 
-    def __init__(self, connection: "GrpcConnection", number: int, headers: Headers, window: int, limit: int) -> None:
-        self._connection, self.id, self.window, self.path = connection, number, window, ""
+    def __init__(self, connection: "GrpcConnection", number: int, headers: Headers, limit: int) -> None:
+        self._connection, self.id, self.path = connection, number, ""
+        self.window = connection.windows.initial
         self.messages = Messages(limit, headers.get("grpc-encoding", ""))
         self.cancel: Callable[[], Any] | None = None
         self.incoming: asyncio.Queue[Any] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.request_bytes = self.response_bytes = 0  # of the messages
         self.received = 0  # bytes since the last window update
+        self.taken = 0  # bytes of what the server may hold
         self.credit = True  # whether the caller may send more at once
         self.open, self.coding, self.started_s = True, "", 0.0
         self._out: deque[bytes | memoryview] = deque()
@@ -48,14 +51,14 @@ class Stream:
             return
         size = self.response_bytes = sum(map(len, pieces))
         total = PREFIX.size + size
-        connection = self._connection
-        if self.coding or self._started or total > min(self.window, connection.window, connection.peer_frame):
+        connection, windows = self._connection, self._connection.windows
+        if self.coding or self._started or total > min(self.window, windows.total, windows.frame):
             self.response_bytes = 0
             self.send(pieces)
             self.finish(0, "")
             return
         self.window -= total
-        connection.window -= total
+        windows.total -= total
         number = self.id
         connection.write(
             b"".join((
@@ -106,19 +109,19 @@ class Stream:
 
     def flush(self) -> None:
         """Sends what the windows allow; the trailers when nothing waits any more."""
-        connection = self._connection
+        connection, windows = self._connection, self._connection.windows
         while self._out and self.open:
-            room = min(self.window, connection.window, connection.peer_frame)
+            room = min(self.window, windows.total, windows.frame)
             if room <= 0:
-                if connection.window <= 0 < self.window:
-                    connection.block(self)
+                if windows.total <= 0 < self.window:
+                    windows.block(self)
                 return
             piece = memoryview(self._out.popleft())
             part, rest = piece[:room], piece[room:]
             if rest:
                 self._out.appendleft(rest)
             self.window -= len(part)
-            connection.window -= len(part)
+            windows.total -= len(part)
             self._out_bytes -= len(part)
             connection.write(http2.frame_head(http2.DATA, 0, self.id, len(part)) + part)
         if self._room is not None and self._out_bytes < SENDABLE_BELOW:
@@ -143,6 +146,7 @@ class Stream:
 
     def _end(self, code: int = CANCELLED, answered: bool = True) -> None:
         self.open, self.cancel = False, None
+        self._give(self.taken)
         if self.timer is not None:
             self.timer.cancel()
         if self.incoming is not None:
@@ -164,13 +168,23 @@ class Stream:
         """Whether it is a unary call whose message has not come."""
         return self.open and self.cancel is None and self.incoming is None and not self._started
 
-    # -- requests of streaming calls
+    # -- requests
+
+    def take(self, num_bytes: int) -> None:
+        """Bytes have come and are held until the call ends or its handler has them; raises ServeError if there is no room."""
+        self._connection.holding.take(num_bytes)
+        self.taken += num_bytes
+
+    def _give(self, num_bytes: int) -> None:
+        self._connection.holding.give(num_bytes)
+        self.taken -= num_bytes
 
     async def requests(self) -> AsyncIterator[memoryview]:
-        """The messages as they come, until the caller ends its side. Gives the caller credit as they are taken."""
+        """The messages of a streaming call as they come; gives the caller credit as they are taken."""
         assert self.incoming is not None
         while (message := await self.incoming.get()) is not None:
             if not self.credit and self.incoming.qsize() < QUEUED_MESSAGES // 2:
                 self.credit = True
                 self._connection.give_credit(self)
             yield message
+            self._give(min(self.taken, PREFIX.size + len(message)))

@@ -8,13 +8,13 @@ HEX = frozenset(b"0123456789abcdefABCDEF")
 
 
 class Chunks:
-    """Fed with bytes until ``complete``; ``rest`` is then what followed the body."""
+    """Fed with bytes until ``complete``; ``rest`` is then what followed the body. ``num_bytes`` are there."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit, self._pending = limit_bytes, bytearray()
         self._parts: list[bytes] = []
         self._size, self._left = 0, -1  # left: bytes of the chunk still to come, -1 between chunks, -2 in the trailer
-        self._trailer = 0
+        self._trailer = self.num_bytes = 0
         self.complete = False
 
     @property
@@ -56,6 +56,7 @@ class Chunks:
         taken = bytes(self._pending[: self._left])
         del self._pending[: len(taken)]
         self._left -= len(taken)
+        self.num_bytes += len(taken)
         self._parts.append(taken)
         return self._left == 0 and bool(taken)
 

@@ -6,16 +6,14 @@ into memory of its own, aligned so that its tensors can be run where they lie.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from redline.server.errors import Kind, ServeError, invalid
-from redline.server.http import responses
 from redline.server.http.chunks import Chunks
+from redline.server.http.exchange import Exchange
 from redline.server.http.head import MAX_HEAD_BYTES, Head
-from redline.server.http.responses import Pieces
 
 if TYPE_CHECKING:
     from redline.server.http.front import HttpFront
@@ -27,41 +25,18 @@ LINGER_S = 2.0
 END = b"\r\n\r\n"
 
 
-class Exchange:
-    """A request that has been read, and its answer when there is one. ``cancel`` is called when the client goes away."""
-
-    __slots__ = ("_connection", "body", "cancel", "done", "head", "pieces", "started", "status")
-
-    def __init__(self, connection: "Connection", head: Head, body: memoryview) -> None:
-        self._connection, self.head, self.body = connection, head, body
-        self.pieces: Pieces | None = None
-        self.cancel: Callable[[], Any] | None = None
-        self.done, self.status, self.started = False, 200, 0.0
-
-    def answer(self, pieces: Pieces, status: int = 200) -> None:
-        """Gives the answer; a second one, or one after the client has gone, is dropped."""
-        if self.done:
-            return
-        self.done, self.pieces, self.status = True, pieces, status
-        self.cancel = None
-        self._connection.answered(self)
-
-    def fail(self, error: BaseException) -> None:
-        pieces = responses.error(error, self.head.keep_alive)
-        self.answer(pieces, int(pieces[0][9:12]))
-
-
 class Connection(asyncio.BufferedProtocol):
     """The protocol of one connection; ``front`` says what to do with requests."""
 
     def __init__(self, front: "HttpFront") -> None:
-        self._front = front
+        self._front, self.holding = front, front.holding
         self._transport: asyncio.Transport
         self._pending = b""  # what is received of the next head, or of a body that is small
         self._head: Head | None = None
         self._body: memoryview | None = None  # a large body, of which ``_filled`` bytes are there
         self._filled = 0
         self._chunks: Chunks | None = None
+        self._taken = 0  # bytes taken for the body that is arriving
         self._exchanges: deque[Exchange] = deque()
         self._paused = self._closing = self._held = self._refused = False
         self.progress = 0  # grows with every request
@@ -75,10 +50,10 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._closing = True
         self._front.closed(self)
+        self.holding.give(self._taken)
+        self._taken = 0
         for exchange in self._exchanges:
-            if exchange.cancel is not None and not exchange.done:
-                exchange.done = True
-                exchange.cancel()
+            exchange.abandon()
         self._exchanges.clear()
 
     def get_buffer(self, sizehint: int) -> Any:
@@ -88,13 +63,21 @@ class Connection(asyncio.BufferedProtocol):
         if self._closing:
             return
         if self._body is not None:
-            self._filled += nbytes
-            if self._filled == len(self._body):
-                self._complete(self._body)
-                self._parse()
+            self._on_body(self._body, nbytes)
             return
         self._pending = self._pending + self._front.scratch[:nbytes] if self._pending else bytes(self._front.scratch[:nbytes])
         self._parse()
+
+    def _on_body(self, body: memoryview, nbytes: int) -> None:
+        self._filled += nbytes
+        try:
+            self._take_room(nbytes)
+        except ServeError as error:
+            self.refuse(error)
+            return
+        if self._filled == len(body):
+            self._complete(body)
+            self._parse()
 
     def eof_received(self) -> bool:
         return False  # a client that stops sending is gone: the connection ends and what it waited for is cancelled
@@ -176,6 +159,7 @@ class Connection(asyncio.BufferedProtocol):
         assert chunks is not None
         data, self._pending = self._pending, b""
         chunks.feed(data)
+        self._take_room(chunks.num_bytes - self._taken)
         if chunks.complete:
             self._chunks, self._pending = None, chunks.rest
             self._complete(memoryview(chunks.body))
@@ -184,6 +168,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _receive_into(self, head: Head) -> None:
         """Memory for a large body, in which the first tensor is aligned."""
+        self._take_room(len(self._pending))
         memory = np.empty(head.body_bytes + ALIGN, np.uint8)
         shift = -(memory.__array_interface__["data"][0] + max(0, head.json_bytes)) % ALIGN
         self._body = memory[shift : shift + head.body_bytes].data
@@ -191,11 +176,16 @@ class Connection(asyncio.BufferedProtocol):
         self._body[: self._filled] = self._pending
         self._pending = b""
 
+    def _take_room(self, num_bytes: int) -> None:
+        self.holding.take(num_bytes)
+        self._taken += num_bytes
+
     def _complete(self, body: memoryview) -> None:
         head = self._head
         assert head is not None
         self._head = self._body = None
-        exchange = Exchange(self, head, body)
+        exchange = Exchange(self, head, body, self._taken)
+        self._taken = 0
         self._exchanges.append(exchange)
         self.progress += 1
         self._front.handle(exchange)
@@ -232,6 +222,8 @@ class Connection(asyncio.BufferedProtocol):
         head = Head("", "", (), "", keep_alive=False, body_bytes=0)
         exchange = Exchange(self, head, memoryview(b""))
         self._pending, self._body, self._head, self._chunks = b"", None, None, None
+        self.holding.give(self._taken)
+        self._taken = 0
         self._exchanges.append(exchange)
         self._closing = self._refused = True
         exchange.fail(error)

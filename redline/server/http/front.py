@@ -1,35 +1,25 @@
 """The HTTP front end: listens, hands requests to their handlers, enforces limits, and ends when it is drained."""
 
-import asyncio
 import hmac
 import ssl
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 from redline.server.dataplane import DataPlane
 from redline.server.errors import Kind, ServeError, unavailable
 from redline.server.http.answer import respond
 from redline.server.http.bodies import decompress
-from redline.server.http.connection import Connection, Exchange
+from redline.server.http.connection import Connection
+from redline.server.http.exchange import Exchange
 from redline.server.http.head import Heads
 from redline.server.http.infer import Plans, split
 from redline.server.http.routes import Routes
+from redline.server.limits import Limits
+from redline.server.listener import Listener
 from redline.server.types import Result
 
 SCRATCH_BYTES = 256 << 10
-SWEEP_S = 2.0
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one client may ask of the server."""
-
-    body_bytes: int = 256 << 20
-    connections: int = 4096
-    read_timeout_s: float = 30.0
-    idle_timeout_s: float = 300.0
 
 
 class HttpFront:
@@ -48,26 +38,21 @@ class HttpFront:
         self.scratch = memoryview(bytearray(SCRATCH_BYTES))
         self.heads, self._plans = Heads(), Plans()
         self._routes = Routes(plane, metrics)
-        self._connections: set[Connection] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
-        self._sweeper: asyncio.Task[None] | None = None
-        self.draining = False
+        self._listener = Listener[Connection](lambda: Connection(self), self._sweep)
+        self._idle: dict[Connection, tuple[int, float]] = {}  # how far it had come, and since when it has been there
+        self.holding, self.draining = plane.holding, False
 
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
         """Starts to accept connections; the port in use (``port`` 0: a free one)."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Connection(self), host, port, ssl=tls, backlog=1024)
-        self._sweeper = loop.create_task(self._sweep())
-        return int(self._server.sockets[0].getsockname()[1])
+        return await self._listener.listen(host, port, tls)
 
     def opened(self, connection: Connection) -> None:
-        self._connections.add(connection)
-        if len(self._connections) > self.limits.connections:
+        self._listener.connections.add(connection)
+        if len(self._listener.connections) > self.limits.connections:
             connection.refuse(unavailable("server", f"{self.limits.connections} connections are open", "that is its limit"))
 
     def closed(self, connection: Connection) -> None:
-        self._connections.discard(connection)
+        self._listener.connections.discard(connection)
 
     # -- requests
 
@@ -80,7 +65,7 @@ class HttpFront:
             if self._token:
                 self._authorize(exchange)
             if head.content_encoding not in ("", "identity"):
-                exchange.body = decompress(head.content_encoding, exchange.body, self.limits.body_bytes)
+                exchange.replace(decompress(head.content_encoding, exchange.body, self.limits.body_bytes))
             target = self._routes.inference(head)
             if target is not None:
                 self._infer(exchange, *target)
@@ -132,46 +117,32 @@ class HttpFront:
             except Exception as error:
                 exchange.fail(error)
 
-        task = asyncio.get_running_loop().create_task(run())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._listener.run(run())
 
     # -- the end
 
-    async def _sweep(self) -> None:
+    def _sweep(self) -> None:
         """Ends connections whose request does not arrive, and those that have been idle for long."""
-        seen: dict[Connection, tuple[int, float]] = {}
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            now, before, seen = time.monotonic(), seen, {}
-            for connection in list(self._connections):
-                if not connection.idle:
-                    continue
-                state = connection.progress
-                known = before.get(connection)
-                since = known[1] if known is not None and known[0] == state else now
-                seen[connection] = state, since
-                limit = self.limits.read_timeout_s if connection.reading else self.limits.idle_timeout_s
-                if now - since > limit:
-                    connection.abort()
+        now, before, self._idle = time.monotonic(), self._idle, {}
+        for connection in list(self._listener.connections):
+            if not connection.idle:
+                continue
+            state = connection.progress
+            known = before.get(connection)
+            since = known[1] if known is not None and known[0] == state else now
+            self._idle[connection] = state, since
+            limit = self.limits.read_timeout_s if connection.reading else self.limits.idle_timeout_s
+            if now - since > limit:
+                connection.abort()
 
     async def stop_accepting(self) -> None:
         """New connections are refused from here on; open ones end after the answers that they wait for."""
         self.draining = True
-        if self._server is not None:
-            self._server.close()
+        self._listener.stop_accepting()
 
     async def close(self) -> None:
         """Ends every connection once its answers are written."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        for connection in list(self._connections):
+        await self._listener.finish()
+        for connection in list(self._listener.connections):
             connection.close()
-        for _ in range(100):
-            if not self._connections:
-                return
-            await asyncio.sleep(0.02)
-        for connection in list(self._connections):
-            connection.abort()
+        await self._listener.close()

@@ -9,7 +9,7 @@ from redline.server import folders, statistics
 from redline.server.dataplane import DataPlane
 from redline.server.errors import Kind, ServeError, invalid, not_found
 from redline.server.http import responses
-from redline.server.http.connection import Exchange
+from redline.server.http.exchange import Exchange
 from redline.server.http.head import Head
 from redline.server.http.infer import load_json
 from redline.server.http.responses import Pieces
