@@ -5,9 +5,10 @@ minilm     two thirds of its sentences, calibrated on the others: mean cosine wi
 
 Where there is a GPU its engines answer. Elsewhere the CPU runs the same quantized graph: float32 for float16.
 
-    python bench/gpu_accuracy.py [digits minilm] [--best]
+    python bench/gpu_accuracy.py [digits minilm] [--best] [--ranges]
 
 ``--best``: the precision best in place of int8, which keeps a layer in integers where that gains time within the gate.
+``--ranges``: only measures the ranges, on the CPU, into .cache/ranges_TASK.json, from where other runs take them.
 """
 
 import sys
@@ -77,9 +78,9 @@ def answers(
     if has_gpu:
         with tempfile.TemporaryDirectory() as place:
             gate = {"precision": "best", "min_cosine": 0.99} if is_best else {"precision": "int8"}
-            path = build_cuda(
-                model, output=Path(place) / "it.engine", shapes=shapes, opt_level=1, calibrate=calibration, **gate
-            )
+            known = ranges_of(model)
+            gate["calibration_cache" if known.exists() else "calibrate"] = known if known.exists() else calibration
+            path = build_cuda(model, output=Path(place) / "it.engine", shapes=shapes, opt_level=1, **gate)
             with load(path) as engine:
                 if is_best:
                     print(engine.report["gate"], engine.report["layers"], flush=True)
@@ -92,15 +93,23 @@ def answers(
     return np.concatenate([engine.run(feed)[out] for feed in test])
 
 
+def ranges_of(model: Path) -> Path:
+    return ROOT / ".cache" / f"ranges_{model.stem}.json"
+
+
 def main() -> None:
     try:
         where, has_gpu = Driver().name(0), True
     except EngineError:
         where, has_gpu = "the CPU, the GPU's quantized graph", False
-    tasks, is_best = [arg for arg in sys.argv[1:] if arg != "--best"], "--best" in sys.argv
+    tasks, is_best = [arg for arg in sys.argv[1:] if not arg.startswith("--")], "--best" in sys.argv
     print(f"| task | FP32 -> {'best' if is_best else 'INT8'} on {where} | relative L2 |\n|---|---|---|")
     for task in tasks or ("digits", "minilm"):
         model, out, test, calibration, said = {"digits": digits, "minilm": minilm}[task]()
+        if "--ranges" in sys.argv:
+            shapes = {name: array.shape for name, array in test[0].items()}
+            quantization.calibrate(model, calibration, ranges_of(model), shapes=shapes)
+            continue
         session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
         wanted = np.concatenate([session.run([out], feed)[0] for feed in test])
         found = answers(model, out, test, calibration, has_gpu, is_best)

@@ -250,6 +250,8 @@ def main() -> None:
             row = one(name, int(batch or 1), args)
         except Exception:
             row = {"model": name, "batch": batch, "failed": traceback.format_exc()[-1800:]}
+        rows.append(row)
+        keep(rows, args)  # before the peers, which may take longer than there is time
         if args.peers:
             for compiled in (False, True) if args.compiled else (False,):
                 try:
@@ -258,13 +260,17 @@ def main() -> None:
                     )
                 except Exception:
                     row["peer_failed"] = traceback.format_exc()[-600:]
+                keep(rows, args)
         row["whole_s"] = round(time.perf_counter() - started, 1)
-        rows.append(row)
         shown = {k: v for k, v in row.items() if k not in ("kernels", "failed")}
         print(json.dumps(shown), flush=True)
         if "failed" in row:
             print(row["failed"], flush=True)
-        (Path(args.out) / f"rows_{args.precision}.json").write_text(json.dumps(rows))
+        keep(rows, args)
+
+
+def keep(rows: list[dict], args) -> None:
+    (Path(args.out) / f"rows_{args.precision}.json").write_text(json.dumps(rows))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from redline.runtime.cuda.engine import load  # noqa: E402
 
 MODELS = ("digits", "minilm", "mobilenetv2")
 OPEN = 6
+RENEWED = 0.02  # of the runs open an engine anew
 
 
 def shapes_of(name: str, rng: np.random.Generator) -> dict[str, tuple[int, ...]]:
@@ -46,7 +47,7 @@ def inputs_of(name: str, shapes: dict, rng: np.random.Generator) -> dict[str, np
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=10000)
-    parser.add_argument("--engines", type=int, default=24)
+    parser.add_argument("--engines", type=int, default=15)
     args = parser.parse_args()
     rng, driver = np.random.default_rng(), Driver()
     with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +73,12 @@ def churn(made, runs: int, rng: np.random.Generator, driver: Driver) -> dict:
     first: dict[int, list[np.ndarray]] = {}
     started = time.perf_counter()
     for run in range(runs):
-        which = int(rng.integers(len(made)))
+        known = list(opened)
+        which = (
+            known[int(rng.integers(len(known)))]
+            if len(known) == OPEN and rng.random() > RENEWED
+            else int(rng.integers(len(made)))
+        )
         path, feed, expected = made[which]
         if which not in opened:
             if len(opened) == OPEN:

@@ -127,19 +127,18 @@ def _all(size: Size, target: GpuTarget, copy_engine: bool) -> Iterator[Schedule]
                         yield from _walking(size, plain, target)
                         yield from _turned(size, plain, target)
     if copy_engine and size.batch == 1 and size.element_bytes <= 2:
-        yield from _tall(size, depths, target)
+        yield from _tall(size, depths)
 
 
-def _tall(size: Size, depths: tuple[int, ...], target: GpuTarget) -> Iterator[Schedule]:
-    """Tiles of more rows, which fetch less for each product."""
+def _tall(size: Size, depths: tuple[int, ...]) -> Iterator[Schedule]:
+    """Tiles of more rows, which fetch less for each product. Long steps and walkers never won with them."""
     for m, n, warps in TALL:
         if m > size.rows or n > size.columns:
             continue
         for k in depths:
-            for stages in (2, 3, 4):
-                plain = Schedule(m, n, k, warps, stages, 1, True)
-                yield plain
-                yield from _walking(size, plain, target)
+            if k * size.element_bytes <= 128:
+                for stages in (3, 4, 5) if n > 128 else (2, 3, 4, 5):
+                    yield Schedule(m, n, k, warps, stages, 1, True)
 
 
 def _with_tail(size: Size, s: Schedule, target: GpuTarget) -> Iterator[Schedule]:
