@@ -23,20 +23,20 @@ class Wanted:
 
     @staticmethod
     def of(shapes: Given | Sequence[Given] | None, buckets: Mapping[str, Fixed | None] | None) -> "Wanted":
-        """Raises BuildError for buckets that are ranges, or of one shape with another."""
-        profiles = (shapes or {},) if shapes is None or isinstance(shapes, Mapping) else tuple(shapes) or ({},)
+        """What the first profile fixes holds for all that do not say otherwise.
+
+        Raises BuildError for buckets that are ranges, without shapes, or of one shape or name with another plan.
+        """
+        given = [shapes or {}] if shapes is None or isinstance(shapes, Mapping) else list(shapes) or [{}]
+        base = _fixed_of(given[0])
+        profiles = tuple({**base, **profile} for profile in given)
         found: dict[str, Fixed] = {}
-        for name, given in (buckets or {}).items():
-            if given:
-                found[name] = {**_fixed_of(profiles[0]), **fixed(given, f"bucket {name!r}")}
-            elif name == OPT:
-                found |= _tuned(profiles)
-            else:
+        for name, bucket in (buckets or {}).items():
+            if not bucket and name != OPT:
                 raise BuildError("--bucket", f"{name!r} has no shapes", f"allowed: {OPT!r}", "as in short=input_ids:1x16")
-        for i, (name, given) in enumerate(found.items()):
-            same = next((other for other, shapes in list(found.items())[:i] if shapes == given), None)
-            if same is not None:
-                raise BuildError("--bucket", f"{same!r} and {name!r} have the same shapes", "", "leave one out")
+            new = {name: {**base, **fixed(bucket, f"bucket {name!r}")}} if bucket else _tuned(profiles)
+            _check_new(new, found, [name_of(number, len(profiles)) for number in range(len(profiles))])
+            found |= new
         return Wanted(profiles, found)
 
     @property
@@ -53,6 +53,16 @@ class Wanted:
             seen = f"{what} with {len(self.profiles)} profiles and {len(self.buckets)} buckets"
             raise BuildError("--shapes", seen, "allowed: one profile, without buckets", remedy)
         return self.profiles[0]
+
+
+def _check_new(new: Mapping[str, Fixed], found: Mapping[str, Fixed], names: Sequence[str]) -> None:
+    """Raises BuildError for buckets that are called like another plan, or have the shapes of another bucket."""
+    for name, shapes in new.items():
+        if name in found or name in names:
+            raise BuildError("--bucket", f"{name!r} is what another plan is called", "", "choose another name")
+        same = next((other for other, known in found.items() if known == shapes), None)
+        if same is not None:
+            raise BuildError("--bucket", f"{same!r} and {name!r} have the same shapes", "", "leave one out")
 
 
 def name_of(profile: int, count: int) -> str:

@@ -116,7 +116,8 @@ class CallableEngine(Generic[Loaded, Answers]):
 
     def __repr__(self) -> str:
         ports = (", ".join(map(repr, side)) for side in (self.inputs, self.outputs))
-        return f"{type(self).__name__}({self.path}: {' -> '.join(ports)})"
+        more = "".join(f"; {plan.name}" for plan in self.header.variants)
+        return f"{type(self).__name__}({self.path}: {' -> '.join(ports)}{more})"
 
     def _open(self) -> Loaded:
         if self._loaded is None:

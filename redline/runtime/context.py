@@ -56,9 +56,8 @@ class Context:
                 arena=self._arena.address, weights=loaded.address, inputs=self._in, outputs=self._out, num_threads=threads,
                 capacity=threads, plan=number, end_step=loaded.library.num_steps[number],
             )  # fmt: skip
-            slots[number] = Slot(
-                loaded.plan(number), call, Arena(loaded.library.state_bytes(number, threads), loaded.path)
-            )  # fmt: skip
+            state = Arena(loaded.library.state_bytes(number, threads), loaded.path)
+            slots[number] = Slot(loaded.plan(number), call, state)
         return slots[number]
 
     def run(self, inputs: Mapping[str, Any], out: Mapping[str, np.ndarray] | None = None) -> Arrays:

@@ -158,3 +158,17 @@ assert not wrong, wrong
 def test_names_of_the_front_door():
     with pytest.raises(AttributeError, match="module 'redline' has no attribute 'laod'"):
         redline.laod  # noqa: B018
+
+
+LEAN = """
+import sys, numpy, redline
+engine = redline.load({path!r})
+engine(x=numpy.ones({shape}, numpy.float32))
+print(sorted(set(sys.modules) & set("ml_dtypes hashlib concurrent.futures difflib redline.runtime.cuda.engine".split())))
+"""
+
+
+def test_a_process_that_serves_imports_little(path):
+    program = LEAN.format(path=str(path), shape=SHAPE)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"

@@ -1,5 +1,7 @@
 """Results whose shape depends on data: what ONNX Runtime gives, at empty and full results, and in steps that read them."""
 
+import importlib
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -14,6 +16,7 @@ from redline.cli.tolerance import TABLE
 
 needs_bf16 = pytest.mark.skipif("avx512_bf16" not in cpu.features(), reason="products of BF16 need avx512_bf16")
 node = helper.make_node
+reader = importlib.import_module("redline.frontend.read")
 KINDS = {"f": TensorProto.FLOAT, "i": TensorProto.INT64, "b": TensorProto.BOOL}
 
 
@@ -218,3 +221,13 @@ def test_precisions_that_are_not_for_this_say_so():
     text = model([node("NonZero", ["x"], ["y"])], [("x", "f", [4])], [("y", "i", None)])
     with pytest.raises(BuildError, match="w8 with open shapes, several plans or results whose shapes depend on data; allowed"):
         redline.build(text, precision="w8", opt_level=0)
+
+
+def test_the_model_is_read_once(tmp_path, monkeypatch):
+    """Though it is converted for several numbers of results."""
+    path, reads, real = tmp_path / "m.onnx", [], reader._bytes_of
+    path.write_bytes(model([node("NonZero", ["x"], ["y"])], [("x", "f", [4])], [("y", "i", None)]))
+    monkeypatch.setattr(reader, "_bytes_of", lambda where: reads.append(where) or real(where))
+    engine = redline.build(path, opt_level=0)
+    assert engine.run({"x": np.array([0, 2, 0, 3], np.float32)})["y"].tolist() == [[1, 3]]
+    assert reads == [path]

@@ -190,6 +190,7 @@ def test_a_plan_that_is_not_used_is_not_read(path, tmp_path):
 def test_what_the_plans_take_together(engine):
     assert spans(engine.header)["ids"] == ((1, 4), (1, 80))
     assert [engine.header.name, *(v.name for v in engine.header.variants)] == NAMES
+    assert repr(engine).endswith("pooled: float32 batchx40; profile 2; one; odd; opt 1; opt 2)")
 
 
 def test_inputs_at_some_shapes(engine):
@@ -212,6 +213,7 @@ def test_a_build_of_fixed_shapes_only(model, session):
     ("options", "message"),
     [
         ({"buckets": {"a": {"ids": (1, 4)}, "b": {"ids": (1, 4)}}}, "'a' and 'b' have the same shapes"),
+        ({"buckets": {"profile": {"ids": (1, 4)}}}, "'profile' is what another plan is called"),
         ({"buckets": {"a": None}}, "'a' has no shapes; allowed: 'opt'"),
         ({"shapes": PROFILES, "ragged": True}, "a ragged build with 2 profiles and 0 buckets; allowed: one profile"),
         (
