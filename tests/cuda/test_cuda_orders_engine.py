@@ -9,6 +9,7 @@ from onnx import TensorProto, helper
 
 import redline.tune.cuda as tuning
 from redline.builder import cuda as builder
+from redline.engine import open_engine
 from redline.kernels.gpu import GpuTarget
 from redline.runtime.cuda.engine import CudaEngine
 from redline.runtime.cuda.loaded import CudaLoaded
@@ -45,7 +46,7 @@ def test_orders_from_the_builder_to_answers(tmp_path, monkeypatch: pytest.Monkey
         "updates": rng.standard_normal((2, 30)).astype(np.float32),
     }  # fmt: skip
     expected = onnxruntime.InferenceSession(model(), providers=["CPUExecutionProvider"]).run(None, feed)
-    with CudaEngine(CudaLoaded(path, "full", 0, FakeDriver())) as engine:
+    with CudaEngine(CudaLoaded(open_engine(path), 0, FakeDriver())) as engine:
         families = {kernel.family for kernel in engine.header.kernels}
         assert {"scan", "sort", "scatter"} <= families
         for found, wanted in zip(engine.run(feed).values(), expected, strict=True):

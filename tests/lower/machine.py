@@ -72,6 +72,7 @@ def assemble(program: Program, target: str = "avx512") -> Assembly:
     cpu = isa.target(target, num_threads=2)
     jobs = [Job(step.family, step.problem) for step in program.steps]
     choices = choose(jobs, cpu, NO_COMPILER, 0, TimingCache("nowhere"), lambda stage, done, total: None)
-    assembly = Assembler(program, plan(program.steps), [choices[job] for job in jobs]).run(cpu, NO_COMPILER, {})
-    check_plan(assembly.header, assembly.weights.num_bytes, program.name)
+    assembler = Assembler(program, plan(program.steps), [choices[job] for job in jobs])
+    assembly = assembler.run(cpu, NO_COMPILER, {})
+    check_plan(assembly.header, assembler.weights.num_bytes, program.name)
     return assembly
