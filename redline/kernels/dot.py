@@ -1,7 +1,7 @@
 """The ways to sum products: one multiply-add an element, or an instruction that sums several products of small numbers.
 
 A *group* is the number of neighbours along k whose products one lane sums in one instruction; packed operands keep each
-group together. ``PLAIN`` works for every type and converts both operands to the type of the sums.
+group together. A plain way works for every type and converts both operands to the type of the sums.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from redline.base.dtypes import DType, bfloat16, bool_, float16, float32, int8, 
 from redline.kernels.problem import CpuTarget
 
 SMALL = (int8, uint8)
+TILE_GROUPS = 16  # most groups that an instruction of the matrix unit sums at once
 
 
 def accumulator(dtype: DType) -> DType:
@@ -32,7 +33,7 @@ class Dot:
     """``x`` and ``w`` are the types in which the operands are read, ``acc`` that of the sums.
 
     ``offset`` is added to every x while it is staged; the sums then start at -offset * (sum of the column of w), which
-    heads each packed panel.
+    heads each packed panel. ``tiled``: the instruction of the matrix unit that multiplies whole tiles (kernels/amx.py).
     """
 
     name: str
@@ -42,6 +43,7 @@ class Dot:
     group: int = 1
     offset: int = 0
     broadcast: float = 1.0  # cycles to spread a scalar group over a vector
+    tiled: str = ""
 
     @property
     def head(self) -> int:
@@ -49,8 +51,12 @@ class Dot:
         return 1 if self.offset else 0
 
     def steps(self, k: int) -> int:
-        """Groups in a sum of ``k`` products."""
-        return -(-k // self.group)
+        """Groups in a sum of ``k`` products; whole tiles of them where tiles are multiplied."""
+        found = -(-k // self.group)
+        if not self.tiled:
+            return found
+        at_once = groups_at_once(found)
+        return -(-found // at_once) * at_once
 
     def types(self, target: CpuTarget) -> list[str]:
         """C: the vectors ``vec`` of sums and ``wvec`` of packed elements, and what the instruction needs."""
@@ -98,6 +104,13 @@ class Dot:
         return np.concatenate([np.ascontiguousarray(start)[..., None].view(self.w.numpy), rows], axis=1)
 
 
+def groups_at_once(steps: int) -> int:
+    """How many of ``steps`` groups one instruction of the matrix unit should take: as many as divide them, if not too few."""
+    least = -(-steps // TILE_GROUPS)
+    exact = next((parts for parts in range(least, 2 * least + 1) if steps % parts == 0), 0)
+    return steps // exact if exact else -(-steps // least)
+
+
 def plain(x: DType) -> Dot:
     acc = accumulator(x)
     return Dot("", acc, acc, acc)
@@ -111,16 +124,27 @@ _INSTRUCTIONS = {  # by the types of x and w: the processor feature and the way
     (uint8, int8): ("vnni", U8S8),
     (int8, int8): ("vnni", S8S8),
 }
+_TILED = {
+    (bfloat16, bfloat16): Dot("amx-bf16", bfloat16, bfloat16, float32, group=2, tiled="tdpbf16ps"),
+    (uint8, int8): Dot("amx-u8s8", uint8, int8, int32, group=4, tiled="tdpbusd"),
+    (int8, int8): Dot("amx-s8s8", int8, int8, int32, group=4, tiled="tdpbssd"),
+}
 
 
 def of(name: str, x: DType, w: DType) -> Dot:
     """The way called ``name`` for operands of these types."""
-    return next(dot for dot in (*(dot for _, dot in _INSTRUCTIONS.values()), plain(x)) if dot.name == name)
+    known = (*(dot for _, dot in _INSTRUCTIONS.values()), *_TILED.values(), plain(x))
+    return next(dot for dot in known if dot.name == name)
 
 
 def candidates(x: DType, w: DType, constant: bool, target: CpuTarget) -> Iterator[Dot]:
-    """The ways in which ``target`` can multiply operands of these types, the fastest first."""
+    """The ways in which the vector unit of ``target`` can multiply operands of these types, the fastest first."""
     feature, dot = _INSTRUCTIONS.get((x, w), ("", None))
     if dot and feature in target.features and target.vector_bytes == 64 and (constant or not dot.offset):
         yield dot
     yield plain(x)
+
+
+def tiled(x: DType, w: DType, target: CpuTarget) -> Dot | None:
+    """The way in which the matrix unit of ``target`` does; None where it has none for these types."""
+    return _TILED.get((x, w)) if "amx" in target.features else None

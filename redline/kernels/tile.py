@@ -112,6 +112,10 @@ class Panels:
         return -(-self.rest // self.lanes) * self.lanes
 
     @property
+    def widest(self) -> int:
+        return self.width if self.num_full else self.last_width
+
+    @property
     def count(self) -> int:
         return self.num_full + (self.rest > 0)
 

@@ -11,7 +11,7 @@ from ctypes import POINTER, c_double, c_int32, c_int64, c_uint64, c_void_p
 
 from redline.base.errors import EngineError
 
-ABI = 4  # RL_ABI of executor.h
+ABI = 5  # RL_ABI of executor.h
 MAX_DIMS = 8  # RL_MAX_DIMS
 FIRST_FOUND = 4  # where kernels put the dimensions that they find
 
@@ -66,6 +66,11 @@ class Library:
             self.close()
             seen = f"its code has interface {self.abi}"
             raise EngineError(name, seen, f"this version of Redline runs interface {ABI}", "build the engine again")
+        refused = code.rl_permit()
+        if refused:
+            self.close()
+            seen = f"the system does not give this process the matrix unit (AMX): {os.strerror(refused)}"
+            raise EngineError(name, seen, "Linux 5.16 or newer does", "build with --target avx512+bf16+vnni")
 
     @staticmethod
     def from_bytes(code: bytes | memoryview, name: str = "engine") -> "Library":

@@ -7,13 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 
+from redline.base import cpu
 from redline.codegen.c import compile as c_compile
 from redline.codegen.c import isa, link, toolchain
 from redline.kernels.problem import CpuTarget, Family, KernelCode, Operand
 
 TARGETS = {name: isa.target(name, num_threads=2) for name in ("avx512", "avx2", "generic")}
 FULL = isa.target("avx512+bf16+vnni", num_threads=2)  # with the instructions that sum several products at once
+TILED = isa.target("avx512+amx+bf16+vnni", num_threads=2)  # and those of the matrix unit
+needs_tiles = pytest.mark.skipif(not isa.needs(TILED) <= cpu.features(), reason="needs a processor with a matrix unit (AMX)")
+GROUPING = [pytest.param(FULL, id="vectors"), pytest.param(TILED, id="tiles", marks=needs_tiles)]
 GUARD = 64  # elements around an operand that a kernel must not write
 
 
@@ -48,6 +53,8 @@ def load(code: KernelCode, target: CpuTarget) -> Any:
         file.write(library)
         file.flush()
         function = getattr(ctypes.CDLL(file.name, mode=os.RTLD_LOCAL), code.symbol)
+    if "amx" in target.features:
+        assert ctypes.CDLL(None).syscall(158, 0x1023, 18) == 0, "the system does not give the matrix unit"
     function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64], None
     return function
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from harness import FULL, TARGETS, check, random_arrays, run
+from harness import FULL, GROUPING, TARGETS, TILED, check, needs_tiles, random_arrays, run
 
 from redline.base.dtypes import DType, bfloat16, float16, float32, float64, int8, int32, uint8
 from redline.kernels import conv
@@ -191,14 +191,26 @@ def test_minimal_filtering_is_accurate():
 @pytest.mark.parametrize("x, weights", [(bfloat16, bfloat16), (uint8, int8), (int8, int8)], ids=repr)
 @pytest.mark.parametrize("channels, groups", [(3, 1), (16, 1), (10, 2), (12, 4)])
 @pytest.mark.parametrize("constant", [True, False])
-def test_grouped_products(x, weights, channels, groups, constant):
+@pytest.mark.parametrize("target", GROUPING)
+def test_grouped_products(x, weights, channels, groups, constant, target):
     for taps, stride in ((3, 1), (1, 1), (3, 2)):
         case = plain(9, channels, 24, taps, stride, x, weights=weights, groups=groups, constant=constant)
-        check(FAMILY, case, FULL, FAMILY.schedules(case, FULL)[::2], rtol=0 if case.acc == int32 else 1e-5)
+        check(FAMILY, case, target, FAMILY.schedules(case, target)[::2], rtol=0 if case.acc == int32 else 1e-5)
+
+
+@pytest.mark.parametrize("x, weights", [(bfloat16, bfloat16), (uint8, int8), (int8, int8)], ids=repr)
+@pytest.mark.parametrize("size, channels, filters", [(14, 64, 48), (29, 20, 70), (19, 74, 33)])
+@needs_tiles
+def test_tiles_of_every_shape(x, weights, size, channels, filters):
+    """Widths that do not divide a row, channels that do and do not divide into whole tiles, every number of rows."""
+    case = plain(size, channels, filters, 3, 1, x, weights=weights)
+    candidates = [s for s in FAMILY.schedules(case, TILED) if s.dot.startswith("amx-")]
+    assert {s.height for s in candidates} >= {1, 2, 3}
+    check(FAMILY, case, TILED, candidates, rtol=0 if case.acc == int32 else 1e-5)
 
 
 @pytest.mark.parametrize("x, weights", [(float32, float32), (bfloat16, bfloat16), (uint8, int8), (int8, int8)], ids=repr)
-@pytest.mark.parametrize("target", [FULL, TARGETS["avx2"]], ids=["grouped", "plain"])
+@pytest.mark.parametrize("target", [*GROUPING, pytest.param(TARGETS["avx2"], id="plain")])
 def test_padding_with_a_zero_point(x, weights, target):
     case = plain(9, 18, 20, 3, 1, x, weights=weights, pad_value=7)
     check(FAMILY, case, target, FAMILY.schedules(case, target)[::2], rtol=0 if case.acc == int32 else 1e-5)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from harness import FULL, TARGETS, check, random_arrays
+from harness import FULL, GROUPING, TARGETS, TILED, check, needs_tiles, random_arrays
 
 from redline.base import dtypes
 from redline.base.dtypes import bfloat16, float16, float32, float64, int8, int32, int64, uint8
@@ -127,14 +127,32 @@ def extremes(problem: matmul.Problem) -> list[np.ndarray]:
 @pytest.mark.parametrize("a, b", GROUPED, ids=repr)
 @pytest.mark.parametrize("m, n, k", [(15, 33, 1), (17, 16, 30), (31, 70, 64), (1, 100, 35)])
 @pytest.mark.parametrize("constant", [True, False])
-def test_grouped_products(a, b, m, n, k, constant):
+@pytest.mark.parametrize("target", GROUPING)
+def test_grouped_products(a, b, m, n, k, constant, target):
     acc = accumulator(a)
     problem = matmul.product(C(a, (m, k)), C(b, (k, n), constant), C(acc, (m, n)))
-    candidates = FAMILY.schedules(problem, FULL)
+    candidates = FAMILY.schedules(problem, target)
     if constant or a != int8:
         assert candidates[0].dot
     rtol = 0 if acc == int32 else 1e-5
-    check(FAMILY, problem, FULL, candidates, arrays=extremes(problem), rtol=rtol)
+    check(FAMILY, problem, target, candidates, arrays=extremes(problem), rtol=rtol)
+
+
+@pytest.mark.parametrize("a, b", GROUPED, ids=repr)
+@pytest.mark.parametrize("m, n, k", [(49, 80, 144), (130, 33, 520), (65, 17, 74)])
+@needs_tiles
+def test_tiles_of_every_shape(a, b, m, n, k):
+    """Heights that do not divide the rows, depths that do and do not divide into whole tiles, panels that end early."""
+    acc = accumulator(a)
+    problem = matmul.product(C(a, (m, k)), C(b, (k, n), True), C(acc, (m, n)))
+    first = FAMILY.schedules(problem, TILED)[0]
+    assert first.dot.startswith("amx-")
+    shapes = [(rows, vectors) for rows in (7, 16, 19, 32, 48) for vectors in (1, 2, 3, 6)]
+    found = [replace(first, rows=rows, vectors=v, row_chunks=1, panel_chunks=1, swapped=False) for rows, v in shapes]
+    legal = [s for s in found if matmul.is_legal(problem, s, TILED)]
+    assert len(legal) > 8
+    check(FAMILY, problem, TILED, legal, arrays=extremes(problem), rtol=0 if acc == int32 else 1e-5)
+    assert not matmul.is_legal(problem, replace(legal[0], rows=48, vectors=2), TILED), "more sums than registers"
 
 
 @pytest.mark.parametrize("a, b", [(float32, float32), (float64, float64), *GROUPED], ids=repr)
@@ -156,13 +174,14 @@ def test_columns_that_fill_half_a_vector_more_are_offered_halved_vectors():
 
 
 @pytest.mark.parametrize("a, b", GROUPED, ids=repr)
-def test_grouped_products_of_views(a, b):
+@pytest.mark.parametrize("target", GROUPING)
+def test_grouped_products_of_views(a, b, target):
     acc = accumulator(a)
     left = Operand(a, (2, 21, 40), (21 * 40, 1, 21))
     right = Operand(b, (2, 40, 50), (0, 1, 40), True)
     out = Operand(acc, (2, 21, 50), (21 * 50, 1, 21))
     problem = matmul.product(left, right, out)
-    check(FAMILY, problem, FULL, FAMILY.schedules(problem, FULL)[::3], rtol=0 if acc == int32 else 1e-5)
+    check(FAMILY, problem, target, FAMILY.schedules(problem, target)[::3], rtol=0 if acc == int32 else 1e-5)
 
 
 def test_grouped_products_need_the_instruction():

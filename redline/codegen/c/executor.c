@@ -32,6 +32,16 @@ static int64_t first_bytes(const rl_plan *plan) { return round_up((int64_t)sizeo
 
 int32_t rl_abi(void) { return RL_ABI; }
 
+/* The registers of the matrix unit are a process's only after it has asked for them (Linux 5.16). */
+int32_t rl_permit(void) {
+#ifdef __AMX_TILE__
+    enum { ASK_FOR_FEATURE = 0x1023, TILE_DATA = 18 };
+    return syscall(SYS_arch_prctl, ASK_FOR_FEATURE, TILE_DATA) ? errno : 0;
+#else
+    return 0;
+#endif
+}
+
 int32_t rl_num_plans(void) { return rl_plan_count; }
 
 int32_t rl_num_steps(int32_t plan) { return rl_plans[plan].num_steps; }

@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define RL_ABI 4  /* changes with every change of rl_pool, rl_call or the functions below */
+#define RL_ABI 5  /* changes with every change of rl_pool, rl_call or the functions below */
 #define RL_LINE 64
 #define RL_MAX_DIMS 8
 #define EXPORT __attribute__((visibility("default")))
@@ -57,6 +57,7 @@ typedef struct {
 } rl_call;
 
 EXPORT int32_t rl_abi(void);
+EXPORT int32_t rl_permit(void); /* asks the system for what the kernels need of it: 0, or errno; once a process, before rl_run */
 EXPORT int32_t rl_num_plans(void);
 EXPORT int32_t rl_num_steps(int32_t plan);
 EXPORT int64_t rl_workspace_bytes(int32_t plan, int32_t capacity);

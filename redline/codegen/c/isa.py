@@ -32,6 +32,7 @@ ROWS = (
     Isa(
         "avx512", "x86-64-v4", 64, 32, _V4,
         {
+            "amx": (("-mamx-tile", "-mamx-bf16", "-mamx-int8"), frozenset({"amx_tile", "amx_bf16", "amx_int8"})),
             "bf16": (("-mavx512bf16",), frozenset({"avx512_bf16"})),
             "vbmi": (("-mavx512vbmi", "-mavx512vbmi2"), frozenset({"avx512vbmi", "avx512_vbmi2"})),
             "vnni": (("-mavx512vnni",), frozenset({"avx512_vnni"})),

@@ -45,7 +45,7 @@ class Toolchain:
         """Every flag of a compilation that may change the object, so a part of its cache key."""
         machine = isa.machine_flags(target)
         if self.kind == "zig":
-            tune = ("-mtune=znver4",) if target.name == "avx512" else ()
+            tune = (f"-mtune={'sapphirerapids' if 'amx' in target.features else 'znver4'}",) if target.name == "avx512" else ()
             return (*COMPILE, "-target", "x86_64-linux-gnu", f"-D__GLIBC_MINOR__={GLIBC[2:]}", *machine, *tune)
         return (*COMPILE, *machine, *(("-Wno-psabi",) if self.kind == "gcc" else ()))
 

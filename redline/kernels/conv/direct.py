@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from redline.base.shapes import StaticShape, contiguous_strides, size
-from redline.kernels import cexpr, dot, narrow, tile
+from redline.kernels import amx, cexpr, dot, narrow, tile
 from redline.kernels.conv import geometry
 from redline.kernels.conv.geometry import Geometry, Term
 from redline.kernels.conv.problem import Problem
@@ -27,7 +27,7 @@ from redline.kernels.dot import Dot
 from redline.kernels.expr import Expr
 from redline.kernels.parts import dims
 from redline.kernels.problem import CpuTarget, KernelCode, Packing
-from redline.kernels.tile import Ahead, Panels, Split
+from redline.kernels.tile import Ahead, Loop, Panels, Split
 
 
 def render(problem: Problem, schedule: Direct, target: CpuTarget) -> KernelCode:
@@ -87,7 +87,7 @@ class DirectKernel:
         steps = [stride * dilation for stride, dilation in zip(self.x_strides, self.g.dilation, strict=False)]
         if self.stage:  # staged slices lie close, whatever the dilation along the depth
             steps[0] = self.x_strides[0]
-        return geometry.terms(self.summed, tuple(steps), self.x_strides[3], self.dot.group)
+        return geometry.terms(self.summed, tuple(steps), self.x_strides[3], self.dot)
 
     @cached_property
     def dot(self) -> Dot:
@@ -153,20 +153,37 @@ class DirectKernel:
         """How the next panel is fetched, where the schedule wants that."""
         if not self.schedule.prefetch:
             return None
-        column_bytes = self.dot.group * self.dot.w.size
+        at_once = self.tiles.groups if self.dot.tiled else 1
+        step_bytes = width * at_once * self.dot.group * self.dot.w.size
         tiles = self.rows.count // self.schedule.bands * self.columns.count
-        return Ahead(self.steps, width * column_bytes, self.depth * width * self.dot.w.size, tiles)
+        return Ahead(self.steps // at_once, step_bytes, self.depth * width * self.dot.w.size, tiles)
+
+    @property
+    def tiles(self) -> amx.Tiles:
+        """The registers of the matrix unit: a band for each row of outputs."""
+        inner = amx.split(self.loops(self.panels.widest), self.dot)[1]
+        heights, vectors = (self.columns.size,) * self.rows.size, self.panels.widest // self.panels.lanes
+        return amx.Tiles(heights, vectors, inner.x_step // self.dot.group, self.dot)
+
+    def loops(self, width: int) -> list[Loop]:
+        """The inner sum over a panel of ``width``."""
+        return geometry.loops(self.terms, width * self.dot.group) or [Loop(1, self.dot.group, 0)]
+
+    def sums(self, rows: int, columns: int, width: int) -> list[str]:
+        """C: ``sums[rows * columns][width]``."""
+        _, height_step, width_step, _ = self.x_strides
+        down, right = height_step * self.g.step[1], width_step * self.g.step[2]
+        vectors, loops, ahead = width // self.panels.lanes, self.loops(width), self.ahead(width)
+        if not self.dot.tiled:
+            offsets = [i * down + j * right for i in range(rows) for j in range(columns)]
+            lines = tile.inner_product(offsets, vectors, loops, self.dot, ahead)
+            return lines + tile.spill(rows * columns, vectors, width, self.problem.acc)
+        bands = [i * down for i in range(rows)]
+        return amx.sums(self.tiles, vectors, right, loops, self.columns.size - columns, ahead, bands)
 
     def tile(self, rows: int, columns: int, width: int, valid: int) -> list[str]:
         """The function that computes a tile and stores it through the epilogue."""
-        _, height_step, width_step, _ = self.x_strides
-        down, right = height_step * self.g.step[1], width_step * self.g.step[2]
-        offsets = [i * down + j * right for i in range(rows) for j in range(columns)]
-        vectors = width // self.panels.lanes
-        loops = geometry.loops(self.terms, width * self.dot.group)
-        body = dims(self.problem.reads, self.problem.writes)
-        body += tile.inner_product(offsets, vectors, loops, self.dot, self.ahead(width))
-        body += tile.spill(rows * columns, vectors, width, self.problem.acc)
+        body = [*dims(self.problem.reads, self.problem.writes), *self.sums(rows, columns, width)]
         reads = self.problem.reads
         body += cexpr.pointers(reads[2:], [f"arg{i}" for i in range(2, len(reads))], first=2)
         body += cexpr.pointers(self.problem.writes, ["out"], first=len(reads), const=False)
@@ -196,11 +213,13 @@ class DirectKernel:
         body.append(f"const {x.dtype.c} *x = (const {x.dtype.c} *)args[0] + {self._x_begin()};")
         body.append(f"const int64_t h_begin = {self.rows.begin('t0')}, h_end = {self.rows.begin('t1')};" if self.stage else "")
         body += self.stage.copy() if self.stage else []
+        body += self.tiles.begin if self.dot.tiled else []
         for first, count, width, valid in self.panel_kinds():
             ahead = self.ahead(width)
             begin = ahead.begin if ahead else []
             walk = self.walk(valid, ahead)
             body += clipped("p", first, first + count, "p0", "p1", [*self.panel(width, valid), *begin, *walk])
+        body.append(amx.END if self.dot.tiled else "")
         return block("void KERNEL(void *const *args, void *scratch, int64_t chunk)", [line for line in body if line])
 
     def _x_begin(self) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from redline.base.shapes import StaticShape
 from redline.kernels.conv.problem import Problem
+from redline.kernels.dot import Dot
 from redline.kernels.problem import CpuTarget, Operand
 from redline.kernels.tile import Loop, Panels, lanes
 
@@ -75,13 +76,13 @@ class Term:
     x_step: int
 
 
-def terms(g: Geometry, tap_steps: StaticShape, channel_step: int, group: int) -> tuple[Term, ...]:
+def terms(g: Geometry, tap_steps: StaticShape, channel_step: int, dot: Dot) -> tuple[Term, ...]:
     """The axes of the inner sum in the order of the memory of x, the farthest step first; also the order of packed weights.
 
-    ``tap_steps`` are the elements of x from one tap to the next; ``group`` channels are summed at once.
+    ``tap_steps`` are the elements of x from one tap to the next; ``dot`` sums groups of channels at once.
     """
     taps = [Term(name, g.taps[i], tap_steps[i]) for i, name in enumerate(AXES)]
-    found = [term for term in (*taps, Term("c", -(-g.channels // group), channel_step * group)) if term.extent > 1]
+    found = [term for term in (*taps, Term("c", dot.steps(g.channels), channel_step * dot.group)) if term.extent > 1]
     return tuple(sorted(found, key=lambda term: -term.x_step))
 
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 from redline.base.dtypes import float32
 from redline.base.shapes import size
-from redline.kernels import dot, matmul, tile
+from redline.kernels import amx, dot, matmul, tile
 from redline.kernels.conv import filtering, geometry, pointwise
 from redline.kernels.conv.geometry import Geometry
 from redline.kernels.conv.problem import Problem
 from redline.kernels.dot import Dot
-from redline.kernels.matmul.schedule import SHORT_STEPS
+from redline.kernels.matmul.schedule import SHORT_STEPS, TILED_SPEED, tile_cost
 from redline.kernels.problem import CpuTarget
 from redline.kernels.tile import Split
 
@@ -86,22 +86,35 @@ def is_legal(problem: Problem, schedule: Schedule, target: CpuTarget) -> bool:
         )
     assert isinstance(schedule, Direct)
     return (
-        tile.fits(schedule.height * schedule.width, schedule.vectors, target)
+        schedule.dot in [dot.name for dot in dots(problem, target)]
+        and _fits(g, problem, schedule, target)
         and 1 <= schedule.bands <= Split.of_at_most(g.out_size[1], schedule.height).count
         and 1 <= schedule.panel_chunks <= g.panels(schedule.vectors, problem, target).count
-        and schedule.dot in [dot.name for dot in dots(problem, target)]
         and (problem.w.constant or not schedule.prefetch)
-        and (schedule.staged or not must_stage(g, problem, dot.of(schedule.dot, problem.x.dtype, problem.w.dtype)))
+        and (schedule.staged or not must_stage(g, problem, way(problem, schedule)))
     )
 
 
+def _fits(g: Geometry, problem: Problem, s: Direct, target: CpuTarget) -> bool:
+    if not way(problem, s).tiled:
+        return tile.fits(s.height * s.width, s.vectors, target)
+    return s.width <= amx.ROWS and amx.fits(s.height, s.vectors)
+
+
+def way(problem: Problem, schedule: Direct) -> Dot:
+    return dot.of(schedule.dot, problem.x.dtype, problem.w.dtype)
+
+
 def dots(problem: Problem, target: CpuTarget) -> list[Dot]:
-    return list(dot.candidates(problem.x.dtype, problem.w.dtype, problem.w.constant, target))
+    """The ways to multiply, the fastest first."""
+    x, w = problem.x.dtype, problem.w.dtype
+    tiled = dot.tiled(x, w, target)
+    return ([tiled] if tiled else []) + list(dot.candidates(x, w, problem.w.constant, target))
 
 
 def must_stage(g: Geometry, problem: Problem, dot: Dot) -> bool:
     """Whether x cannot be read in place: padding, another type, or groups of channels that do not lie side by side."""
-    whole = dot.group == 1 or (problem.x.strides[-1] == 1 and g.channels % dot.group == 0)
+    whole = dot.group == 1 or (problem.x.strides[-1] == 1 and g.channels == dot.steps(g.channels) * dot.group)
     return g.reaches_outside or problem.x.dtype != dot.x or dot.offset != 0 or not whole
 
 
@@ -124,7 +137,8 @@ def _suits_winograd(g: Geometry, problem: Problem) -> bool:
 
 
 def _pays_winograd(g: Geometry, problem: Problem, target: CpuTarget) -> bool:
-    few_saved = g.step[1] == 2 and dots(problem, target)[0].group > 1  # less than an instruction for pairs saves
+    best = dots(problem, target)[0]
+    few_saved = best.tiled or (g.step[1] == 2 and best.group > 1)  # less than an instruction for pairs or tiles saves
     return _suits_winograd(g, problem) and not few_saved and min(g.channels, g.filters) >= MIN_WINOGRAD_CHANNELS
 
 
@@ -184,6 +198,13 @@ def _tiles(g: Geometry, problem: Problem, target: CpuTarget) -> Iterator[Direct]
     best = dots(problem, target)[0]
     staged = must_stage(g, problem, best)
     lanes = tile.lanes(problem.acc, target)
+    if best.tiled:
+        width = Split.of_at_most(g.out_size[2], amx.ROWS).size
+        for height in range(1, min(amx.MAX_BANDS, g.out_size[1]) + 1):
+            for vectors in range(1, min(amx.MAX_VECTORS, -(-g.filters // lanes)) + 1):
+                if amx.fits(height, vectors):
+                    yield Direct(Split.of_at_most(g.out_size[1], height).size, width, vectors, staged=staged, dot=best.name)
+        return
     for vectors in range(1, min(MAX_VECTORS, -(-g.filters // lanes)) + 1):
         most = tile.tallest(vectors, target)
         for limit in {most, min(most, 12), min(most, 8)} - {0}:
@@ -194,26 +215,26 @@ def _tiles(g: Geometry, problem: Problem, target: CpuTarget) -> Iterator[Direct]
 
 def _short(g: Geometry, problem: Problem, target: CpuTarget) -> Iterator[Direct]:
     """Small tiles of one vector, in bands of rows, for short sums: matmul/schedule.py says why. The input is staged once."""
-    way = dots(problem, target)[0]
-    inner = summed(g, problem, way)
-    if way.steps(inner.channels) * size(inner.taps) > SHORT_STEPS:
+    best = dots(problem, target)[0]
+    inner = summed(g, problem, best)
+    if best.tiled or best.steps(inner.channels) * size(inner.taps) > SHORT_STEPS:
         return
     for limit in (8, min(14, tile.tallest(1, target))):
         width = Split.of_at_most(g.out_size[2], limit).size
-        s = _cut(g, problem, Direct(1, width, 1, staged=must_stage(g, problem, way), dot=way.name), target)
+        s = _cut(g, problem, Direct(1, width, 1, staged=must_stage(g, problem, best), dot=best.name), target)
         yield replace(s, bands=min(g.out_size[1], s.bands * s.panel_chunks), panel_chunks=1)
 
 
 def _cost(g: Geometry, problem: Problem, s: Direct, target: CpuTarget) -> float:
     """Cycles of one image and group on one core, by the cost of its tiles."""
-    way = dot.of(s.dot, problem.x.dtype, problem.w.dtype)
-    inner = summed(g, problem, way)
-    cut, steps = g.panels(s.vectors, problem, target), way.steps(inner.channels) * size(inner.taps)
+    how = way(problem, s)
+    inner = summed(g, problem, how)
+    cut, steps = g.panels(s.vectors, problem, target), how.steps(inner.channels) * size(inner.taps)
     total = 0.0
     for rows, num_rows in Split.of_at_most(g.out_size[1], s.height).kinds():
         for columns, num_columns in Split.of_at_most(g.out_size[2], s.width).kinds():
             for width, num in ((cut.width, cut.num_full), (cut.last_width, 1 if cut.rest else 0)):
-                once = tile.cost(rows * columns, width // cut.lanes, steps, way, target)
+                once = tile_cost(rows * columns, width // cut.lanes, steps, how, target)
                 total += num_rows * num_columns * num * once
     return total
 
@@ -224,7 +245,8 @@ def _cut(g: Geometry, problem: Problem, s: Direct, target: CpuTarget) -> Direct:
     outer = g.batch * g.groups * g.out_size[0]
     wanted = 1
     if target.num_threads > 1:
-        wanted = min(CHUNKS_PER_THREAD * target.num_threads, max(1, problem.flops // MIN_CHUNK_FLOPS))
+        least = MIN_CHUNK_FLOPS * (TILED_SPEED if way(problem, s).tiled else 1)
+        wanted = min(CHUNKS_PER_THREAD * target.num_threads, max(1, problem.flops // least))
     wanted = -(-wanted // outer)
     row_bytes = g.taps[0] * g.span(2, g.out_size[2]) * g.channels * problem.acc.size
     most_rows = max(1, int(target.l2_bytes * MAX_SCRATCH_SHARE / row_bytes))  # input rows

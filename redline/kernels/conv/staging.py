@@ -29,15 +29,17 @@ class Stage:
     dot: Dot
     pad: str  # C: what stands outside the image, as it is staged
     is_folded: bool  # pixels lie side by side, and groups reach over them
+    tail: int  # elements that the last group may read beyond the last pixel
 
     @staticmethod
     def of(g: Geometry, out_rows: int, problem: Problem, dot: Dot, is_folded: bool = False) -> "Stage":
         """The stage of a chunk of at most ``out_rows`` output rows."""
+        tail = dot.steps(g.folded().channels) * dot.group - g.folded().channels if is_folded else 0
         pixel = g.channels if is_folded else dot.steps(g.channels) * dot.group
         aliases = (pixel * g.step[2] * dot.x.size) % ALIAS_BYTES == 0 and not is_folded
         pixel += CACHE_LINE // dot.x.size if aliases else 0
         pad = cexpr.to_storage(dot.x, cexpr.literal(problem.pad_value + dot.offset, dot.x))
-        return Stage(g, g.span(1, out_rows), g.span(2, g.out_size[2]), pixel, problem.x.dtype, dot, pad, is_folded)
+        return Stage(g, g.span(1, out_rows), g.span(2, g.out_size[2]), pixel, problem.x.dtype, dot, pad, is_folded, tail)
 
     @property
     def strides(self) -> StaticShape:
@@ -53,11 +55,6 @@ class Stage:
     @property
     def elements(self) -> int:
         return self.g.taps[0] * self.strides[0]
-
-    @property
-    def tail(self) -> int:
-        """Elements that the last group may read beyond the last pixel."""
-        return self.dot.group - 1 if self.is_folded else 0
 
     def copy(self) -> list[str]:
         """C: fills ``staged`` for the output rows [h_begin, h_end) of depth d from ``x``, the image."""

@@ -12,9 +12,9 @@ from functools import cached_property
 import numpy as np
 
 from redline.base.shapes import size
-from redline.kernels import bounds, cexpr, narrow, tile
+from redline.kernels import amx, bounds, cexpr, narrow, tile
 from redline.kernels.ctext import block, clipped, loop, offset, share
-from redline.kernels.dot import Dot
+from redline.kernels.dot import Dot, groups_at_once
 from redline.kernels.expr import Expr
 from redline.kernels.matmul import gemm as gemms
 from redline.kernels.matmul.gemm import Gemm
@@ -93,11 +93,16 @@ class MatmulKernel:
     def staged_stride(self) -> int:
         """Elements from one staged row to the next: an odd number of cache lines, so that rows spread over the cache."""
         per_line = CACHE_LINE // self.dot.x.size
-        return (-(-self.g.k // per_line) | 1) * per_line
+        return (-(-self.dot.steps(self.g.k) * self.dot.group // per_line) | 1) * per_line
+
+    @property
+    def spare_rows(self) -> int:
+        """Rows in front of the staged ones, for tiles that begin early (kernels/amx.py)."""
+        return int(bool(self.dot.tiled) and len(self.rows.sizes) > 1)
 
     @property
     def staged_bytes(self) -> int:
-        most = -(-self.rows.count // self.schedule.row_chunks) * self.rows.size
+        most = -(-self.rows.count // self.schedule.row_chunks) * self.rows.size + self.spare_rows
         return most * self.staged_stride * self.dot.x.size if self.schedule.staged else 0
 
     def is_direct(self, width: int, valid: int) -> bool:
@@ -121,20 +126,39 @@ class MatmulKernel:
         """How the next panel is fetched, where the schedule wants that."""
         if not self.schedule.prefetch:
             return None
-        step_bytes = width * self.dot.group * self.dot.w.size
-        tiles = self.rows.count // self.schedule.row_chunks
-        return Ahead(self.dot.steps(self.g.k), step_bytes, self.depth * width * self.dot.w.size, tiles)
+        tiles, at_once = self.rows.count // self.schedule.row_chunks, self.groups_at_once
+        step_bytes = width * at_once * self.dot.group * self.dot.w.size
+        return Ahead(self.dot.steps(self.g.k) // at_once, step_bytes, self.depth * width * self.dot.w.size, tiles)
+
+    @property
+    def groups_at_once(self) -> int:
+        """Groups that one instruction takes along k."""
+        return groups_at_once(self.dot.steps(self.g.k)) if self.dot.tiled else 1
+
+    def sums(self, rows: int, width: int, valid: int) -> list[str]:
+        """C: ``sums[rows][width]``, a tile of the product."""
+        g, dot = self.g, self.dot
+        stride, step = (self.staged_stride, 1) if self.schedule.staged else g.x[-2:]
+        if dot.tiled:
+            steps = Loop(dot.steps(g.k), dot.group, width * dot.group)
+            skipped = self.rows.size - rows
+            return amx.sums(self.tiles, width // self.panels.lanes, stride, [steps], skipped, self.ahead(width))
+        w_step = width * dot.group if g.w_constant or not self.is_direct(width, valid) else g.w[-2]
+        vectors = width // self.panels.lanes
+        offsets, steps = [i * stride for i in range(rows)], Loop(dot.steps(g.k), step * dot.group, w_step)
+        lines = tile.inner_product(offsets, vectors, [steps], dot, self.ahead(width), 8 * self.vectors.vector_bytes)
+        return lines + tile.spill(rows, vectors, width, dot.acc)
+
+    @property
+    def tiles(self) -> amx.Tiles:
+        """The registers of the matrix unit."""
+        heights, vectors = amx.bands_of(self.rows.size), self.panels.widest // self.panels.lanes
+        return amx.Tiles(tuple(map(heights.of, range(heights.count))), vectors, self.groups_at_once, self.dot)
 
     def tile(self, rows: int, width: int, valid: int) -> list[str]:
         """The function that computes a tile and stores it through the epilogue."""
         g, dot, s = self.g, self.dot, self.schedule
-        stride, step = (self.staged_stride, 1) if s.staged else g.x[-2:]
-        w_step = width * dot.group if g.w_constant or not self.is_direct(width, valid) else g.w[-2]
-        vectors = width // self.panels.lanes
-        offsets, steps = [i * stride for i in range(rows)], Loop(dot.steps(g.k), step * dot.group, w_step)
-        body = dims(self.problem.reads, self.problem.writes)
-        body += tile.inner_product(offsets, vectors, [steps], dot, self.ahead(width), 8 * self.vectors.vector_bytes)
-        body += tile.spill(rows, vectors, width, dot.acc)
+        body = [*dims(self.problem.reads, self.problem.writes), *self.sums(rows, width, valid)]
         reads = self.problem.reads
         names = [f"arg{i}" for i in range(len(reads))]
         body += cexpr.pointers(reads[2:], names[2:], first=2)
@@ -170,8 +194,10 @@ class MatmulKernel:
             f"const {w_type} *b = (const {w_type} *)args[{g.w_arg}] + {w_batch};",
         ]
         body += self.stage() if s.staged else []
-        walk = self.walk_rows_outer if s.rows_outer else self.walk_panels_outer
-        return block("void KERNEL(void *const *args, void *scratch, int64_t chunk)", [*body, *walk()])
+        walk = (self.walk_rows_outer if s.rows_outer else self.walk_panels_outer)()
+        if self.dot.tiled:
+            walk = [*self.tiles.begin, *walk, amx.END]
+        return block("void KERNEL(void *const *args, void *scratch, int64_t chunk)", [*body, *walk])
 
     def _packed_batch(self, per_batch: int) -> str:
         """C: where the panels of batch z begin; batches that w does not tell apart share them."""
@@ -189,7 +215,7 @@ class MatmulKernel:
         store, end = f"staged[(m - m_begin) * {self.staged_stride} + k] = ", dot.steps(g.k) * dot.group
         rest = loop("k", g.k, end, [f"{store}{dot.offset};"]) if end > g.k else []
         return [
-            f"{dot.x.c} *restrict staged = scratch;",
+            f"{dot.x.c} *restrict staged = ({dot.x.c} *)scratch + {self.spare_rows * self.staged_stride};",
             f"const int64_t m_begin = {self.rows.begin('t0')}, m_end = {self.rows.begin('t1')};",
             *loop("m", "m_begin", "m_end", [*loop("k", 0, g.k, [f"{store}{value};"]), *rest]),
         ]
@@ -199,7 +225,7 @@ class MatmulKernel:
         for width, valid in self.panels.kinds():
             count = self.panels.num_full if width == valid and self.panels.num_full and not before else 1
             ahead = self.ahead(width)
-            tiles = self.pack(width, valid) + (ahead.begin if ahead else []) + self.tiles(width, valid)
+            tiles = self.pack(width, valid) + (ahead.begin if ahead else []) + self.column_of_tiles(width, valid)
             lines += clipped("p", before, before + count, "p0", "p1", tiles)
             before += count
         return lines
@@ -243,7 +269,7 @@ class MatmulKernel:
             f"const {dot.w.c} *panel = packed;",
         ]
 
-    def tiles(self, width: int, valid: int) -> list[str]:
+    def column_of_tiles(self, width: int, valid: int) -> list[str]:
         lines, before = [], 0
         for rows, count in self.row_kinds():
             ahead = self.ahead(width)

@@ -141,7 +141,7 @@ class _OpenKernel(MatmulKernel):
         ]
         return block("void KERNEL(void *const *args, void *scratch, int64_t chunk)", [*body, *self.walk_panels_outer()])
 
-    def tiles(self, width: int, valid: int) -> list[str]:
+    def column_of_tiles(self, width: int, valid: int) -> list[str]:
         ahead = self.ahead(width)
         passed = f"args, a + m0 * {self.g.x[-2]}, panel{', ahead' if ahead else ''}, z, m0, p * {self.panels.width}"
         call = [

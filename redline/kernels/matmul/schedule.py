@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from redline.base.shapes import size
-from redline.kernels import dot, tile
+from redline.kernels import amx, dot, tile
 from redline.kernels.dot import Dot
 from redline.kernels.matmul import gemm as gemms
 from redline.kernels.matmul.gemm import Gemm
@@ -15,6 +15,7 @@ from redline.kernels.tile import Panels, Split
 MAX_VECTORS = 8
 CHUNKS_PER_THREAD = 8
 MIN_CHUNK_FLOPS = 400_000  # about 4 us of one core
+TILED_SPEED = 8  # of the matrix unit, in vector units
 SCATTER_CYCLES = 1.5  # to store one element when rows of out are not contiguous
 PACKING_READS = 16  # reads of an element that packing it is worth
 MAX_TILES = 6
@@ -64,7 +65,7 @@ def is_legal(problem: Problem, schedule: Schedule, target: CpuTarget) -> bool:
     if schedule.dot not in [dot.name for dot in dots(problem, schedule.swapped, target)]:
         return False
     return (
-        tile.fits(schedule.rows, schedule.vectors, target)
+        _fits(way(problem, schedule), schedule, target)
         and 1 <= schedule.row_chunks <= Split.of_at_most(g.m, schedule.rows).count
         and 1 <= schedule.panel_chunks <= panels(g, schedule, problem, target).count
         and (schedule.staged or not must_stage(g, way(problem, schedule)))
@@ -74,9 +75,18 @@ def is_legal(problem: Problem, schedule: Schedule, target: CpuTarget) -> bool:
     )
 
 
+def _fits(dot: Dot, schedule: Schedule, target: CpuTarget) -> bool:
+    if not dot.tiled:
+        return tile.fits(schedule.rows, schedule.vectors, target)
+    return amx.fits(amx.bands_of(schedule.rows).count, schedule.vectors) and not schedule.halved
+
+
 def dots(problem: Problem, swapped: bool, target: CpuTarget) -> list[Dot]:
+    """The ways to multiply, the fastest first."""
     g = gemms.of(problem, swapped)
-    return list(dot.candidates(problem.reads[g.x_arg].dtype, problem.reads[g.w_arg].dtype, g.w_constant, target))
+    x, w = problem.reads[g.x_arg].dtype, problem.reads[g.w_arg].dtype
+    tiled = dot.tiled(x, w, target)
+    return ([tiled] if tiled else []) + list(dot.candidates(x, w, g.w_constant, target))
 
 
 def way(problem: Problem, schedule: Schedule) -> Dot:
@@ -86,7 +96,7 @@ def way(problem: Problem, schedule: Schedule) -> Dot:
 
 def must_stage(g: Gemm, dot: Dot) -> bool:
     """Whether x cannot be read in place: another type, or groups that do not lie side by side."""
-    whole = dot.group == 1 or (g.x[-1] == 1 and g.k % dot.group == 0)
+    whole = dot.group == 1 or (g.x[-1] == 1 and g.k == dot.steps(g.k) * dot.group)
     return g.reads[g.x_arg].dtype != dot.x or dot.offset != 0 or not whole
 
 
@@ -128,7 +138,7 @@ def _small_tiles(problem: Problem, best: Schedule, target: CpuTarget) -> Iterato
     """For short sums of bytes: tiles with an epilogue so short that the processor begins the next products meanwhile."""
     g, dot = gemms.of(problem, best.swapped), way(problem, best)
     vectors = min(SMALL_VECTORS, -(-g.n // tile.lanes(problem.acc, target)))
-    if dot.group == FOURS and dot.steps(g.k) <= SHORT_BYTE_STEPS and not best.swapped:
+    if dot.group == FOURS and dot.steps(g.k) <= SHORT_BYTE_STEPS and not best.swapped and not dot.tiled:
         for rows in dict.fromkeys(Split.of_at_most(g.m, most).size for most in SMALL_ROWS):
             yield replace(best, rows=rows, vectors=vectors, row_chunks=1, panel_chunks=1)
 
@@ -139,6 +149,10 @@ def _tiles(problem: Problem, target: CpuTarget) -> Iterator[Schedule]:
     for swapped in (False, True):
         g, best = gemms.of(problem, swapped), dots(problem, swapped, target)[0]
         must, aliases = must_stage(g, best), _aliases(g, problem)
+        if best.tiled:
+            for rows, vectors in amx.shapes(g.m, g.n):
+                yield Schedule(rows, vectors, swapped=swapped, staged=must, dot=best.name)
+            continue
         for vectors in range(1, min(MAX_VECTORS, -(-g.n // lanes)) + 1):
             most = tile.tallest(vectors, target)
             for rows in {Split.of_at_most(g.m, limit).size for limit in (most, min(most, 12), min(most, 8)) if limit}:
@@ -153,7 +167,7 @@ def _tiles(problem: Problem, target: CpuTarget) -> Iterator[Schedule]:
 def _short(problem: Problem, target: CpuTarget) -> Iterator[Schedule]:
     """Small tiles for short sums: while the results of one are stored, the processor is already at the next."""
     g, best = gemms.of(problem), dots(problem, False, target)[0]
-    if best.group < FOURS and best.steps(g.k) <= SHORT_STEPS and not must_stage(g, best):
+    if best.group < FOURS and best.steps(g.k) <= SHORT_STEPS and not must_stage(g, best) and not best.tiled:
         for rows, vectors in SHORT_TILES:
             if g.m >= rows and g.n >= vectors * tile.lanes(problem.acc, target) and tile.fits(rows, vectors, target):
                 yield Schedule(rows, vectors, rows_outer=True, dot=best.name)
@@ -171,7 +185,7 @@ def _cost(problem: Problem, s: Schedule, target: CpuTarget) -> float:
     total, each = 0.0, HALF_COST if s.halved else 1.0
     for rows, count in parts.kinds():
         for width, num in ((cut.width, cut.num_full), (cut.last_width, 1 if cut.rest else 0)):
-            total += each * count * num * tile.cost(rows, width // cut.lanes, dot.steps(g.k), dot, target)
+            total += each * count * num * tile_cost(rows, width // cut.lanes, dot.steps(g.k), dot, target)
     if needs_packing(g, s, problem, target):
         total += g.k * cut.padded * (0.5 if g.w[-1] == 1 else 1.5)
     if g.out[-1] != 1 and g.n > 1:
@@ -179,11 +193,18 @@ def _cost(problem: Problem, s: Schedule, target: CpuTarget) -> float:
     return total * g.num_batches
 
 
+def tile_cost(rows: int, vectors: int, steps: int, dot: Dot, target: CpuTarget) -> float:
+    """Cycles of one tile of ``steps`` groups, on the unit that ``dot`` runs on."""
+    if not dot.tiled:
+        return tile.cost(rows, vectors, steps, dot, target)
+    return amx.cost(rows, vectors, steps, steps * vectors * target.vector_bytes <= target.l1_bytes // 2)
+
+
 def _cut(problem: Problem, s: Schedule, target: CpuTarget, in_cache: bool = True) -> Schedule:
     """``s`` with the chunks that read the least while there are enough of them; ``in_cache``: rows of a chunk stay there."""
     g = gemms.of(problem, s.swapped)
     row_tiles, num_panels = Split.of_at_most(g.m, s.rows).count, panels(g, s, problem, target).count
-    wanted = -(-_wanted_chunks(problem, target) // g.num_batches)
+    wanted = -(-_wanted_chunks(problem, way(problem, s), target) // g.num_batches)
     pairs = [(r, min(num_panels, -(-wanted // r))) for r in range(1, min(row_tiles, wanted) + 1)]
     enough = [pair for pair in pairs if pair[0] * pair[1] >= wanted] or pairs[-1:]
     packed = needs_packing(g, s, problem, target)  # by every chunk of rows anew
@@ -194,10 +215,11 @@ def _cut(problem: Problem, s: Schedule, target: CpuTarget, in_cache: bool = True
     return replace(s, row_chunks=min(row_tiles, max(row_chunks, least)), panel_chunks=panel_chunks, prefetch=prefetch)
 
 
-def _wanted_chunks(problem: Problem, target: CpuTarget) -> int:
+def _wanted_chunks(problem: Problem, dot: Dot, target: CpuTarget) -> int:
     if target.num_threads == 1:
         return 1
-    return min(CHUNKS_PER_THREAD * target.num_threads, max(1, problem.flops // MIN_CHUNK_FLOPS))
+    least = MIN_CHUNK_FLOPS * (TILED_SPEED if dot.tiled else 1)
+    return min(CHUNKS_PER_THREAD * target.num_threads, max(1, problem.flops // least))
 
 
 def _variants(problem: Problem, best: Schedule, target: CpuTarget) -> Iterator[Schedule]:

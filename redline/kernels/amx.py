@@ -1,0 +1,179 @@
+"""The inner product on the matrix unit of an x86 processor (AMX), as C text.
+
+    sums[m][n] += x[m][k...] * w[k...][n]        for m < 16, n < 16 and up to 16 groups of neighbours along k, by one instruction
+
+Eight tile registers hold up to 16 rows of 64 bytes each. A register tile of several *bands* of rows and several vectors of
+columns keeps its sums in some, a tile of x for each band in others, and reads the tiles of w through the rest. Rows of x are
+read where they lie, at a constant distance; w is packed as for the instructions that multiply a vector (kernels/tile.py): each
+panel holds its groups row by row. The sums go through memory into the epilogue.
+
+The shapes of all tiles are set once for a chunk, so all its register tiles are of one height. A shorter one begins some rows
+earlier, at rows that belong to the one before it, and throws their sums away.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+from redline.kernels.ctext import block
+from redline.kernels.dot import Dot, groups_at_once
+from redline.kernels.tile import Ahead, Loop, Split
+
+ROWS = 16  # of a tile
+LANES = 16  # columns of a tile of sums
+REGISTERS = 8
+WORD = 4  # bytes of a group, and of a sum
+MAX_BANDS, MAX_VECTORS = 3, 6
+CONFIG_BYTES, FIRST_WIDTH, FIRST_HEIGHT = 64, 16, 48  # of the operand of ldtilecfg
+LOAD_CYCLES, FAR_CYCLES = 0.5, 1.0  # to read one row of a tile from the first and the second level of the cache
+SPILL_CYCLES, EPILOGUE_CYCLES = 2, 4  # of one vector of sums
+BEGIN_CYCLES = 60
+
+
+def fits(bands: int, vectors: int) -> bool:
+    """Whether the sums, the tiles of x and one tile of w have registers."""
+    return bands * vectors + bands + 1 <= REGISTERS
+
+
+def bands_of(rows: int) -> Split:
+    """``rows`` in tiles of nearly the same height."""
+    return Split.of_at_most(rows, ROWS)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The registers of tiles of ``heights`` rows times at most ``vectors``, which sum ``groups`` at a time."""
+
+    heights: tuple[int, ...]
+    vectors: int
+    groups: int
+    dot: Dot
+
+    def sum(self, band: int, vector: int) -> int:
+        """The register of the sums of a band and a vector of columns."""
+        return band * self.vectors + vector
+
+    def x(self, band: int) -> int:
+        """The register of a tile of x."""
+        return len(self.heights) * self.vectors + band
+
+    def w(self, vector: int) -> int:
+        """The register through which the tiles of w for ``vector`` go."""
+        first = len(self.heights) * (self.vectors + 1)
+        return first + vector % (REGISTERS - first)
+
+    @cached_property
+    def begin(self) -> list[str]:
+        """C: sets the shapes of the registers; what a chunk begins with."""
+        config = bytearray(CONFIG_BYTES)
+        config[0] = 1
+        for register, (rows, columns) in self._shapes().items():
+            config[FIRST_HEIGHT + register] = rows
+            config[FIRST_WIDTH + 2 * register] = columns
+        text = ", ".join(map(str, config))
+        return [
+            f"static const uint8_t tile_shapes[{CONFIG_BYTES}] __attribute__((aligned(64))) = {{{text}}};",
+            '__asm__ volatile("ldtilecfg %0" : : "m"(tile_shapes));',
+        ]
+
+    @property
+    def first_rows(self) -> list[int]:
+        """Where each band begins, and the end."""
+        return [0, *accumulate(self.heights)]
+
+    def _shapes(self) -> dict[int, tuple[int, int]]:
+        """(rows, bytes of a row) of each register."""
+        found = {}
+        for band, height in enumerate(self.heights):
+            found[self.x(band)] = (height, self.groups * WORD)
+            found.update({self.sum(band, v): (height, LANES * WORD) for v in range(self.vectors)})
+        return found | {self.w(v): (self.groups, LANES * WORD) for v in range(self.vectors)}
+
+
+END = '__asm__ volatile("tilerelease");'  # C: what a chunk ends with; a thread with tiles in use is dear to switch
+
+
+def split(loops: Sequence[Loop], dot: Dot) -> tuple[list[Loop], Loop]:
+    """The outer loops, and the innermost one in steps of one instruction: its steps are ``group * groups`` of x long."""
+    *outer, inner = loops
+    if inner.x_step != dot.group:  # nothing lies side by side
+        outer, inner = [*loops], Loop(1, dot.group, 0)
+    assert isinstance(inner.extent, int)
+    groups = groups_at_once(inner.extent)
+    assert inner.extent % groups == 0, f"{inner.extent} groups have no steps of {groups}"
+    return [loop for loop in outer if loop.extent != 1], Loop(
+        inner.extent // groups, inner.x_step * groups, inner.w_step * groups
+    )
+
+
+def sums(
+    tiles: Tiles, vectors: int, row_step: int, loops: Sequence[Loop], skipped: int = 0, ahead: Ahead | None = None,
+    offsets: Sequence[int] | None = None,
+) -> list[str]:  # fmt: skip
+    """C: ``sums[rows][columns]`` from the pointers ``x`` and ``panel``, whose columns are ``vectors`` wide.
+
+    Rows of x lie ``row_step`` elements apart; band b begins at element ``offsets[b]``, or where the one before ends. ``skipped``
+    rows in front of x, of each band with an offset of its own, are computed too and are not among the sums. ``ahead``: what
+    every step asks for, from the pointer ``ahead`` on.
+    """
+    dot, width = tiles.dot, vectors * LANES
+    starts, places = [first * row_step for first in tiles.first_rows[:-1]], tiles.first_rows[:-1]
+    if offsets is not None:
+        starts, places = list(offsets), [band * (tiles.heights[0] - skipped) for band in range(len(offsets))]
+    bands = range(len(starts))
+    outer, inner = split(loops, dot)
+    steps = [*outer, inner] if inner.extent != 1 else outer
+    at_x, at_w = ("".join(f" + k{i} * {step}" for i, step in enumerate(s)) for s in _steps(steps))
+    body = [f"const char *const xk = (const char *)(x{at_x}), *const wk = (const char *)(panel{at_w});"]
+    body += ahead.ask if ahead else []
+    body += [_load(tiles.x(b), "xk", (starts[b] - skipped * row_step) * dot.x.size, row_step * dot.x.size) for b in bands]
+    for v in range(vectors):
+        body.append(_load(tiles.w(v), "wk", v * LANES * WORD, width * WORD))
+        body += [_multiply(dot, tiles.sum(b, v), tiles.x(b), tiles.w(v)) for b in bands]
+    lines = [f"{dot.acc.c} all_sums[{places[-1] + tiles.heights[len(starts) - 1]}][{width}] __attribute__((aligned(64)));"]
+    every = [(b, v) for b in bands for v in range(vectors)]
+    lines += [f'__asm__ volatile("tilezero %tmm{tiles.sum(b, v)}");' for b, v in every]
+    lines += block(" ".join(f"for (int64_t k{i} = 0; k{i} < {loop.extent}; ++k{i})" for i, loop in enumerate(steps)), body)
+    # The last band first: the rows that it skips are sums of the band before, which then overwrites them.
+    lines += [_store(tiles.sum(b, v), f"&all_sums[{places[b]}][{v * LANES}]", width * WORD) for b, v in reversed(every)]
+    return [*lines, f"{dot.acc.c} (*const sums)[{width}] = all_sums + {skipped};"]
+
+
+def _steps(loops: Sequence[Loop]) -> tuple[list[int], list[int]]:
+    return [loop.x_step for loop in loops], [loop.w_step for loop in loops]
+
+
+def _load(register: int, base: str, offset: int, stride: int) -> str:
+    text = f"tileloadd {offset}(%0,%1,1), %%tmm{register}"
+    return f'__asm__ volatile("{text}" : : "r"({base}), "r"((int64_t){stride}) : "memory");'
+
+
+def _store(register: int, address: str, stride: int) -> str:
+    text = f"tilestored %%tmm{register}, (%0,%1,1)"
+    return f'__asm__ volatile("{text}" : : "r"({address}), "r"((int64_t){stride}) : "memory");'
+
+
+def _multiply(dot: Dot, total: int, x: int, w: int) -> str:
+    return f'__asm__ volatile("{dot.tiled} %tmm{w}, %tmm{x}, %tmm{total}");'
+
+
+def cost(rows: int, vectors: int, steps: int, panel_is_near: bool) -> float:
+    """Cycles of one register tile of ``steps`` groups: products or loads, whichever is more, then the sums' way out."""
+    at_once = groups_at_once(steps)
+    bands = bands_of(rows).count
+    loads = rows * LOAD_CYCLES + vectors * at_once * (LOAD_CYCLES if panel_is_near else FAR_CYCLES)
+    each = max(rows * vectors, loads) + 2 * bands
+    return each * (steps / at_once) + BEGIN_CYCLES + rows * vectors * (SPILL_CYCLES + EPILOGUE_CYCLES)
+
+
+def shapes(rows: int, columns: int) -> list[tuple[int, int]]:
+    """(rows, vectors) of the register tiles worth trying for so many rows and columns."""
+    widest = -(-columns // LANES)
+    found = {}
+    for bands in range(1, MAX_BANDS + 1):
+        height = Split.of_at_most(rows, bands * ROWS).size
+        for vectors in range(1, min(MAX_VECTORS, widest) + 1):
+            if fits(bands_of(height).count, vectors):
+                found[height, vectors] = None
+    return list(found)
