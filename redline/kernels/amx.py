@@ -1,6 +1,6 @@
 """The inner product on the matrix unit of an x86 processor (AMX), as C text.
 
-    sums[m][n] += x[m][k...] * w[k...][n]        for m < 16, n < 16 and up to 16 groups of neighbours along k, by one instruction
+    sums[m][n] += x[m][k...] * w[k...][n]        for m < 16, n < 16 and up to 16 groups along k, by one instruction
 
 Eight tile registers hold up to 16 rows of 64 bytes each. A register tile of several *bands* of rows and several vectors of
 columns keeps its sums in some, a tile of x for each band in others, and reads the tiles of w through the rest. Rows of x are
@@ -113,9 +113,9 @@ def sums(
 ) -> list[str]:  # fmt: skip
     """C: ``sums[rows][columns]`` from the pointers ``x`` and ``panel``, whose columns are ``vectors`` wide.
 
-    Rows of x lie ``row_step`` elements apart; band b begins at element ``offsets[b]``, or where the one before ends. ``skipped``
-    rows in front of x, of each band with an offset of its own, are computed too and are not among the sums. ``ahead``: what
-    every step asks for, from the pointer ``ahead`` on.
+    Rows of x lie ``row_step`` elements apart; band b begins at element ``offsets[b]``, or where the one before ends.
+    ``skipped`` rows in front of x, of each band with an offset of its own, are computed too and are not among the sums.
+    ``ahead``: what every step asks for, from the pointer ``ahead`` on.
     """
     dot, width = tiles.dot, vectors * LANES
     starts, places = [first * row_step for first in tiles.first_rows[:-1]], tiles.first_rows[:-1]
@@ -170,7 +170,7 @@ def cost(rows: int, vectors: int, steps: int, panel_is_near: bool) -> float:
 def shapes(rows: int, columns: int) -> list[tuple[int, int]]:
     """(rows, vectors) of the register tiles worth trying for so many rows and columns."""
     widest = -(-columns // LANES)
-    found = {}
+    found: dict[tuple[int, int], None] = {}
     for bands in range(1, MAX_BANDS + 1):
         height = Split.of_at_most(rows, bands * ROWS).size
         for vectors in range(1, min(MAX_VECTORS, widest) + 1):

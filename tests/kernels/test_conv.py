@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from harness import FULL, GROUPING, TARGETS, TILED, check, needs_tiles, random_arrays, run
+from harness import GROUPING, TARGETS, TILED, check, needs_tiles, random_arrays, run
 
 from redline.base.dtypes import DType, bfloat16, float16, float32, float64, int8, int32, uint8
 from redline.kernels import conv
