@@ -42,10 +42,21 @@ def bands_of(rows: int) -> Split:
 
 
 @dataclass(frozen=True)
-class Tiles:
-    """The registers of tiles of ``heights`` rows times at most ``vectors``, which sum ``groups`` at a time."""
+class Band:
+    """Up to 16 rows of x from element ``start`` on, whose sums go to row ``place`` and on."""
 
-    heights: tuple[int, ...]
+    start: int | str
+    place: int | str
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The registers of tiles of ``heights`` rows (a C text where known at run time only) times at most ``vectors``.
+
+    They sum ``groups`` at a time.
+    """
+
+    heights: tuple[int | str, ...]
     vectors: int
     groups: int
     dot: Dot
@@ -66,25 +77,21 @@ class Tiles:
     @cached_property
     def begin(self) -> list[str]:
         """C: sets the shapes of the registers; what a chunk begins with."""
-        config = bytearray(CONFIG_BYTES)
+        config: list[int | str] = [0] * CONFIG_BYTES
         config[0] = 1
         for register, (rows, columns) in self._shapes().items():
             config[FIRST_HEIGHT + register] = rows
             config[FIRST_WIDTH + 2 * register] = columns
+        storage = "static const " if all(isinstance(height, int) for height in self.heights) else ""
         text = ", ".join(map(str, config))
         return [
-            f"static const uint8_t tile_shapes[{CONFIG_BYTES}] __attribute__((aligned(64))) = {{{text}}};",
+            f"{storage}uint8_t tile_shapes[{CONFIG_BYTES}] __attribute__((aligned(64))) = {{{text}}};",
             '__asm__ volatile("ldtilecfg %0" : : "m"(tile_shapes));',
         ]
 
-    @property
-    def first_rows(self) -> list[int]:
-        """Where each band begins, and the end."""
-        return [0, *accumulate(self.heights)]
-
-    def _shapes(self) -> dict[int, tuple[int, int]]:
+    def _shapes(self) -> dict[int, tuple[int | str, int]]:
         """(rows, bytes of a row) of each register."""
-        found = {}
+        found: dict[int, tuple[int | str, int]] = {}
         for band, height in enumerate(self.heights):
             found[self.x(band)] = (height, self.groups * WORD)
             found.update({self.sum(band, v): (height, LANES * WORD) for v in range(self.vectors)})
@@ -107,36 +114,37 @@ def split(loops: Sequence[Loop], dot: Dot) -> tuple[list[Loop], Loop]:
     )
 
 
-def sums(
-    tiles: Tiles, vectors: int, row_step: int, loops: Sequence[Loop], skipped: int = 0, ahead: Ahead | None = None,
-    offsets: Sequence[int] | None = None,
-) -> list[str]:  # fmt: skip
-    """C: ``sums[rows][columns]`` from the pointers ``x`` and ``panel``, whose columns are ``vectors`` wide.
+def side_by_side(heights: Sequence[int], row_step: int) -> list[Band]:
+    """Bands of which each begins where the one before ends."""
+    return [Band(first * row_step, first) for first in (0, *accumulate(heights[:-1]))]
 
-    Rows of x lie ``row_step`` elements apart; band b begins at element ``offsets[b]``, or where the one before ends.
-    ``skipped`` rows in front of x, of each band with an offset of its own, are computed too and are not among the sums.
-    ``ahead``: what every step asks for, from the pointer ``ahead`` on.
+
+def sums(
+    tiles: Tiles, vectors: int, bands: Sequence[Band], row_step: int, most_rows: int, loops: Sequence[Loop],
+    ahead: Ahead | None = None, skipped: int | str = 0,
+) -> list[str]:  # fmt: skip
+    """C: ``sums[rows][columns]``, at most ``most_rows``, from the pointers ``x`` and ``panel``, of ``vectors`` vectors of columns.
+
+    Rows of x lie ``row_step`` elements apart. ``skipped`` rows in front of each band are computed too; where a band's place is
+    taken by sums of the band before, those win. ``ahead``: what every step asks for, from the pointer ``ahead`` on.
     """
     dot, width = tiles.dot, vectors * LANES
-    starts, places = [first * row_step for first in tiles.first_rows[:-1]], tiles.first_rows[:-1]
-    if offsets is not None:
-        starts, places = list(offsets), [band * (tiles.heights[0] - skipped) for band in range(len(offsets))]
-    bands = range(len(starts))
     outer, inner = split(loops, dot)
     steps = [*outer, inner] if inner.extent != 1 else outer
     at_x, at_w = ("".join(f" + k{i} * {step}" for i, step in enumerate(s)) for s in _steps(steps))
     body = [f"const char *const xk = (const char *)(x{at_x}), *const wk = (const char *)(panel{at_w});"]
     body += ahead.ask if ahead else []
-    body += [_load(tiles.x(b), "xk", (starts[b] - skipped * row_step) * dot.x.size, row_step * dot.x.size) for b in bands]
+    body += [_load(tiles.x(b), "xk", band.start, dot.x.size, row_step) for b, band in enumerate(bands)]
     for v in range(vectors):
-        body.append(_load(tiles.w(v), "wk", v * LANES * WORD, width * WORD))
-        body += [_multiply(dot, tiles.sum(b, v), tiles.x(b), tiles.w(v)) for b in bands]
-    lines = [f"{dot.acc.c} all_sums[{places[-1] + tiles.heights[len(starts) - 1]}][{width}] __attribute__((aligned(64)));"]
-    every = [(b, v) for b in bands for v in range(vectors)]
+        body.append(_load(tiles.w(v), "wk", v * LANES, WORD, width))
+        body += [_multiply(dot, tiles.sum(b, v), tiles.x(b), tiles.w(v)) for b in range(len(bands))]
+    lines = [f"x -= {skipped} * {row_step};"] if skipped else []
+    lines += [f"{dot.acc.c} all_sums[{most_rows}][{width}] __attribute__((aligned(64)));"]
+    every = [(b, v) for b in range(len(bands)) for v in range(vectors)]
     lines += [f'__asm__ volatile("tilezero %tmm{tiles.sum(b, v)}");' for b, v in every]
     lines += block(" ".join(f"for (int64_t k{i} = 0; k{i} < {loop.extent}; ++k{i})" for i, loop in enumerate(steps)), body)
-    # The last band first: the rows that it skips are sums of the band before, which then overwrites them.
-    lines += [_store(tiles.sum(b, v), f"&all_sums[{places[b]}][{v * LANES}]", width * WORD) for b, v in reversed(every)]
+    for b, v in reversed(every):
+        lines.append(_store(tiles.sum(b, v), f"&all_sums[{bands[b].place}][{v * LANES}]", width * WORD))
     return [*lines, f"{dot.acc.c} (*const sums)[{width}] = all_sums + {skipped};"]
 
 
@@ -144,9 +152,11 @@ def _steps(loops: Sequence[Loop]) -> tuple[list[int], list[int]]:
     return [loop.x_step for loop in loops], [loop.w_step for loop in loops]
 
 
-def _load(register: int, base: str, offset: int, stride: int) -> str:
-    text = f"tileloadd {offset}(%0,%1,1), %%tmm{register}"
-    return f'__asm__ volatile("{text}" : : "r"({base}), "r"((int64_t){stride}) : "memory");'
+def _load(register: int, base: str, start: int | str, size: int, step: int) -> str:
+    """C: rows that lie ``step`` elements of ``size`` bytes apart, from element ``start`` on."""
+    at = f"{start * size}(%0,%1,1)" if isinstance(start, int) else "(%0,%1,1)"
+    where = base if isinstance(start, int) else f"{base} + {start} * {size}"
+    return f'__asm__ volatile("tileloadd {at}, %%tmm{register}" : : "r"({where}), "r"((int64_t){step * size}) : "memory");'
 
 
 def _store(register: int, address: str, stride: int) -> str:

@@ -178,8 +178,9 @@ class DirectKernel:
             offsets = [i * down + j * right for i in range(rows) for j in range(columns)]
             lines = tile.inner_product(offsets, vectors, loops, self.dot, ahead)
             return lines + tile.spill(rows * columns, vectors, width, self.problem.acc)
-        bands = [i * down for i in range(rows)]
-        return amx.sums(self.tiles, vectors, right, loops, self.columns.size - columns, ahead, bands)
+        skipped = self.columns.size - columns
+        bands = [amx.Band(i * down, i * columns) for i in range(rows)]
+        return amx.sums(self.tiles, vectors, bands, right, rows * columns + skipped, loops, ahead, skipped)
 
     def tile(self, rows: int, columns: int, width: int, valid: int) -> list[str]:
         """The function that computes a tile and stores it through the epilogue."""

@@ -140,9 +140,9 @@ class MatmulKernel:
         g, dot = self.g, self.dot
         stride, step = (self.staged_stride, 1) if self.schedule.staged else g.x[-2:]
         if dot.tiled:
-            steps = Loop(dot.steps(g.k), dot.group, width * dot.group)
-            skipped = self.rows.size - rows
-            return amx.sums(self.tiles, width // self.panels.lanes, stride, [steps], skipped, self.ahead(width))
+            steps, vectors = Loop(dot.steps(g.k), dot.group, width * dot.group), width // self.panels.lanes
+            bands, most = amx.side_by_side(self.heights, stride), self.rows.size
+            return amx.sums(self.tiles, vectors, bands, stride, most, [steps], self.ahead(width), most - rows)
         w_step = width * dot.group if g.w_constant or not self.is_direct(width, valid) else g.w[-2]
         vectors = width // self.panels.lanes
         offsets, steps = [i * stride for i in range(rows)], Loop(dot.steps(g.k), step * dot.group, w_step)
@@ -152,8 +152,13 @@ class MatmulKernel:
     @property
     def tiles(self) -> amx.Tiles:
         """The registers of the matrix unit."""
-        heights, vectors = amx.bands_of(self.rows.size), self.panels.widest // self.panels.lanes
-        return amx.Tiles(tuple(map(heights.of, range(heights.count))), vectors, self.groups_at_once, self.dot)
+        return amx.Tiles(self.heights, self.panels.widest // self.panels.lanes, self.groups_at_once, self.dot)
+
+    @property
+    def heights(self) -> tuple[int, ...]:
+        """The rows of a tile in bands for the matrix unit."""
+        bands = amx.bands_of(self.rows.size)
+        return tuple(map(bands.of, range(bands.count)))
 
     def tile(self, rows: int, width: int, valid: int) -> list[str]:
         """The function that computes a tile and stores it through the epilogue."""
