@@ -123,7 +123,7 @@ def sums(
     tiles: Tiles, vectors: int, bands: Sequence[Band], row_step: int, most_rows: int, loops: Sequence[Loop],
     ahead: Ahead | None = None, skipped: int | str = 0,
 ) -> list[str]:  # fmt: skip
-    """C: ``sums[rows][columns]``, at most ``most_rows``, from the pointers ``x`` and ``panel``, of ``vectors`` vectors of columns.
+    """C: ``sums[rows][columns]``, at most ``most_rows``, from the pointers ``x`` and ``panel``, which is ``vectors`` wide.
 
     Rows of x lie ``row_step`` elements apart. ``skipped`` rows in front of each band are computed too; where a band's place is
     taken by sums of the band before, those win. ``ahead``: what every step asks for, from the pointer ``ahead`` on.

@@ -70,7 +70,7 @@ class Library:
         if refused:
             self.close()
             seen = f"the system does not give this process the matrix unit (AMX): {os.strerror(refused)}"
-            raise EngineError(name, seen, "Linux 5.16 or newer does", "build with --target avx512+bf16+vnni")
+            raise EngineError(name, seen, "Linux 5.16 or newer does", "build with --target cpu:avx512+bf16+vnni")
 
     @staticmethod
     def from_bytes(code: bytes | memoryview, name: str = "engine") -> "Library":

@@ -1,4 +1,7 @@
-"""Measures what this machine can do at most: multiply-adds on registers alone, and reading one large array after another."""
+"""Measures what this machine can do at most: multiply-adds on registers alone, and reading one large array after another.
+
+Where a type is multiplied by the matrix unit, its ceiling is that unit's.
+"""
 
 import ctypes
 import os
@@ -20,7 +23,8 @@ READ_BYTES = 256 << 20  # by a thread in a try
 CACHE_BYTES, MEMORY_BYTES = 4 << 20, 256 << 20  # of one thread: in the shared cache, and beyond any
 TRIES = 6
 
-TEXT = """#include <stdint.h>
+TEXT = """#define _GNU_SOURCE
+#include <stdint.h>
 #define EXPORT __attribute__((visibility("default")))
 typedef float vec __attribute__((vector_size(BYTES)));
 typedef int32_t words __attribute__((vector_size(BYTES)));
@@ -54,6 +58,22 @@ DOTS = {
     "int8": ("s = (vec)__builtin_ia32_vpdpbusd512((words)s, (words)x, (words)x)", 8),
 }
 NEEDS = {"bfloat16": "bf16", "int8": "vnni"}
+TILED = {"bfloat16": ("tdpbf16ps", 2), "int8": ("tdpbusd", 4)}  # the instruction, and the groups' products
+TILE_TEXT = """
+#include <sys/syscall.h>
+#include <unistd.h>
+#define TILED(b, a, c) INSTRUCTION " %tmm" #b ", %tmm" #a ", %tmm" #c "\\n"
+EXPORT int64_t rl_peak_tiled(void *out, int64_t steps) {
+  syscall(SYS_arch_prctl, 0x1023, 18); /* as rl_permit of executor.c */
+  static const uint8_t shapes[64] __attribute__((aligned(64))) = {
+    1, [16] = 64, [18] = 64, [20] = 64, [22] = 64, [24] = 64, [26] = 64, [28] = 64, [30] = 64,
+    [48] = 16, 16, 16, 16, 16, 16, 16, 16 };
+  __asm__ volatile("ldtilecfg %0" : : "m"(shapes));
+  for (int64_t i = 0; i < steps; ++i) __asm__ volatile(TILED(6, 4, 0) TILED(7, 4, 1) TILED(6, 5, 2) TILED(7, 5, 3));
+  __asm__ volatile("tilerelease");
+  return steps * 4 * 16 * 16 * 16 * 2 * GROUP;
+}
+"""
 
 
 def measure(target: CpuTarget, toolchain: Toolchain) -> Ceilings:
@@ -75,8 +95,13 @@ def peak(kind: str, target: CpuTarget, toolchain: Toolchain) -> float:
 
 def _peak(kind: str, target: CpuTarget, toolchain: Toolchain, pool: ThreadPoolExecutor) -> float:
     library = _compiled(kind, target, toolchain)
+    run, steps = (library.rl_peak_tiled, STEPS // 8) if _is_tiled(kind, target) else (library.rl_peak, STEPS)
     outs = [_aligned(64) for _ in range(target.num_threads)]
-    return _rate([lambda out=out: library.rl_peak(out.ctypes.data, STEPS) for out in outs], pool)  # type: ignore[misc]
+    return _rate([lambda out=out: run(out.ctypes.data, steps) for out in outs], pool)  # type: ignore[misc]
+
+
+def _is_tiled(kind: str, target: CpuTarget) -> bool:
+    return kind in TILED and "amx" in target.features
 
 
 def _bandwidth(library: ctypes.CDLL, num_bytes: int, threads: int, pool: ThreadPoolExecutor) -> float:
@@ -103,12 +128,18 @@ def _compiled(kind: str, target: CpuTarget, toolchain: Toolchain) -> ctypes.CDLL
         f"#define OPERATIONS {per_lane * target.vector_bytes // 4}",
         "typedef __bf16 bf16 __attribute__((vector_size(BYTES)));" if kind == "bfloat16" else "",
     ]
-    text = "\n".join([*head, TEXT.replace("CLASS", "v" if target.vector_bytes == 64 else "x")])
+    body = [TEXT.replace("CLASS", "v" if target.vector_bytes == 64 else "x")]
+    if _is_tiled(kind, target):
+        instruction, group = TILED[kind]
+        head += [f'#define INSTRUCTION "{instruction}"', f"#define GROUP {group}"]
+        body += [TILE_TEXT]
+    text = "\n".join([*head, *body])
     with tempfile.NamedTemporaryFile(suffix=".so") as file:
         file.write(link([compile_one(text, target, toolchain)], toolchain))
         file.flush()
         library = ctypes.CDLL(file.name, mode=os.RTLD_LOCAL)
-    library.rl_peak.argtypes, library.rl_peak.restype = (ctypes.c_void_p, ctypes.c_int64), ctypes.c_int64
+    for peak in [library.rl_peak, *([library.rl_peak_tiled] if _is_tiled(kind, target) else [])]:
+        peak.argtypes, peak.restype = (ctypes.c_void_p, ctypes.c_int64), ctypes.c_int64
     library.rl_read.argtypes, library.rl_read.restype = (ctypes.c_void_p, *[ctypes.c_int64] * 2), ctypes.c_int64
     return library
 

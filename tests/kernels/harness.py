@@ -44,6 +44,12 @@ def random_arrays(reads: Sequence[Operand], seed: int = 0) -> list[np.ndarray]:
     return arrays
 
 
+def permit(target: CpuTarget) -> None:
+    """Asks the system for the matrix unit, as rl_permit of executor.h does, where the target has one."""
+    if "amx" in target.features:
+        assert ctypes.CDLL(None).syscall(158, 0x1023, 18) == 0, "the system does not give the matrix unit"
+
+
 def load(code: KernelCode, target: CpuTarget) -> Any:
     """The compiled kernel as a ctypes function."""
     tools = toolchain.find()
@@ -53,8 +59,7 @@ def load(code: KernelCode, target: CpuTarget) -> Any:
         file.write(library)
         file.flush()
         function = getattr(ctypes.CDLL(file.name, mode=os.RTLD_LOCAL), code.symbol)
-    if "amx" in target.features:
-        assert ctypes.CDLL(None).syscall(158, 0x1023, 18) == 0, "the system does not give the matrix unit"
+    permit(target)
     function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64], None
     return function
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from harness import assert_close, random_arrays
+from harness import assert_close, permit, random_arrays
 
 from redline.base.extents import MAX_DIMS, Extent, high
 from redline.codegen.c import compile as c_compile
@@ -78,6 +78,7 @@ def _view(memory: np.ndarray, operand: Operand) -> np.ndarray:
 
 def _load(code: KernelCode, target: CpuTarget) -> tuple[Any, Any]:
     """The kernel and the number of its chunks as functions."""
+    permit(target)
     tools, visible = toolchain.find(), '__attribute__((visibility("default"))) '
     counting = f"{visible}int64_t chunks_at(const int64_t *dims) {{ return {code.num_chunks}; }}\n"
     text = c_compile.source(replace(code, text=code.text + counting)).replace("void KERNEL(", f"{visible}void KERNEL(")

@@ -141,7 +141,7 @@ class MatmulKernel:
         stride, step = (self.staged_stride, 1) if self.schedule.staged else g.x[-2:]
         if dot.tiled:
             steps, vectors = Loop(dot.steps(g.k), dot.group, width * dot.group), width // self.panels.lanes
-            bands, most = amx.side_by_side(self.heights, stride), self.rows.size
+            bands, most = amx.side_by_side(self.band_heights, stride), self.rows.size
             return amx.sums(self.tiles, vectors, bands, stride, most, [steps], self.ahead(width), most - rows)
         w_step = width * dot.group if g.w_constant or not self.is_direct(width, valid) else g.w[-2]
         vectors = width // self.panels.lanes
@@ -152,17 +152,17 @@ class MatmulKernel:
     @property
     def tiles(self) -> amx.Tiles:
         """The registers of the matrix unit."""
-        return amx.Tiles(self.heights, self.panels.widest // self.panels.lanes, self.groups_at_once, self.dot)
+        return amx.Tiles(self.band_heights, self.panels.widest // self.panels.lanes, self.groups_at_once, self.dot)
 
     @property
-    def heights(self) -> tuple[int, ...]:
+    def band_heights(self) -> tuple[int, ...]:
         """The rows of a tile in bands for the matrix unit."""
         bands = amx.bands_of(self.rows.size)
         return tuple(map(bands.of, range(bands.count)))
 
     def tile(self, rows: int, width: int, valid: int) -> list[str]:
         """The function that computes a tile and stores it through the epilogue."""
-        g, dot, s = self.g, self.dot, self.schedule
+        g = self.g
         body = [*dims(self.problem.reads, self.problem.writes), *self.sums(rows, width, valid)]
         reads = self.problem.reads
         names = [f"arg{i}" for i in range(len(reads))]
@@ -173,9 +173,13 @@ class MatmulKernel:
             ["const int64_t m = m0 + i;"], "const int64_t n = n0 + j;",
             offset([*gemms.batch_texts(g.batch), "m", "n"], g.out), g.out[-1], self.render,
         )  # fmt: skip
-        head = f"static __attribute__((noinline)) void {_tile_name(rows, valid)}(void *const *args, "
-        operands = f"const {dot.x.c} *x, const {dot.w.c} *panel{', const char *ahead' if s.prefetch else ''}"
-        return block(f"{head}{operands}, int64_t z, int64_t m0, int64_t n0)", body)
+        return block(f"static __attribute__((noinline)) void {_tile_name(rows, valid)}({self.operands})", body)
+
+    @property
+    def operands(self) -> str:
+        """The parameters of the function of a tile."""
+        x = f"void *const *args, const {self.dot.x.c} *x, const {self.dot.w.c} *panel"
+        return f"{x}{', const char *ahead' if self.schedule.prefetch else ''}, int64_t z, int64_t m0, int64_t n0"
 
     def render(self, expr: Expr) -> tuple[list[str], str]:
         """C: statements and value of an epilogue of ``sums[i][j]``."""
