@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from redline.builder.wanted import Fixed, Wanted, largest
 from redline.builder.workshop import Made, Progress, Workshop
 from redline.codegen.c import isa, toolchain
 from redline.ir import Graph
+from redline.kernels.problem import CpuTarget
 from redline.quant.weights import narrow_weights
 from redline.runtime import AnyEngine, load
 
 WEIGHT_BITS = {"w8": 8, "w4": 4}  # of matrix products' weights alone, by precision
-STORAGE = {"fp32": None, "bf16": dtypes.bfloat16, "fp16": dtypes.float16}  # of float32 values, by precision
+SPLIT = "bf16x3"  # float32 stored, factors of products split in two bfloat16 each
+STORAGE = {"fp32": None, SPLIT: None, "bf16": dtypes.bfloat16, "fp16": dtypes.float16}  # of float32 values, by precision
 
 
 def build(
@@ -87,7 +90,8 @@ def build(
     destination = _destination(model, output)
     wish.check()
     report = progress or (lambda stage, done, total: None)
-    shop = Workshop(isa.target(target.removeprefix("cpu:"), num_threads), toolchain.find(), opt_level, timing_cache, report)
+    cpu_target = _with_split_factors(isa.target(target.removeprefix("cpu:"), num_threads), precision)
+    shop = Workshop(cpu_target, toolchain.find(), opt_level, timing_cache, report)
     report("read", 0, 1)
     made = _make(model, wanted, freeze or {}, ragged, shop, wish)
     _check_memory(made, memory_limit)
@@ -130,7 +134,8 @@ def _make_fixed(model: Any, graph: Graph, reader: Reader, shop: Workshop, wish: 
     if precision == "fp32":
         return made
     shop.report("compare", 0, 1)
-    reference = shop.make(graph, None, {}, opt_level=0)
+    exact = replace(shop, target=replace(shop.target, features=shop.target.features - {SPLIT}))
+    reference = exact.make(graph, None, {}, opt_level=0)
     return made.reporting({**summary, "error": worst_error(made.write(None), reference.write(None))})
 
 
@@ -149,6 +154,16 @@ def fixed_alone(wanted: Wanted, ragged: bool) -> Fixed:
     if ragged:
         raise BuildError("ragged", "a CUDA engine", "allowed: engines for processors", "give fixed shapes, without ragged")
     return fixed(wanted.only("a CUDA engine", "build an engine for each"), "a CUDA engine")
+
+
+def _with_split_factors(target: CpuTarget, precision: str) -> CpuTarget:
+    """``target`` as code of this precision sees it; raises BuildError where it is of no use."""
+    if precision != SPLIT:
+        return target
+    if "amx" not in target.features:
+        seen = f"{SPLIT} on {isa.text(target)}, which has no matrix unit (AMX)"
+        raise BuildError("--precision", seen, "the unit multiplies bfloat16 sixteen times as fast", "build in fp32 or bf16")
+    return replace(target, features=target.features | {SPLIT})
 
 
 def _check_open(precision: str) -> None:

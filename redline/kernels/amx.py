@@ -121,19 +121,19 @@ def side_by_side(heights: Sequence[int], row_step: int) -> list[Band]:
 
 def sums(
     tiles: Tiles, vectors: int, bands: Sequence[Band], row_step: int, most_rows: int, loops: Sequence[Loop],
-    ahead: Ahead | None = None, skipped: int | str = 0,
+    ahead: Ahead | None = None, skipped: int | str = 0, x_part: int = 0, w_part: int = 0,
 ) -> list[str]:  # fmt: skip
     """C: ``sums[rows][columns]``, at most ``most_rows``, from the pointers ``x`` and ``panel``, which is ``vectors`` wide.
 
     Rows of x lie ``row_step`` elements apart. ``skipped`` rows in front of each band are computed too; where a band's place is
-    taken by sums of the band before, those win. ``ahead``: what every step asks for, from the pointer ``ahead`` on.
+    taken by sums of the band before, those win. ``ahead``: what every step asks for, from the pointer ``ahead`` on. The next
+    part of an operand that is split begins ``x_part`` or ``w_part`` elements behind this one.
     """
     dot, width = tiles.dot, vectors * LANES
     outer, inner = split(loops, dot)
     steps = [*outer, inner] if inner.extent != 1 else outer
     at_x, at_w = ("".join(f" + k{i} * {step}" for i, step in enumerate(s)) for s in _steps(steps))
-    body = [f"const char *const xk = (const char *)(x{at_x}), *const wk = (const char *)(panel{at_w});"]
-    body += ahead.ask if ahead else []
+    body = ahead.ask if ahead else []
     body += [_load(tiles.x(b), "xk", band.start, dot.x.size, row_step) for b, band in enumerate(bands)]
     for v in range(vectors):
         body.append(_load(tiles.w(v), "wk", v * LANES, WORD, width))
@@ -142,7 +142,10 @@ def sums(
     lines += [f"{dot.acc.c} all_sums[{most_rows}][{width}] __attribute__((aligned(64)));"]
     every = [(b, v) for b in range(len(bands)) for v in range(vectors)]
     lines += [f'__asm__ volatile("tilezero %tmm{tiles.sum(b, v)}");' for b, v in every]
-    lines += block(" ".join(f"for (int64_t k{i} = 0; k{i} < {loop.extent}; ++k{i})" for i, loop in enumerate(steps)), body)
+    head = " ".join(f"for (int64_t k{i} = 0; k{i} < {loop.extent}; ++k{i})" for i, loop in enumerate(steps))
+    for x, w in dot.products:
+        at = f"xk = (const char *)(x + {x * x_part}{at_x}), *const wk = (const char *)(panel + {w * w_part}{at_w})"
+        lines += block(head, [f"const char *const {at};", *body])
     for b, v in reversed(every):
         lines.append(_store(tiles.sum(b, v), f"&all_sums[{bands[b].place}][{v * LANES}]", width * WORD))
     return [*lines, f"{dot.acc.c} (*const sums)[{width}] = all_sums + {skipped};"]
@@ -168,13 +171,16 @@ def _multiply(dot: Dot, total: int, x: int, w: int) -> str:
     return f'__asm__ volatile("{dot.tiled} %tmm{w}, %tmm{x}, %tmm{total}");'
 
 
-def cost(rows: int, vectors: int, steps: int, panel_is_near: bool) -> float:
-    """Cycles of one register tile of ``steps`` groups: products or loads, whichever is more, then the sums' way out."""
+def cost(rows: int, vectors: int, steps: int, panel_is_near: bool, times: int = 1) -> float:
+    """Cycles of one register tile of ``steps`` groups: products or loads, whichever is more, then the sums' way out.
+
+    ``times``: how often the steps are gone through, as those of a split operand are.
+    """
     at_once = groups_at_once(steps)
     bands = bands_of(rows).count
     loads = rows * LOAD_CYCLES + vectors * at_once * (LOAD_CYCLES if panel_is_near else FAR_CYCLES)
     each = max(rows * vectors, loads) + 2 * bands
-    return each * (steps / at_once) + BEGIN_CYCLES + rows * vectors * (SPILL_CYCLES + EPILOGUE_CYCLES)
+    return times * each * (steps / at_once) + BEGIN_CYCLES + rows * vectors * (SPILL_CYCLES + EPILOGUE_CYCLES)
 
 
 def shapes(rows: int, columns: int) -> list[tuple[int, int]]:

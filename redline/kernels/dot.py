@@ -34,6 +34,8 @@ class Dot:
 
     ``offset`` is added to every x while it is staged; the sums then start at -offset * (sum of the column of w), which
     heads each packed panel. ``tiled``: the instruction of the matrix unit that multiplies whole tiles (kernels/amx.py).
+    ``parts``: an element of an operand is the sum of so many, a rounded number and what rounding left; products of two rests
+    are left out.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Dot:
     offset: int = 0
     broadcast: float = 1.0  # cycles to spread a scalar group over a vector
     tiled: str = ""
+    parts: int = 1
 
     @property
     def head(self) -> int:
@@ -53,10 +56,16 @@ class Dot:
     def steps(self, k: int) -> int:
         """Groups in a sum of ``k`` products; whole tiles of them where tiles are multiplied."""
         found = -(-k // self.group)
-        if not self.tiled:
+        if not self.tiled or not found:
             return found
         at_once = groups_at_once(found)
         return -(-found // at_once) * at_once
+
+    @property
+    def products(self) -> tuple[tuple[int, int], ...]:
+        """The parts of x and w that are multiplied with each other, the smallest products first."""
+        every = [(x, w) for x in range(self.parts) for w in range(self.parts) if x + w < self.parts]
+        return tuple(sorted(every, key=sum, reverse=True))
 
     def types(self, target: CpuTarget) -> list[str]:
         """C: the vectors ``vec`` of sums and ``wvec`` of packed elements, and what the instruction needs."""
@@ -94,10 +103,13 @@ class Dot:
         return f"const words {name} = (words){{0}} + *(const word *)({address});"
 
     def group_rows(self, array: np.ndarray) -> np.ndarray:
-        """[batch, k, n] as [batch, head and steps, n, group] of type ``w``, k padded with zeros."""
+        """[batch, k, n] as [batch, head and steps of each part, n, group] of type ``w``, k filled up with zeros."""
         batch, k, n = array.shape
-        padded = np.pad(array, ((0, 0), (0, self.steps(k) * self.group - k), (0, 0)))
-        rows = padded.reshape(batch, self.steps(k), self.group, n).swapaxes(2, 3).astype(self.w.numpy)
+        padded = np.pad(array, ((0, 0), (0, -k % self.group), (0, 0)))
+        whole = padded.reshape(batch, -1, self.group, n).swapaxes(2, 3)
+        rows = whole.astype(self.w.numpy)
+        if self.parts == 2:
+            return np.concatenate([rows, remainder(whole, rows)], axis=1)
         if not self.offset:
             return rows
         start = (-self.offset * array.astype(np.int64).sum(axis=1, keepdims=True)).astype(self.acc.numpy)
@@ -109,6 +121,13 @@ def groups_at_once(steps: int) -> int:
     least = -(-steps // TILE_GROUPS)
     exact = next((parts for parts in range(least, 2 * least + 1) if steps % parts == 0), 0)
     return steps // exact if exact else -(-steps // least)
+
+
+def remainder(array: np.ndarray, rounded: np.ndarray) -> np.ndarray:
+    """What rounding took from ``array``, rounded to the same type; nothing where it cannot be told (infinities)."""
+    with np.errstate(invalid="ignore"):
+        rest = array - rounded.astype(array.dtype)
+    return np.where(np.isfinite(rest), rest, 0).astype(rounded.dtype)
 
 
 def plain(x: DType) -> Dot:
@@ -131,9 +150,12 @@ _TILED = {
 }
 
 
+SPLIT = Dot("amx-bf16x3", bfloat16, bfloat16, float32, group=2, tiled="tdpbf16ps", parts=2)
+
+
 def of(name: str, x: DType, w: DType) -> Dot:
     """The way called ``name`` for operands of these types."""
-    known = (*(dot for _, dot in _INSTRUCTIONS.values()), *_TILED.values(), plain(x))
+    known = (*(dot for _, dot in _INSTRUCTIONS.values()), *_TILED.values(), SPLIT, plain(x))
     return next(dot for dot in known if dot.name == name)
 
 
@@ -147,4 +169,6 @@ def candidates(x: DType, w: DType, constant: bool, target: CpuTarget) -> Iterato
 
 def tiled(x: DType, w: DType, target: CpuTarget) -> Dot | None:
     """The way in which the matrix unit of ``target`` does; None where it has none for these types."""
+    if x == w == float32:
+        return SPLIT if {"amx", "bf16x3"} <= target.features else None
     return _TILED.get((x, w)) if "amx" in target.features else None

@@ -155,6 +155,13 @@ class Ahead:
     panel_bytes: int
     tiles: int
 
+    @staticmethod
+    def of(dot: Dot, width: int, groups: int, at_once: int, depth: int, tiles: int) -> "Ahead":
+        """For sums of ``groups``, ``at_once`` by an instruction, over panels of ``width`` columns of ``depth`` elements."""
+        times = len(dot.products)
+        step_bytes = -(-width * at_once * dot.group * dot.w.size * dot.parts // times)
+        return Ahead(groups // at_once * times, step_bytes, depth * width * dot.w.size, tiles)
+
     @property
     def lines(self) -> int:
         """Cache lines that one step asks for."""
@@ -235,6 +242,14 @@ def converted(element: str, source: DType, target: DType, offset: int = 0) -> st
     if source == target:
         return element
     return cexpr.to_storage(target, cexpr.cast_text(cexpr.from_storage(source, element), source, target))
+
+
+def staged(place: str, element: str, source: DType, target: DType, offset: int = 0, rest: str = "") -> list[str]:
+    """C: ``element`` of type ``source`` copied to ``place``; ``rest``: where what rounding takes from it goes (Dot.parts)."""
+    if not rest:
+        return [f"{place} = {converted(element, source, target, offset)};"]
+    value = f"const float value = {cexpr.from_storage(source, element)};"
+    return [value, f"{place} = rl_to_bf16(value);", f"{rest} = rl_rest_bf16(value);"]
 
 
 def pack_panels(array: np.ndarray, cut: Panels, dot: Dot) -> np.ndarray:

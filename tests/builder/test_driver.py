@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 import redline
+from redline.base import cpu
 from redline.base.errors import BuildError, RedlineError
 from redline.engine import open_engine
 from tests import skeletons
@@ -94,6 +95,10 @@ def test_memory_is_limited_to_the_byte(network: Path, tmp_path: Path) -> None:
     [
         ({"precision": "fp23"}, r"\[--precision\] there is no precision 'fp23'; did you mean 'fp32'"),
         ({"precision": "int9"}, r"\[--precision\] there is no precision 'int9'; "),
+        (
+            {"precision": "bf16x3", "target": "cpu:avx2"},
+            r"\[--precision\] bf16x3 on avx2, which has no matrix unit \(AMX\); .*bf16$",
+        ),
         ({"opt_level": 6}, r"\[--opt-level\] 6 is out of range; allowed: 0 to 5"),
         ({"opt_level": -1}, r"\[--opt-level\] -1 is out of range"),
         ({"target": "cpu:avx51"}, "there is no target 'avx51'; did you mean 'avx512'"),
@@ -113,6 +118,19 @@ def test_wrong_options(network: Path, options: dict[str, object], message: str) 
     with pytest.raises(RedlineError, match=message):
         redline.build(network, **{"opt_level": 0} | options)  # type: ignore[arg-type]
     assert not network.with_suffix(".engine").exists()
+
+
+@pytest.mark.skipif("amx_bf16" not in cpu.features(), reason="needs a processor with a matrix unit (AMX)")
+def test_split_factors_are_near_float32_and_say_how_near(network: Path) -> None:
+    exact = redline.build(network, output=network.with_suffix(".exact"), opt_level=0)
+    split = redline.build(network, precision="bf16x3", opt_level=0)
+    dots = {kernel.schedule.partition("dot='")[2].partition("'")[0] for kernel in split.header.kernels}
+    assert "amx-bf16x3" in dots
+    feeds = {io.name: np.random.default_rng(1).standard_normal(io.shape).astype(io.dtype) for io in exact.header.inputs}
+    want, got = exact.run(feeds), split.run(feeds)
+    worst = max(float(np.linalg.norm(got[name] - want[name]) / np.linalg.norm(want[name])) for name in want)
+    assert 0 < worst < 2e-5
+    assert 0 < split.report["error"]["relative_l2"] < 2e-5
 
 
 def test_an_engine_takes_the_place_of_the_old_one(network: Path) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from harness import GROUPING, TARGETS, TILED, check, needs_tiles, random_arrays, run
+from harness import GROUPING, SPLIT, TARGETS, TILED, check, needs_tiles, random_arrays, run
 
 from redline.base.dtypes import DType, bfloat16, float16, float32, float64, int8, int32, uint8
 from redline.kernels import conv
@@ -214,3 +214,13 @@ def test_tiles_of_every_shape(x, weights, size, channels, filters):
 def test_padding_with_a_zero_point(x, weights, target):
     case = plain(9, 18, 20, 3, 1, x, weights=weights, pad_value=7)
     check(FAMILY, case, target, FAMILY.schedules(case, target)[::2], rtol=0 if case.acc == int32 else 1e-5)
+
+
+@pytest.mark.parametrize("channels, groups", [(3, 1), (10, 2), (32, 1)])
+@pytest.mark.parametrize("constant", [True, False])
+@needs_tiles
+def test_split_factors(channels, groups, constant):
+    for taps, stride in ((3, 1), (1, 1), (3, 2)):
+        case = plain(9, channels, 24, taps, stride, float32, groups=groups, constant=constant)
+        candidates = [s for s in FAMILY.schedules(case, SPLIT) if not isinstance(s, Winograd)]
+        check(FAMILY, case, SPLIT, candidates[::3], rtol=2e-5)

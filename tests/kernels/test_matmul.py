@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from harness import FULL, GROUPING, TARGETS, TILED, check, needs_tiles, random_arrays
+from harness import FULL, GROUPING, SPLIT, TARGETS, TILED, check, needs_tiles, random_arrays, run
 
 from redline.base import dtypes
 from redline.base.dtypes import bfloat16, float16, float32, float64, int8, int32, int64, uint8
@@ -189,3 +189,27 @@ def test_grouped_products_need_the_instruction():
     assert {schedule.dot for schedule in FAMILY.schedules(problem, AVX512)} == {""}
     assert not matmul.is_legal(problem, matmul.Schedule(4, 1, dot="bf16"), AVX512)
     assert matmul.is_legal(problem, matmul.Schedule(4, 1, dot="bf16"), FULL)
+
+
+@pytest.mark.parametrize("m, n, k", [(15, 33, 1), (31, 70, 64), (65, 17, 74)])
+@pytest.mark.parametrize("constant", [True, False])
+@needs_tiles
+def test_split_factors(m, n, k, constant):
+    """Sixteen bits of every factor count: 2^-16 of the largest answer, where bfloat16 alone would be 2^-8 off."""
+    problem = with_bias_and_relu(m, n, k, constant)
+    candidates = FAMILY.schedules(problem, SPLIT)
+    assert candidates[0].dot == "amx-bf16x3"
+    check(FAMILY, problem, SPLIT, candidates[::2], rtol=2e-5)
+
+
+@needs_tiles
+def test_what_is_not_finite_stays_in_its_row_when_factors_are_split():
+    """An infinity may become NaN: its product with the rest of the other factor has any sign."""
+    problem = square(20, 37, 24)
+    arrays = [np.array(array) for array in random_arrays(problem.reads)]
+    arrays[0][3, 5], arrays[0][8, 0] = np.nan, np.inf
+    got = run(FAMILY, problem, FAMILY.schedules(problem, SPLIT)[0], SPLIT, arrays)[0]
+    (want,) = FAMILY.reference(problem, arrays)
+    finite = np.isfinite(want)
+    assert (np.isfinite(got) == finite).all() and not finite[3].any() and not finite[8].any()
+    assert np.abs(got[finite] - want[finite]).max() <= 2e-5 * np.abs(want[finite]).max()

@@ -33,6 +33,7 @@ ROWS = (
         "avx512", "x86-64-v4", 64, 32, _V4,
         {
             "amx": (("-mamx-tile", "-mamx-bf16", "-mamx-int8"), frozenset({"amx_tile", "amx_bf16", "amx_int8"})),
+            "bf16x3": ((), frozenset()),  # no instruction, but leave: float32 factors may be split in two bfloat16 each
             "bf16": (("-mavx512bf16",), frozenset({"avx512_bf16"})),
             "vbmi": (("-mavx512vbmi", "-mavx512vbmi2"), frozenset({"avx512vbmi", "avx512_vbmi2"})),
             "vnni": (("-mavx512vnni",), frozenset({"avx512_vnni"})),
@@ -50,7 +51,7 @@ def host_target(num_threads: int = 0, features: frozenset[str] | None = None) ->
         raise BuildError("target", f"this machine is {platform.machine()}", "Redline writes code for x86_64 only")
     found = cpu.features() if features is None else features
     row = next(row for row in ROWS if row.needs <= found)
-    return _make(row, frozenset(name for name, (_, needs) in row.options.items() if needs <= found), num_threads)
+    return _make(row, frozenset(name for name, (_, needs) in row.options.items() if needs and needs <= found), num_threads)
 
 
 def target(name: str, num_threads: int = 0) -> CpuTarget:

@@ -96,7 +96,7 @@ class DirectKernel:
     @property
     def depth(self) -> int:
         """Elements of a packed panel for each of its columns."""
-        return (self.steps + self.dot.head) * self.dot.group
+        return (self.steps * self.dot.parts + self.dot.head) * self.dot.group
 
     @property
     def steps(self) -> int:
@@ -154,9 +154,8 @@ class DirectKernel:
         if not self.schedule.prefetch:
             return None
         at_once = self.tiles.groups if self.dot.tiled else 1
-        step_bytes = width * at_once * self.dot.group * self.dot.w.size
         tiles = self.rows.count // self.schedule.bands * self.columns.count
-        return Ahead(self.steps // at_once, step_bytes, self.depth * width * self.dot.w.size, tiles)
+        return Ahead.of(self.dot, width, self.steps, at_once, self.depth, tiles)
 
     @property
     def tiles(self) -> amx.Tiles:
@@ -180,7 +179,8 @@ class DirectKernel:
             return lines + tile.spill(rows * columns, vectors, width, self.problem.acc)
         skipped = self.columns.size - columns
         bands = [amx.Band(i * down, i * columns) for i in range(rows)]
-        return amx.sums(self.tiles, vectors, bands, right, rows * columns + skipped, loops, ahead, skipped)
+        parts = (self.stage.part, self.steps * self.dot.group * width) if self.stage else (0, 0)
+        return amx.sums(self.tiles, vectors, bands, right, rows * columns + skipped, loops, ahead, skipped, *parts)
 
     def tile(self, rows: int, columns: int, width: int, valid: int) -> list[str]:
         """The function that computes a tile and stores it through the epilogue."""
@@ -256,13 +256,16 @@ class DirectKernel:
             [m, *(strides[term.name] for term in self.terms), c],
         )
         steps = contiguous_strides([*(term.extent for term in self.terms), width, dot.group])
-        element = f"packed[{offset([*names, 'j', 'e'], steps)}]"
-        value = tile.converted(f"source[{source}]", w.dtype, dot.w)
-        if g.channels % dot.group:
+        place = offset([*names, "j", "e"], steps)
+        rest = f"packed[{self.steps * width * dot.group} + {place}]" if dot.parts > 1 else ""
+        fill = [f"packed[{place}] = 0;", *([f"{rest} = 0;"] if rest else [])]
+        copy = tile.staged(f"packed[{place}]", f"source[{source}]", w.dtype, dot.w, rest=rest)
+        if g.channels < dot.steps(g.channels) * dot.group:
             channel = next((name for name, term in zip(names, self.terms, strict=True) if term.name == "c"), "0")
-            value = f"{channel} * {dot.group} + e < {g.channels} ? {value} : 0"
-        lines = [*loop("j", 0, valid, loop("e", 0, dot.group, [f"{element} = {value};"]))]
-        lines += loop("j", valid, width, loop("e", 0, dot.group, [f"{element} = 0;"])) if valid < width else []
+            outside = f"if ({channel} * {dot.group} + e >= {g.channels})"
+            copy = [*block(outside, [*fill, "continue;"]), *copy]
+        lines = [*loop("j", 0, valid, loop("e", 0, dot.group, copy))]
+        lines += loop("j", valid, width, loop("e", 0, dot.group, fill)) if valid < width else []
         for name, term in reversed(list(zip(names, self.terms, strict=True))):
             lines = loop(name, 0, term.extent, lines)
         return [

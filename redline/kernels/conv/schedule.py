@@ -108,7 +108,7 @@ def way(problem: Problem, schedule: Direct) -> Dot:
 def dots(problem: Problem, target: CpuTarget) -> list[Dot]:
     """The ways to multiply, the fastest first."""
     x, w = problem.x.dtype, problem.w.dtype
-    tiled = dot.tiled(x, w, target)
+    tiled = dot.tiled(x, w, target) if size(problem.w.shape[1:]) else None
     return ([tiled] if tiled else []) + list(dot.candidates(x, w, problem.w.constant, target))
 
 
@@ -138,7 +138,9 @@ def _suits_winograd(g: Geometry, problem: Problem) -> bool:
 
 def _pays_winograd(g: Geometry, problem: Problem, target: CpuTarget) -> bool:
     best = dots(problem, target)[0]
-    few_saved = best.tiled or (g.step[1] == 2 and best.group > 1)  # less than an instruction for pairs or tiles saves
+    few_saved = (best.tiled and best.parts == 1) or (
+        g.step[1] == 2 and best.group > 1
+    )  # less than an instruction for pairs or tiles saves
     return _suits_winograd(g, problem) and not few_saved and min(g.channels, g.filters) >= MIN_WINOGRAD_CHANNELS
 
 

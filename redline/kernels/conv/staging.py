@@ -10,7 +10,7 @@ from redline.base.shapes import StaticShape
 from redline.kernels import cexpr, tile
 from redline.kernels.conv.geometry import Geometry
 from redline.kernels.conv.problem import Problem
-from redline.kernels.ctext import block, loop
+from redline.kernels.ctext import block, loop, vectorized
 from redline.kernels.dot import Dot
 
 ALIAS_BYTES = 2048  # pixels this far apart compete for few sets of the first-level cache
@@ -50,7 +50,13 @@ class Stage:
     @property
     def num_bytes(self) -> int:
         """A multiple of a cache line."""
-        return -(-(self.elements + self.tail) * self.dot.x.size // CACHE_LINE) * CACHE_LINE
+        return self.part * self.dot.parts * self.dot.x.size
+
+    @property
+    def part(self) -> int:
+        """Elements of one part of what is staged (Dot.parts), whole cache lines."""
+        per_line = CACHE_LINE // self.dot.x.size
+        return -(-(self.elements + self.tail) // per_line) * per_line
 
     @property
     def elements(self) -> int:
@@ -63,15 +69,16 @@ class Stage:
         body = [
             f"const int64_t h = h_begin * {g.step[1]} - {g.pad[1]} + r;",
             f"{type_name} *restrict to = staged + q * {depth_stride} + r * {row_stride};",
+            *([f"{type_name} *restrict rest = to + {self.part};"] if self.dot.parts > 1 else []),
         ]
         body.insert(0, f"const int64_t z = d * {g.step[0]} - {g.pad[0]} + q * {g.dilation[0]};")
         outside = [f"{name} < 0 || {name} >= {g.size[axis]}" for axis, name in ((0, "z"), (1, "h")) if g.leaves(axis)]
-        zero = f"for (int64_t i = 0; i < {row_stride}; ++i) to[i] = {self.pad};"
-        body += block(f"if ({' || '.join(outside)})", [zero, "continue;"]) if outside else []
+        body += block(f"if ({' || '.join(outside)})", [*self._fill(0, row_stride), "continue;"]) if outside else []
         body += self._row()
         last = f"(h_end - h_begin - 1) * {g.step[1]} + {(g.taps[1] - 1) * g.dilation[1] + 1}"
         rows = loop("r", 0, last, body)
-        tail = [f"for (int64_t i = 0; i < {self.tail}; ++i) {{ staged[{self._filled(last)} + i] = 0; }}"] if self.tail else []
+        ends = [f"{self._filled(last)} + {part * self.part}" for part in range(self.dot.parts)] if self.tail else []
+        tail = [f"for (int64_t i = 0; i < {self.tail}; ++i) {{ staged[{end} + i] = 0; }}" for end in ends]
         return [f"{type_name} *restrict staged = scratch;", *loop("q", 0, g.taps[0], rows), *tail]
 
     def _filled(self, rows: str) -> str:
@@ -87,26 +94,31 @@ class Stage:
         count = max(0, min(g.size[2], self.columns - left))
         right = self.columns - left - count
         lines = [f"const {self.source.c} *restrict from = x + z * {depth} + h * {height};"]
-        if left:
-            lines.append(f"for (int64_t i = 0; i < {left * self.pixel}; ++i) to[i] = {self.pad};")
+        lines += self._fill(0, left * self.pixel) if left else []
         if width == g.channels == self.pixel and channel == 1:
-            value = self._value("from[i]")
-            lines.append(f"for (int64_t i = 0; i < {count * width}; ++i) to[{left * self.pixel} + i] = {value};")
+            lines += self._copy("i", count * width, f"{left * self.pixel} + i", "from[i]")
         else:
-            lines += loop("i", 0, count, self._pixel(f"to[{left * self.pixel} + i * {self.pixel} + c]", width, channel))
-        if right:
-            start = (left + count) * self.pixel
-            lines.append(f"for (int64_t i = {start}; i < {self.columns * self.pixel}; ++i) to[i] = {self.pad};")
-        return lines
+            lines += loop("i", 0, count, self._pixel(f"{left * self.pixel} + i * {self.pixel} + c", width, channel))
+        return lines + (self._fill((left + count) * self.pixel, self.columns * self.pixel) if right else [])
 
-    def _pixel(self, to: str, width: int, channel: int) -> list[str]:
+    def _pixel(self, place: str, width: int, channel: int) -> list[str]:
         """C: pixel i of a row; the channels that fill up the last group meet weights of zero."""
-        value = self._value(f"from[i * {width} + c * {channel}]")
-        lines = [f"for (int64_t c = 0; c < {self.g.channels}; ++c) {to} = {value};"]
+        lines = self._copy("c", self.g.channels, place, f"from[i * {width} + c * {channel}]")
         end = 0 if self.is_folded else self.dot.steps(self.g.channels) * self.dot.group
         if end > self.g.channels:
-            lines.append(f"for (int64_t c = {self.g.channels}; c < {end}; ++c) {to} = {self.dot.offset};")
+            rest = f" rest[{place}] = 0;" if self.dot.parts > 1 else ""
+            lines.append(f"for (int64_t c = {self.g.channels}; c < {end}; ++c) {{ to[{place}] = {self.dot.offset};{rest} }}")
         return lines
 
-    def _value(self, element: str) -> str:
-        return tile.converted(element, self.source, self.dot.x, self.dot.offset)
+    def _copy(self, variable: str, count: int, place: str, element: str) -> list[str]:
+        """C: ``count`` elements of the image, converted."""
+        if self.dot.parts == 1:
+            value = tile.converted(element, self.source, self.dot.x, self.dot.offset)
+            return [f"for (int64_t {variable} = 0; {variable} < {count}; ++{variable}) to[{place}] = {value};"]
+        body = tile.staged(f"to[{place}]", element, self.source, self.dot.x, rest=f"rest[{place}]")
+        return vectorized(variable, 0, count, body)
+
+    def _fill(self, begin: int, end: int) -> list[str]:
+        """C: what stands outside the image; there is no rest of it."""
+        rest = " rest[i] = 0;" if self.dot.parts > 1 else ""
+        return [f"for (int64_t i = {begin}; i < {end}; ++i) {{ to[i] = {self.pad};{rest} }}"]

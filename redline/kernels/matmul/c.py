@@ -13,7 +13,7 @@ import numpy as np
 
 from redline.base.shapes import size
 from redline.kernels import amx, bounds, cexpr, narrow, tile
-from redline.kernels.ctext import block, clipped, loop, offset, share
+from redline.kernels.ctext import block, clipped, loop, offset, share, vectorized
 from redline.kernels.dot import Dot, groups_at_once
 from redline.kernels.expr import Expr
 from redline.kernels.matmul import gemm as gemms
@@ -73,18 +73,24 @@ class MatmulKernel:
     @property
     def depth(self) -> int:
         """Elements of a packed panel for each of its columns."""
-        return (self.dot.steps(self.g.k) + self.dot.head) * self.dot.group
+        return (self.dot.steps(self.g.k) * self.dot.parts + self.dot.head) * self.dot.group
+
+    @property
+    def padded_k(self) -> int:
+        """Elements of a row of x as it is staged, of each part."""
+        return self.dot.steps(self.g.k) * self.dot.group
 
     def packing(self) -> Packing:
         """The constant operand in panels: [distinct batch][panel][head and steps][width][group]."""
-        g, cut, dot = self.g, self.panels, self.dot
+        g, cut, dot, padded = self.g, self.panels, self.dot, self.padded_k
         distinct = tuple(slice(None) if stride else slice(1) for stride in self.problem.reads[g.w_arg].strides[:-2])
         transposed = g.w_arg == 0
 
         def apply(array: np.ndarray) -> np.ndarray:
             array = np.swapaxes(array, -1, -2) if transposed else array
             array = array[distinct]
-            return tile.pack_panels(array.reshape(size(array.shape[:-2]), g.k, g.n), cut, dot)
+            rows = np.pad(array.reshape(size(array.shape[:-2]), g.k, g.n), ((0, 0), (0, padded - g.k), (0, 0)))
+            return tile.pack_panels(rows, cut, dot)
 
         kind = f"{dot.name}{dot.w.name}{'t' if transposed else ''}"
         return Packing(f"panels{cut.width}x{cut.lanes}-{kind}", apply)
@@ -93,7 +99,7 @@ class MatmulKernel:
     def staged_stride(self) -> int:
         """Elements from one staged row to the next: an odd number of cache lines, so that rows spread over the cache."""
         per_line = CACHE_LINE // self.dot.x.size
-        return (-(-self.dot.steps(self.g.k) * self.dot.group // per_line) | 1) * per_line
+        return (-(-self.padded_k * self.dot.parts // per_line) | 1) * per_line
 
     @property
     def spare_rows(self) -> int:
@@ -126,9 +132,8 @@ class MatmulKernel:
         """How the next panel is fetched, where the schedule wants that."""
         if not self.schedule.prefetch:
             return None
-        tiles, at_once = self.rows.count // self.schedule.row_chunks, self.groups_at_once
-        step_bytes = width * at_once * self.dot.group * self.dot.w.size
-        return Ahead(self.dot.steps(self.g.k) // at_once, step_bytes, self.depth * width * self.dot.w.size, tiles)
+        tiles = self.rows.count // self.schedule.row_chunks
+        return Ahead.of(self.dot, width, self.dot.steps(self.g.k), self.groups_at_once, self.depth, tiles)
 
     @property
     def groups_at_once(self) -> int:
@@ -142,7 +147,8 @@ class MatmulKernel:
         if dot.tiled:
             steps, vectors = Loop(dot.steps(g.k), dot.group, width * dot.group), width // self.panels.lanes
             bands, most = amx.side_by_side(self.band_heights, stride), self.rows.size
-            return amx.sums(self.tiles, vectors, bands, stride, most, [steps], self.ahead(width), most - rows)
+            ahead, parts = self.ahead(width), (self.padded_k, self.padded_k * width)
+            return amx.sums(self.tiles, vectors, bands, stride, most, [steps], ahead, most - rows, *parts)
         w_step = width * dot.group if g.w_constant or not self.is_direct(width, valid) else g.w[-2]
         vectors = width // self.panels.lanes
         offsets, steps = [i * stride for i in range(rows)], Loop(dot.steps(g.k), step * dot.group, w_step)
@@ -220,13 +226,16 @@ class MatmulKernel:
         """Copies the chunk's rows, converted, whole groups long and with the distance ``staged_stride``."""
         g, dot = self.g, self.dot
         element = f"a[m * {g.x[-2]} + k * {g.x[-1]}]"
-        value = tile.converted(element, self.problem.reads[g.x_arg].dtype, dot.x, dot.offset)
-        store, end = f"staged[(m - m_begin) * {self.staged_stride} + k] = ", dot.steps(g.k) * dot.group
-        rest = loop("k", g.k, end, [f"{store}{dot.offset};"]) if end > g.k else []
+        source, row = self.problem.reads[g.x_arg].dtype, f"(m - m_begin) * {self.staged_stride}"
+        rest = f"staged[{row} + {self.padded_k} + k]" if dot.parts > 1 else ""
+        copy = tile.staged(f"staged[{row} + k]", element, source, dot.x, dot.offset, rest)
+        fill = [f"staged[{row} + k] = {dot.offset};", *([f"{rest} = 0;"] if rest else [])]
+        walk = vectorized("k", 0, g.k, copy) if rest else loop("k", 0, g.k, copy)
+        walk += loop("k", g.k, self.padded_k, fill) if self.padded_k > g.k else []
         return [
             f"{dot.x.c} *restrict staged = ({dot.x.c} *)scratch + {self.spare_rows * self.staged_stride};",
             f"const int64_t m_begin = {self.rows.begin('t0')}, m_end = {self.rows.begin('t1')};",
-            *loop("m", "m_begin", "m_end", [*loop("k", 0, g.k, [f"{store}{value};"]), *rest]),
+            *loop("m", "m_begin", "m_end", walk),
         ]
 
     def walk_panels_outer(self) -> list[str]:
@@ -265,13 +274,15 @@ class MatmulKernel:
             return [self.panel(width)]
         g, dot = self.g, self.dot
         element = f"b[k * {g.w[-2]} + (p * {self.panels.width} + j) * {g.w[-1]}]"
-        value = tile.converted(element, self.problem.reads[g.w_arg].dtype, dot.w)
         place = f"(k / {dot.group} * {width} + j) * {dot.group} + k % {dot.group}" if dot.group > 1 else f"k * {width} + j"
-        lines = loop("k", 0, g.k, loop("j", 0, valid, [f"packed[{place}] = {value};"]))
+        rest = f"packed[{self.padded_k * width} + {place}]" if dot.parts > 1 else ""
+        copy = tile.staged(f"packed[{place}]", element, self.problem.reads[g.w_arg].dtype, dot.w, 0, rest)
+        fill = [f"packed[{place}] = 0;", *([f"{rest} = 0;"] if rest else [])]
+        lines = loop("k", 0, g.k, loop("j", 0, valid, copy))
         if valid < width:
-            lines += loop("k", 0, g.k, loop("j", valid, width, [f"packed[{place}] = 0;"]))
-        if g.k % dot.group:
-            lines += loop("k", g.k, dot.steps(g.k) * dot.group, loop("j", 0, width, [f"packed[{place}] = 0;"]))
+            lines += loop("k", 0, g.k, loop("j", valid, width, fill))
+        if self.padded_k > g.k:
+            lines += loop("k", g.k, self.padded_k, loop("j", 0, width, fill))
         return [
             f"{dot.w.c} *restrict packed = ({dot.w.c} *)((char *)scratch + {self.staged_bytes});",
             *lines,

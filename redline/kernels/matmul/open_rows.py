@@ -56,9 +56,7 @@ class OpenKernel(MatmulKernel):
     def ahead(self, width: int) -> Ahead | None:
         if not self.schedule.prefetch:
             return None
-        step_bytes = width * self.groups_at_once * self.dot.group * self.dot.w.size
-        steps = self.dot.steps(self.g.k) // self.groups_at_once
-        return Ahead(steps, step_bytes, self.depth * width * self.dot.w.size, AHEAD_TILES)
+        return Ahead.of(self.dot, width, self.dot.steps(self.g.k), self.groups_at_once, self.depth, AHEAD_TILES)
 
     def text(self) -> str:
         lines = self.dot.types(self.vectors)

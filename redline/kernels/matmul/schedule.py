@@ -85,7 +85,7 @@ def dots(problem: Problem, swapped: bool, target: CpuTarget) -> list[Dot]:
     """The ways to multiply, the fastest first."""
     g = gemms.of(problem, swapped)
     x, w = problem.reads[g.x_arg].dtype, problem.reads[g.w_arg].dtype
-    tiled = dot.tiled(x, w, target)
+    tiled = dot.tiled(x, w, target) if g.k else None
     return ([tiled] if tiled else []) + list(dot.candidates(x, w, g.w_constant, target))
 
 
@@ -197,7 +197,8 @@ def tile_cost(rows: int, vectors: int, steps: int, dot: Dot, target: CpuTarget) 
     """Cycles of one tile of ``steps`` groups, on the unit that ``dot`` runs on."""
     if not dot.tiled:
         return tile.cost(rows, vectors, steps, dot, target)
-    return amx.cost(rows, vectors, steps, steps * vectors * target.vector_bytes <= target.l1_bytes // 2)
+    near = steps * vectors * target.vector_bytes * dot.parts <= target.l1_bytes // 2
+    return amx.cost(rows, vectors, steps, near, len(dot.products))
 
 
 def _cut(problem: Problem, s: Schedule, target: CpuTarget, in_cache: bool = True) -> Schedule:
