@@ -1,12 +1,15 @@
 """Convolutions, depthwise convolutions and pools with open extents, at sizes below, at and above a tile."""
 
+from dataclasses import replace
+
 import pytest
-from harness import TARGETS
+from harness import TARGETS, TILED, needs_tiles
 from open_harness import check
 
-from redline.base.dtypes import float32
+from redline.base.dtypes import bfloat16, float32, int8, int32, uint8
 from redline.base.extents import dimension
 from redline.kernels import conv, depthwise, pool
+from redline.kernels.dot import accumulator
 from redline.kernels.expr import Acc, Load, call, index, lit
 from redline.kernels.problem import Operand
 
@@ -58,6 +61,22 @@ def test_convolutions_of_open_images(case):
     make = open_image(case)
     found = conv.FAMILY.schedules(make(*HW), AVX512)
     check(conv.FAMILY, make, HW, SIZES, AVX512, [found[0], found[-1]], rtol=1e-4)
+
+
+@pytest.mark.parametrize("x, weights", [(bfloat16, bfloat16), (uint8, int8)], ids=repr)
+@pytest.mark.parametrize("case", ["odd", "narrow", "step"])
+@needs_tiles
+def test_open_images_on_tiles(case, x, weights):
+    acc, facts = accumulator(x), CASES[case]
+
+    def make(h, w):
+        like = image(conv.Problem, 1, h * 2, w * 2, **facts)
+        weight = C(weights, like.w.shape, True)
+        return replace(like, x=replace(like.x, dtype=x), w=weight, out=C(acc, like.out.shape), epilogue=Acc(acc), extra=())
+
+    found = conv.FAMILY.schedules(make(*HW), TILED)
+    assert found[0].dot.startswith("amx-")
+    check(conv.FAMILY, make, HW, SIZES, TILED, [found[0], found[-1]], rtol=0 if acc == int32 else 1e-5)
 
 
 @pytest.mark.slow

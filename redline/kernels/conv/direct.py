@@ -185,19 +185,23 @@ class DirectKernel:
     def tile(self, rows: int, columns: int, width: int, valid: int) -> list[str]:
         """The function that computes a tile and stores it through the epilogue."""
         body = [*dims(self.problem.reads, self.problem.writes), *self.sums(rows, columns, width)]
-        reads = self.problem.reads
-        body += cexpr.pointers(reads[2:], [f"arg{i}" for i in range(2, len(reads))], first=2)
-        body += cexpr.pointers(self.problem.writes, ["out"], first=len(reads), const=False)
-        body += narrow.rows(
-            rows * columns, valid, self.panels.lanes, self.problem.epilogue, self.problem.out, self.target,
-            [f"const int64_t h = h0 + i / {columns}, w = w0 + i % {columns};"], "const int64_t m = m0 + j;",
-            offset(["n", "d", "h", "w", "m"], self.g.out_strides), self.g.out_strides[-1], self.render,
-        )  # fmt: skip
+        body += self.results(rows * columns, f"const int64_t h = h0 + i / {columns}, w = w0 + i % {columns};", valid)
         head = f"static __attribute__((noinline)) void {tile_name(rows, columns, valid)}(void *const *args, "
         types = (
             f"const {self.dot.x.c} *x, const {self.dot.w.c} *panel, {'const char *ahead, ' if self.schedule.prefetch else ''}"
         )
         return block(f"{head}{types}int64_t n, int64_t d, int64_t h0, int64_t w0, int64_t m0)", body)
+
+    def results(self, count: int | str, place: str, valid: int) -> list[str]:
+        """C: ``count`` outputs from ``sums`` through the epilogue; ``place`` declares where output i lies."""
+        reads = self.problem.reads
+        lines = cexpr.pointers(reads[2:], [f"arg{i}" for i in range(2, len(reads))], first=2)
+        lines += cexpr.pointers(self.problem.writes, ["out"], first=len(reads), const=False)
+        return lines + narrow.rows(
+            count, valid, self.panels.lanes, self.problem.epilogue, self.problem.out, self.target,
+            [place], "const int64_t m = m0 + j;",
+            offset(["n", "d", "h", "w", "m"], self.g.out_strides), self.g.out_strides[-1], self.render,
+        )  # fmt: skip
 
     def render(self, expr: Expr) -> tuple[list[str], str]:
         """C: statements and value of an epilogue of ``sums[i][j]``."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from redline.base.errors import BuildError
 from redline.base.extents import Undecided, at_nominal, is_open, nominal
-from redline.kernels import per_image, tile
+from redline.kernels import amx, per_image, tile
 from redline.kernels.conv import c, geometry, open_direct, open_winograd, pointwise, schedule
 from redline.kernels.conv.open_direct import OpenDirect
 from redline.kernels.conv.open_winograd import OpenWinograd
@@ -75,9 +75,11 @@ def _like_the_tuned_shape(problem: Problem, target: CpuTarget) -> list[Schedule]
         if isinstance(closed, Winograd):
             found[_open_winograd(problem, closed, target)] = None
         elif isinstance(closed, Direct):
+            tiled = schedule.way(problem, closed).tiled
             for prefetch in (closed.prefetch, not closed.prefetch):
-                limit = tile.tallest(closed.vectors, target)
-                found[OpenDirect(limit, closed.vectors, closed.panel_chunks, prefetch)] = None
+                limit = amx.ROWS if tiled else tile.tallest(closed.vectors, target)
+                how = closed.dot if tiled else ""
+                found[OpenDirect(limit, closed.vectors, closed.panel_chunks, prefetch, how)] = None
     return list(found) or list(_plain(problem, target))
 
 

@@ -10,9 +10,10 @@ from functools import cached_property
 from typing import Any
 
 from redline.base.extents import ceil_div, high, maximum, minimum, nominal
+from redline.kernels import amx, dot
 from redline.kernels.conv import direct, geometry
 from redline.kernels.conv.direct import DirectKernel
-from redline.kernels.conv.geometry import Term
+from redline.kernels.conv.geometry import Geometry, Term
 from redline.kernels.conv.problem import Problem
 from redline.kernels.conv.schedule import MAX_SCRATCH_SHARE, Direct, Schedule, must_stage
 from redline.kernels.conv.staging import CACHE_LINE, Stage
@@ -33,16 +34,25 @@ class OpenDirect(Schedule):
     vectors: int
     panel_chunks: int = 1
     prefetch: bool = False
+    dot: str = ""
 
 
 def render(problem: Problem, chosen: OpenDirect, target: CpuTarget) -> KernelCode:
-    staged = must_stage(geometry.of(problem), problem, direct.plain_dot(problem))
-    closed = Direct(1, chosen.columns, chosen.vectors, 1, chosen.panel_chunks, staged=staged, prefetch=chosen.prefetch)
-    return direct.code(_OpenKernel(problem, closed, target))
+    how = dot.of(chosen.dot, problem.x.dtype, problem.w.dtype)
+    staged = must_stage(geometry.of(problem), problem, how)
+    closed = Direct(
+        1, chosen.columns, chosen.vectors, 1, chosen.panel_chunks, staged=staged, prefetch=chosen.prefetch, dot=chosen.dot
+    )
+    return direct.code((OpenTiledKernel if how.tiled else OpenKernel)(problem, closed, target))
 
 
 @dataclass(frozen=True)
-class _OpenKernel(DirectKernel):
+class OpenKernel(DirectKernel):
+    @cached_property
+    def summed(self) -> Geometry:
+        """Taps and channels stay axes of their own."""
+        return self.g
+
     @property
     def widths(self) -> range:
         return range(1, min(self.schedule.width, high(self.g.out_size[2])) + 1)
@@ -74,7 +84,7 @@ class _OpenKernel(DirectKernel):
         _, down, right, channel = self.x_strides
         g, group = self.g, self.dot.group
         taps = [Term("h", g.taps[1], down * g.dilation[1]), Term("w", g.taps[2], right * g.dilation[2])]
-        found = [*taps, Term("c", -(-g.channels // group), channel * group)]
+        found = [*taps, Term("c", self.dot.steps(g.channels), channel * group)]
         return tuple(term for term in found if term.extent > 1)
 
     @property
@@ -93,11 +103,8 @@ class _OpenKernel(DirectKernel):
     def ahead(self, width: int) -> Ahead | None:
         if not self.schedule.prefetch:
             return None
-        steps = self.dot.steps(self.g.channels)
-        for taps in self.g.taps:
-            steps *= taps
-        step_bytes = width * self.dot.group * self.dot.w.size
-        return Ahead(steps, step_bytes, self.depth * width * self.dot.w.size, self._tiles_of_a_band())
+        at_once = self.tiles.groups if self.dot.tiled else 1
+        return Ahead.of(self.dot, width, self.steps, at_once, self.depth, self._tiles_of_a_band())
 
     def _tiles_of_a_band(self) -> int:
         columns = -(-nominal(self.g.out_size[2]) // self.schedule.width)
@@ -137,9 +144,23 @@ class _OpenKernel(DirectKernel):
             "(void)d, (void)scratch;",
         ]
         body += self.stage.copy() if self.stage else []
+        body += self.prologue()
         for first, count, width, valid in self.panel_kinds():
             body += clipped("p", first, first + count, "p0", "p1", [*self.panel(width, valid), *self.walk_open(width, valid)])
+        body += self.epilogue()
         return block("void KERNEL(void *const *args, void *scratch, int64_t chunk)", body)
+
+    def call(self, columns: str, valid: int, passed: str) -> str:
+        """C: computes a tile of so many columns."""
+        return f"tile_x{valid}({columns}, {passed});"
+
+    def prologue(self) -> list[str]:
+        """C: what a chunk does before its tiles."""
+        return []
+
+    def epilogue(self) -> list[str]:
+        """C: what it does after them."""
+        return []
 
     def walk_open(self, width: int, valid: int) -> list[str]:
         """C: the tiles of the band for one panel."""
@@ -147,11 +168,50 @@ class _OpenKernel(DirectKernel):
         ahead = self.ahead(width)
         base, row = ("staged", "(h0 - h_begin)") if self.stage else ("x", "h0")
         where = offset([row, "w0"], [height_step * self.g.step[1], width_step * self.g.step[2]])
+        passed = f"args, {base} + {where}, panel, {'ahead, ' if ahead else ''}n, h0, w0, m0"
         each = [
             "const int64_t w0 = v * (columns - 1) + (v < num_large ? v : num_large);",
-            f"tile_x{valid}(v < num_large ? columns : columns - 1, args, {base} + {where}, "
-            f"panel, {'ahead, ' if ahead else ''}n, h0, w0, m0);",
+            self.call("v < num_large ? columns : columns - 1", valid, passed),
             *([ahead.advance] if ahead else []),
         ]
         start = [f"const int64_t m0 = group * {self.g.filters} + p * {self.panels.width};", *(ahead.begin if ahead else [])]
         return [*start, *loop("h0", "h_begin", "h_end", loop("v", 0, "tiles", each))]
+
+
+@dataclass(frozen=True)
+class OpenTiledKernel(OpenKernel):
+    """On the matrix unit: tiles of one band, whose height is that of the call."""
+
+    @property
+    def tiles(self) -> amx.Tiles:
+        inner = amx.split(self.loops(self.panels.widest), self.dot)[1]
+        vectors = self.panels.widest // self.panels.lanes
+        return amx.Tiles(("columns",), vectors, inner.x_step // self.dot.group, self.dot)
+
+    def text(self) -> str:
+        lines = self.dot.types(self.target)
+        for width, valid in self.panels.kinds():
+            lines += self.banded_tile(width, valid)
+        return "\n".join([*lines, *self.main(), ""])
+
+    def banded_tile(self, width: int, valid: int) -> list[str]:
+        """The function of a tile of ``columns`` outputs, of which ``most`` are computed."""
+        right, vectors = self.x_strides[2] * self.g.step[2], width // self.panels.lanes
+        body = ["const int64_t d = 0, skipped = most - columns;", *dims(self.problem.reads, self.problem.writes)]
+        body += amx.sums(
+            self.tiles, vectors, [amx.Band(0, 0)], right, amx.ROWS, self.loops(width), self.ahead(width), "skipped"
+        )  # fmt: skip
+        body += self.results("columns", "const int64_t h = h0, w = w0 + i;", valid)
+        ahead = "const char *ahead, " if self.schedule.prefetch else ""
+        operands = f"void *const *args, const {self.dot.x.c} *x, const {self.dot.w.c} *panel, {ahead}"
+        head = f"static __attribute__((noinline)) void tile{valid}(int64_t most, int64_t columns, {operands}"
+        return block(f"{head}int64_t n, int64_t h0, int64_t w0, int64_t m0)", body)
+
+    def prologue(self) -> list[str]:
+        return self.tiles.begin
+
+    def epilogue(self) -> list[str]:
+        return [amx.END]
+
+    def call(self, columns: str, valid: int, passed: str) -> str:
+        return f"tile{valid}(columns, {columns}, {passed});"
