@@ -124,7 +124,8 @@ def sums(
     bands = range(len(starts))
     outer, inner = split(loops, dot)
     steps = [*outer, inner] if inner.extent != 1 else outer
-    at_x, at_w = ("".join(f" + k{i} * {step}" for i, step in enumerate(s)) for s in _steps(steps))
+    at_x = "".join(f" + {f'{s.table}[k{i}]' if s.table else f'k{i} * {s.x_step}'}" for i, s in enumerate(steps))
+    at_w = "".join(f" + k{i} * {s.w_step}" for i, s in enumerate(steps))
     body = [f"const char *const xk = (const char *)(x{at_x}), *const wk = (const char *)(panel{at_w});"]
     body += ahead.ask if ahead else []
     body += [_load(tiles.x(b), "xk", (starts[b] - skipped * row_step) * dot.x.size, row_step * dot.x.size) for b in bands]
@@ -138,10 +139,6 @@ def sums(
     # The last band first: the rows that it skips are sums of the band before, which then overwrites them.
     lines += [_store(tiles.sum(b, v), f"&all_sums[{places[b]}][{v * LANES}]", width * WORD) for b, v in reversed(every)]
     return [*lines, f"{dot.acc.c} (*const sums)[{width}] = all_sums + {skipped};"]
-
-
-def _steps(loops: Sequence[Loop]) -> tuple[list[int], list[int]]:
-    return [loop.x_step for loop in loops], [loop.w_step for loop in loops]
 
 
 def _load(register: int, base: str, offset: int, stride: int) -> str:
