@@ -190,7 +190,7 @@ class DirectKernel:
         body += narrow.rows(
             rows * columns, valid, self.panels.lanes, self.problem.epilogue, self.problem.out, self.target,
             [f"const int64_t h = h0 + i / {columns}, w = w0 + i % {columns};"], "const int64_t m = m0 + j;",
-            offset(["n", "d", "h", "w", "m"], self.g.out_strides), self.g.out_strides[-1], self.render,
+            offset(["n", "d", "h", "w", "m"], self.g.out_strides), self.g.out_strides[-1], self.render, bool(self.dot.tiled),
         )  # fmt: skip
         head = f"static __attribute__((noinline)) void {tile_name(rows, columns, valid)}(void *const *args, "
         types = (

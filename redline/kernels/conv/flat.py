@@ -126,7 +126,7 @@ class FlatKernel:
         body += narrow.rows(
             bands * amx.ROWS, valid, self.panels.lanes, self.problem.epilogue, self.problem.out, self.target,
             self._position(), "const int64_t m = m0 + j;",
-            offset(["n", "d", "h", "w", "m"], self.g.out_strides), self.g.out_strides[-1], self.render, unroll=False,
+            offset(["n", "d", "h", "w", "m"], self.g.out_strides), self.g.out_strides[-1], self.render, in_memory=True,
         )  # fmt: skip
         ahead = "const char *ahead, " if self.schedule.prefetch else ""
         operands = f"const {self.dot.x.c} *x, const {self.dot.w.c} *panel, {ahead}"
@@ -162,16 +162,22 @@ class FlatKernel:
             f"const int64_t q_end = (h_end - h_begin - 1) * {self.planes.pitch} + {self.g.out_size[2]};",
             *self.tiles.begin,
         ]
-        first = 0
-        for width, valid in self.panels.kinds():
-            count = self.panels.num_full if width == valid and self.panels.num_full and not first else 1
-            body += clipped("p", first, first + count, "p0", "p1", self._walk(width, valid))
-            first += count
+        walk = [line for kind in self._kinds() for line in self._walk(*kind)]
+        body += self._positions(walk) if s.rows_outer else walk
         return block("void KERNEL(void *const *args, void *scratch, int64_t chunk)", [*body, amx.END])
 
-    def _walk(self, width: int, valid: int) -> list[str]:
-        """C: the tiles of the band for one panel."""
-        w, ahead, positions = self.dot.w.c, self.ahead(width), self.schedule.height * amx.ROWS
+    def _kinds(self) -> list[tuple[int, int, int, int]]:
+        """(first, end, width, columns that count) of the full panels, and of the last one."""
+        cut, full = self.panels, self.panels.num_full
+        found = [(0, full, cut.width, cut.width)] if full else []
+        return [*found, (full, full + 1, cut.last_width, cut.rest)] if cut.rest else found
+
+    def _positions(self, body: Sequence[str]) -> list[str]:
+        return block(f"for (int64_t q0 = 0; q0 < q_end; q0 += {self.schedule.height * amx.ROWS})", body)
+
+    def _walk(self, first: int, end: int, width: int, valid: int) -> list[str]:
+        """C: the tiles of these panels; of the whole band, or of one place."""
+        w, ahead = self.dot.w.c, self.ahead(width)
         lines = [
             f"const {w} *panel = (const {w} *)args[1] + p * {self.panels.width * self.depth};",
             f"const int64_t m0 = p * {self.panels.width};",
@@ -184,7 +190,7 @@ class FlatKernel:
         ]
         body = [f"if (q_end - q0 <= {16 * bands}) {call} else" for bands, call in enumerate(calls[:-1], 1)]
         body += [calls[-1], *([ahead.advance] if ahead else [])]
-        return [*lines, *block(f"for (int64_t q0 = 0; q0 < q_end; q0 += {positions})", body)]
+        return clipped("p", first, end, "p0", "p1", [*lines, *(body if self.schedule.rows_outer else self._positions(body))])
 
 
 def _tile_name(bands: int, valid: int) -> str:

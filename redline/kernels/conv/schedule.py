@@ -21,8 +21,9 @@ MIN_WINOGRAD_CHANNELS = 16  # with fewer the transforms cost more than they save
 DIRECT_BESIDE_WINOGRAD = 2  # direct candidates where there are others
 CHUNKS_PER_THREAD = 4
 MIN_CHUNK_FLOPS = 400_000
-FLAT_TILES = ((2, 2), (3, 1), (1, 4), (2, 1))  # bands and vectors of flat.py's tiles
+FLAT_TILES = ((2, 2), (3, 1), (2, 1))  # bands and vectors of flat.py's tiles
 FLAT_CHUNKS = 2  # a thread
+FEW_TILES = 4  # too short to fetch the next panel meanwhile
 COPY_READS = 2  # what copying a byte costs beside reading one
 MAX_SCRATCH_SHARE = 0.6  # of the second-level cache, for the staged rows of a chunk
 
@@ -55,15 +56,17 @@ class Direct(Schedule):
 class Flat(Schedule):
     """Tiles of ``height`` times 16 positions of flattened rows and ``vectors`` of filters on the matrix unit (flat.py).
 
-    The rows are cut into ``bands`` chunks, the panels of filters into ``panel_chunks``.
+    The rows are cut into ``bands`` chunks, the panels of filters into ``panel_chunks``. ``rows_outer`` and ``prefetch`` are
+    those of matmul/schedule.py.
     """
 
     height: int
     vectors: int
-    bands: int
-    panel_chunks: int
-    prefetch: bool
     dot: str
+    bands: int = 1
+    panel_chunks: int = 1
+    rows_outer: bool = False
+    prefetch: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ def is_legal(problem: Problem, schedule: Schedule, target: CpuTarget) -> bool:
             and amx.fits(schedule.height, schedule.vectors)
             and 1 <= schedule.bands <= g.out_size[1]
             and 1 <= schedule.panel_chunks <= g.panels(schedule.vectors, problem, target).count
+            and not (schedule.rows_outer and schedule.prefetch)
         )
     assert isinstance(schedule, Direct)
     return (
@@ -218,22 +222,24 @@ def _flats(g: Geometry, problem: Problem, target: CpuTarget) -> list[Flat]:
     if how is None:
         return []
     widest = -(-g.filters // tile.lanes(problem.acc, target))
-    return [
-        _cut_flat(g, problem, Flat(height, min(vectors, widest), 1, 1, problem.w.num_bytes > LARGE_BYTES, how.name), target)
-        for height, vectors in dict.fromkeys((height, min(vectors, widest)) for height, vectors in FLAT_TILES)
-    ]
+    shapes = dict.fromkeys((height, min(vectors, widest)) for height, vectors in FLAT_TILES)
+    return [_cut_flat(g, problem, Flat(height, vectors, how.name), target) for height, vectors in shapes]
 
 
 def _cut_flat(g: Geometry, problem: Problem, s: Flat, target: CpuTarget) -> Flat:
     """``s`` with the bands and parts that copy and read the least, and bands that stay in the second-level cache."""
     panels, size_of_x = g.panels(s.vectors, problem, target).count, problem.x.num_bytes
-    wanted = min(FLAT_CHUNKS * target.num_threads, max(1, problem.flops // (MIN_CHUNK_FLOPS * TILED_SPEED)))
-    wanted = 1 if target.num_threads == 1 else max(wanted, target.num_threads)
+    threads, weights = target.num_threads, problem.w.num_bytes
     least = -(-size_of_x // int(target.l2_bytes * MAX_SCRATCH_SHARE))
-    pairs = [(bands, min(panels, -(-wanted // bands))) for bands in range(1, g.out_size[1] + 1)]
-    enough = [pair for pair in pairs if pair[0] >= least and pair[0] * pair[1] * g.batch >= wanted] or pairs[-1:]
-    bands, parts = min(enough, key=lambda pair: (pair[1] * size_of_x * COPY_READS + pair[0] * problem.w.num_bytes, pair))
-    return replace(s, bands=bands, panel_chunks=parts)
+    pairs = [(bands, min(panels, -(-threads // bands))) for bands in range(least, g.out_size[1] + 1)]
+    enough = [pair for pair in pairs if pair[0] * pair[1] * g.batch % threads == 0] or [(g.out_size[1], 1)]
+    bands, parts = min(enough, key=lambda pair: (pair[1] * size_of_x * COPY_READS + pair[0] * weights, pair))
+    if parts == 1 and threads > 1 and problem.flops > FLAT_CHUNKS * threads * MIN_CHUNK_FLOPS * TILED_SPEED:
+        bands = min(g.out_size[1], max(bands, FLAT_CHUNKS * threads))  # whoever is early takes a band of the others
+    rows_outer = size(g.taps) == 1 and weights <= parts * target.l2_bytes // 2
+    shared = g.out_size[1] * g.out_size[2] // bands > FEW_TILES * amx.ROWS * s.height  # a panel, by so many tiles
+    prefetch = weights > LARGE_BYTES and shared and not rows_outer
+    return replace(s, bands=bands, panel_chunks=parts, rows_outer=rows_outer, prefetch=prefetch)
 
 def _winograds(g: Geometry, problem: Problem, target: CpuTarget) -> Iterator[Winograd]:
     """Wide and narrow tiles; the threads share the blocks or, first where weights come from memory, the filters."""
