@@ -132,7 +132,8 @@ def sums(
     dot, width = tiles.dot, vectors * LANES
     outer, inner = split(loops, dot)
     steps = [*outer, inner] if inner.extent != 1 else outer
-    at_x, at_w = ("".join(f" + k{i} * {step}" for i, step in enumerate(s)) for s in _steps(steps))
+    at_x = "".join(f" + {f'{s.table}[k{i}]' if s.table else f'k{i} * {s.x_step}'}" for i, s in enumerate(steps))
+    at_w = "".join(f" + k{i} * {s.w_step}" for i, s in enumerate(steps))
     body = ahead.ask if ahead else []
     body += [_load(tiles.x(b), "xk", band.start, dot.x.size, row_step) for b, band in enumerate(bands)]
     for v in range(vectors):
@@ -149,10 +150,6 @@ def sums(
     for b, v in reversed(every):
         lines.append(_store(tiles.sum(b, v), f"&all_sums[{bands[b].place}][{v * LANES}]", width * WORD))
     return [*lines, f"{dot.acc.c} (*const sums)[{width}] = all_sums + {skipped};"]
-
-
-def _steps(loops: Sequence[Loop]) -> tuple[list[int], list[int]]:
-    return [loop.x_step for loop in loops], [loop.w_step for loop in loops]
 
 
 def _load(register: int, base: str, start: int | str, size: int, step: int) -> str:

@@ -47,8 +47,10 @@ def in_vectors(pragma: str, body: Sequence[str], width: int = FLOATS) -> str:
     return f"{pragma} vectorize_width({width})" if any("rl_to_bf16" in line for line in body) else pragma
 
 
-def vector_loop(end: int, lanes: int, body: Sequence[str]) -> list[str]:
+def vector_loop(end: int, lanes: int, body: Sequence[str], overlap: bool = False) -> list[str]:
     """A loop of ``j`` over [0, end) in vectors of ``lanes``: the iterations must be independent.
+
+    ``overlap``: the last vector begins before the end of the one before, and what both have is computed twice.
 
     The compiler would unroll a short loop into scalars before it thinks of vectors, so the loop of one vector is kept from
     unrolling; the one over the vectors unrolls, and what lies in small arrays moves to registers.
@@ -57,32 +59,38 @@ def vector_loop(end: int, lanes: int, body: Sequence[str]) -> list[str]:
     lines = []
     if full:
         lines += loop("v", 0, full, _one_vector(lanes, body))
+    if overlap and full and end % lanes:
+        return lines + block("", _one_vector(lanes, body, str(end - lanes)))
     if end % lanes:
         lines += [VECTORIZE, *loop("j", full * lanes, end, body)]
     return lines
 
 
-def _one_vector(lanes: int, body: Sequence[str]) -> list[str]:
-    """The elements of vector ``v``; a function that looks things up has all its lanes at once, before and after it loops."""
+def _one_vector(lanes: int, body: Sequence[str], begin: str = "") -> list[str]:
+    """The elements of vector ``v``, or from ``begin`` on.
+
+    A function that looks things up has all its lanes at once, before and after it loops.
+    """
+    begin = begin or f"v * {lanes}"
     place = next((i for i, line in enumerate(body) if lanes == FLOATS and _LOOKED_UP.fullmatch(line)), None)
     if place is None:
-        return _elements(lanes, body)
+        return _elements(lanes, body, begin)
     found = _LOOKED_UP.fullmatch(body[place])
     assert found is not None
     held, before, after = f"{found['name']}_lanes", body[:place], body[place + 1 :]
     return [
         f"float {held}[{lanes}] __attribute__((aligned(64)));",
-        *_elements(lanes, [*before, f"{held}[e] = {found['argument']};"]),
+        *_elements(lanes, [*before, f"{held}[e] = {found['argument']};"], begin),
         f"{found['function']}_lanes({held});",
-        *_elements(lanes, [*before, f"const float {found['name']} = {held}[e];", *after]),
+        *_elements(lanes, [*before, f"const float {found['name']} = {held}[e];", *after], begin),
     ]
 
 
 _LOOKED_UP = re.compile(r"const float (?P<name>\w+) = (?P<function>rl_gelu)\((?P<argument>.*)\);")
 
 
-def _elements(lanes: int, body: Sequence[str]) -> list[str]:
-    inner = loop("e", 0, lanes, [f"const int64_t j = v * {lanes} + e;", *body])
+def _elements(lanes: int, body: Sequence[str], begin: str) -> list[str]:
+    inner = loop("e", 0, lanes, [f"const int64_t j = {begin} + e;", *body])
     return [in_vectors(VECTORIZE, body, lanes), *inner]
 
 

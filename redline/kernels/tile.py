@@ -134,11 +134,15 @@ class Panels:
 
 @dataclass(frozen=True)
 class Loop:
-    """One loop of the inner product: how far ``x`` and ``w`` move a step, in elements."""
+    """One loop of the inner product: how far ``x`` and ``w`` move a step, in elements.
+
+    ``table``: for the matrix unit, a C array of where each step of x begins, instead of ``x_step``.
+    """
 
     extent: int | str  # a C expression where it is known at run time only
     x_step: int
     w_step: int
+    table: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Convolutions in C: dispatch over the kinds of schedule."""
 
 from redline.base.shapes import size
-from redline.kernels.conv import direct, pointwise, winograd
+from redline.kernels.conv import direct, flat, pointwise, winograd
 from redline.kernels.conv.problem import Problem
-from redline.kernels.conv.schedule import Direct, Pointwise, Schedule, Winograd, is_legal
+from redline.kernels.conv.schedule import Direct, Flat, Pointwise, Schedule, Winograd, is_legal
 from redline.kernels.problem import CpuTarget, KernelCode
 
 EMPTY = "#include <stdint.h>\nvoid KERNEL(void *const *args, void *scratch, int64_t chunk) {}\n"
@@ -18,5 +18,7 @@ def render(problem: Problem, schedule: Schedule, target: CpuTarget) -> KernelCod
         return pointwise.render(problem, schedule.product, target)
     if isinstance(schedule, Winograd):
         return winograd.render(problem, schedule, target)
+    if isinstance(schedule, Flat):
+        return flat.render(problem, schedule, target)
     assert isinstance(schedule, Direct)
     return direct.render(problem, schedule, target)

@@ -200,7 +200,7 @@ class DirectKernel:
         return lines + narrow.rows(
             count, valid, self.panels.lanes, self.problem.epilogue, self.problem.out, self.target,
             [place], "const int64_t m = m0 + j;",
-            offset(["n", "d", "h", "w", "m"], self.g.out_strides), self.g.out_strides[-1], self.render,
+            offset(["n", "d", "h", "w", "m"], self.g.out_strides), self.g.out_strides[-1], self.render, bool(self.dot.tiled),
         )  # fmt: skip
 
     def render(self, expr: Expr) -> tuple[list[str], str]:

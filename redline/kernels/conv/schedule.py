@@ -21,6 +21,10 @@ MIN_WINOGRAD_CHANNELS = 16  # with fewer the transforms cost more than they save
 DIRECT_BESIDE_WINOGRAD = 2  # direct candidates where there are others
 CHUNKS_PER_THREAD = 4
 MIN_CHUNK_FLOPS = 400_000
+FLAT_TILES = ((2, 2), (3, 1), (2, 1))  # bands and vectors of flat.py's tiles
+FLAT_CHUNKS = 2  # a thread
+FEW_TILES = 4  # too short to fetch the next panel meanwhile
+COPY_READS = 2  # what copying a byte costs beside reading one
 MAX_SCRATCH_SHARE = 0.6  # of the second-level cache, for the staged rows of a chunk
 
 
@@ -46,6 +50,23 @@ class Direct(Schedule):
     staged: bool = True
     prefetch: bool = False
     dot: str = ""
+
+
+@dataclass(frozen=True)
+class Flat(Schedule):
+    """Tiles of ``height`` times 16 positions of flattened rows and ``vectors`` of filters on the matrix unit (flat.py).
+
+    The rows are cut into ``bands`` chunks, the panels of filters into ``panel_chunks``. ``rows_outer`` and ``prefetch`` are
+    those of matmul/schedule.py.
+    """
+
+    height: int
+    vectors: int
+    dot: str
+    bands: int = 1
+    panel_chunks: int = 1
+    rows_outer: bool = False
+    prefetch: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +105,15 @@ def is_legal(problem: Problem, schedule: Schedule, target: CpuTarget) -> bool:
             and 1 <= schedule.tile_chunks <= _num_blocks(g, schedule.outputs)
             and 1 <= schedule.panel_chunks <= g.panels(schedule.vectors, problem, target).count
         )
+    if isinstance(schedule, Flat):
+        return (
+            flat_way(g, problem, target) is not None
+            and schedule.dot in [dot.name for dot in dots(problem, target)]
+            and amx.fits(schedule.height, schedule.vectors)
+            and 1 <= schedule.bands <= g.out_size[1]
+            and 1 <= schedule.panel_chunks <= g.panels(schedule.vectors, problem, target).count
+            and not (schedule.rows_outer and schedule.prefetch)
+        )
     assert isinstance(schedule, Direct)
     return (
         schedule.dot in [dot.name for dot in dots(problem, target)]
@@ -116,6 +146,13 @@ def must_stage(g: Geometry, problem: Problem, dot: Dot) -> bool:
     """Whether x cannot be read in place: padding, another type, or groups of channels that do not lie side by side."""
     whole = dot.group == 1 or (problem.x.strides[-1] == 1 and g.channels == dot.steps(g.channels) * dot.group)
     return g.reaches_outside or problem.x.dtype != dot.x or dot.offset != 0 or not whole
+
+
+def flat_way(g: Geometry, problem: Problem, target: CpuTarget) -> Dot | None:
+    """The way in which flat.py multiplies; None where it does not do ``problem``."""
+    best = next((way for way in dots(problem, target) if way.tiled and way.parts == 1), None)
+    plane = g.groups == g.size[0] == g.taps[0] == g.out_size[0] == 1 and g.dilation == (1, 1, 1) and not g.pad[0]
+    return best if best and plane and problem.w.constant and summed(g, problem, best) == g else None
 
 
 def summed(g: Geometry, problem: Problem, dot: Dot) -> Geometry:
@@ -152,14 +189,16 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
     """The legal candidates, the cheapest by the cost model first."""
     if not size(problem.out.shape):
         return [Direct(1, 1, 1)]
-    if pointwise.applies(problem):
-        return [Pointwise(s) for s in pointwise.product_schedules(problem, target)]
     g = geometry.of(problem)
+    if pointwise.applies(problem):
+        strided = _flats(g, problem, target) if max(g.step) > 1 else []
+        return [*strided, *(Pointwise(s) for s in pointwise.product_schedules(problem, target))]
     minimal = list(_winograds(g, problem, target)) if _pays_winograd(g, problem, target) else []
     tiles = sorted(set(_tiles(g, problem, target)), key=lambda s: _cost(g, problem, s, target))[
         : DIRECT_BESIDE_WINOGRAD if minimal else MAX_TILES
     ]
     found: dict[Schedule, None] = {}
+    flats = _flats(g, problem, target)
     for candidate in tiles:
         found[_cut(g, problem, candidate, target)] = None
     for candidate in _short(g, problem, target):
@@ -168,7 +207,41 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
     assert isinstance(best, Direct)
     for variant in (replace(best, staged=not best.staged), replace(best, prefetch=not best.prefetch)):
         found[variant] = None
-    return [schedule for schedule in (*minimal, *found) if is_legal(problem, schedule, target)]
+    legal = [schedule for schedule in (*minimal, *found) if is_legal(problem, schedule, target)]
+    return [*flats, *legal] if flats and _flat_pays(g) else [*legal[:1], *flats, *legal[1:]]
+
+
+def _flat_pays(g: Geometry) -> bool:
+    """Whether flattened rows need clearly fewer tiles than rows one by one."""
+    one_by_one = g.out_size[1] * -(-g.out_size[2] // amx.ROWS)
+    positions = g.out_size[1] * (g.out_size[2] + g.taps[2] // (2 * g.step[2]))
+    return -(-positions // amx.ROWS) < 0.95 * one_by_one
+
+
+def _flats(g: Geometry, problem: Problem, target: CpuTarget) -> list[Flat]:
+    """The shapes of tiles that need the fewest instructions, cut so that the least is read."""
+    how = flat_way(g, problem, target)
+    if how is None:
+        return []
+    widest = -(-g.filters // tile.lanes(problem.acc, target))
+    shapes = dict.fromkeys((height, min(vectors, widest)) for height, vectors in FLAT_TILES)
+    return [_cut_flat(g, problem, Flat(height, vectors, how.name), target) for height, vectors in shapes]
+
+
+def _cut_flat(g: Geometry, problem: Problem, s: Flat, target: CpuTarget) -> Flat:
+    """``s`` with the bands and parts that copy and read the least, and bands that stay in the second-level cache."""
+    panels, size_of_x = g.panels(s.vectors, problem, target).count, problem.x.num_bytes
+    threads, weights = target.num_threads, problem.w.num_bytes
+    least = -(-size_of_x // int(target.l2_bytes * MAX_SCRATCH_SHARE))
+    pairs = [(bands, min(panels, -(-threads // bands))) for bands in range(least, g.out_size[1] + 1)]
+    enough = [pair for pair in pairs if pair[0] * pair[1] * g.batch % threads == 0] or [(g.out_size[1], 1)]
+    bands, parts = min(enough, key=lambda pair: (pair[1] * size_of_x * COPY_READS + pair[0] * weights, pair))
+    if parts == 1 and threads > 1 and problem.flops > FLAT_CHUNKS * threads * MIN_CHUNK_FLOPS * TILED_SPEED:
+        bands = min(g.out_size[1], max(bands, FLAT_CHUNKS * threads))  # whoever is early takes a band of the others
+    rows_outer = size(g.taps) == 1 and weights <= parts * target.l2_bytes // 2
+    shared = g.out_size[1] * g.out_size[2] // bands > FEW_TILES * amx.ROWS * s.height  # a panel, by so many tiles
+    prefetch = weights > LARGE_BYTES and shared and not rows_outer
+    return replace(s, bands=bands, panel_chunks=parts, rows_outer=rows_outer, prefetch=prefetch)
 
 
 def _winograds(g: Geometry, problem: Problem, target: CpuTarget) -> Iterator[Winograd]:

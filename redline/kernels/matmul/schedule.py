@@ -15,6 +15,7 @@ from redline.kernels.tile import Panels, Split
 MAX_VECTORS = 8
 CHUNKS_PER_THREAD = 8
 MIN_CHUNK_FLOPS = 400_000  # about 4 us of one core
+MIN_CHUNK_BYTES = 64 << 10  # about 5 us of one core, where reading takes longer than multiplying
 TILED_SPEED = 8  # of the matrix unit, in vector units
 SCATTER_CYCLES = 1.5  # to store one element when rows of out are not contiguous
 PACKING_READS = 16  # reads of an element that packing it is worth
@@ -219,8 +220,10 @@ def _cut(problem: Problem, s: Schedule, target: CpuTarget, in_cache: bool = True
 def _wanted_chunks(problem: Problem, dot: Dot, target: CpuTarget) -> int:
     if target.num_threads == 1:
         return 1
-    least = MIN_CHUNK_FLOPS * (TILED_SPEED if dot.tiled else 1)
-    return min(CHUNKS_PER_THREAD * target.num_threads, max(1, problem.flops // least))
+    if not dot.tiled:
+        return min(CHUNKS_PER_THREAD * target.num_threads, max(1, problem.flops // MIN_CHUNK_FLOPS))
+    work = max(problem.flops // (MIN_CHUNK_FLOPS * TILED_SPEED), (problem.a.num_bytes + problem.b.num_bytes) // MIN_CHUNK_BYTES)
+    return min(CHUNKS_PER_THREAD * target.num_threads, max(1, work))
 
 
 def _variants(problem: Problem, best: Schedule, target: CpuTarget) -> Iterator[Schedule]:
