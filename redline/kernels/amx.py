@@ -127,16 +127,16 @@ def sums(
     at_x, at_w = ("".join(f" + k{i} * {step}" for i, step in enumerate(s)) for s in _steps(steps))
     body = [f"const char *const xk = (const char *)(x{at_x}), *const wk = (const char *)(panel{at_w});"]
     body += ahead.ask if ahead else []
-    body += [_load(tiles.x(b), "xk", (starts[b] - skipped * row_step) * dot.x.size, row_step * dot.x.size) for b in bands]
+    body += [load(tiles.x(b), "xk", (starts[b] - skipped * row_step) * dot.x.size, row_step * dot.x.size) for b in bands]
     for v in range(vectors):
-        body.append(_load(tiles.w(v), "wk", v * LANES * WORD, width * WORD))
-        body += [_multiply(dot, tiles.sum(b, v), tiles.x(b), tiles.w(v)) for b in bands]
+        body.append(load(tiles.w(v), "wk", v * LANES * WORD, width * WORD))
+        body += [multiply(dot, tiles.sum(b, v), tiles.x(b), tiles.w(v)) for b in bands]
     lines = [f"{dot.acc.c} all_sums[{places[-1] + tiles.heights[len(starts) - 1]}][{width}] __attribute__((aligned(64)));"]
     every = [(b, v) for b in bands for v in range(vectors)]
-    lines += [f'__asm__ volatile("tilezero %tmm{tiles.sum(b, v)}");' for b, v in every]
+    lines += [zero(tiles.sum(b, v)) for b, v in every]
     lines += block(" ".join(f"for (int64_t k{i} = 0; k{i} < {loop.extent}; ++k{i})" for i, loop in enumerate(steps)), body)
     # The last band first: the rows that it skips are sums of the band before, which then overwrites them.
-    lines += [_store(tiles.sum(b, v), f"&all_sums[{places[b]}][{v * LANES}]", width * WORD) for b, v in reversed(every)]
+    lines += [store(tiles.sum(b, v), f"&all_sums[{places[b]}][{v * LANES}]", width * WORD) for b, v in reversed(every)]
     return [*lines, f"{dot.acc.c} (*const sums)[{width}] = all_sums + {skipped};"]
 
 
@@ -144,17 +144,25 @@ def _steps(loops: Sequence[Loop]) -> tuple[list[int], list[int]]:
     return [loop.x_step for loop in loops], [loop.w_step for loop in loops]
 
 
-def _load(register: int, base: str, offset: int, stride: int) -> str:
+def zero(register: int) -> str:
+    """C: no sums yet."""
+    return f'__asm__ volatile("tilezero %tmm{register}");'
+
+
+def load(register: int, base: str, offset: int, stride: int) -> str:
+    """C: a tile from ``offset`` bytes behind ``base`` on, whose rows are ``stride`` bytes apart."""
     text = f"tileloadd {offset}(%0,%1,1), %%tmm{register}"
     return f'__asm__ volatile("{text}" : : "r"({base}), "r"((int64_t){stride}) : "memory");'
 
 
-def _store(register: int, address: str, stride: int) -> str:
+def store(register: int, address: str, stride: int) -> str:
+    """C: a tile into memory, its rows ``stride`` bytes apart."""
     text = f"tilestored %%tmm{register}, (%0,%1,1)"
     return f'__asm__ volatile("{text}" : : "r"({address}), "r"((int64_t){stride}) : "memory");'
 
 
-def _multiply(dot: Dot, total: int, x: int, w: int) -> str:
+def multiply(dot: Dot, total: int, x: int, w: int) -> str:
+    """C: the products of two tiles join a third."""
     return f'__asm__ volatile("{dot.tiled} %tmm{w}, %tmm{x}, %tmm{total}");'
 
 
