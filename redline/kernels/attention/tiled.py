@@ -16,10 +16,11 @@ from functools import cached_property
 
 from redline.base.dtypes import bfloat16
 from redline.kernels import amx, cexpr
-from redline.kernels.attention.block import each_lane, lane_names, parameters, softmax, turn
+from redline.kernels.attention.block import each_lane, lane_names, parameters, turn
 from redline.kernels.attention.layout import Block, Layout, Region, base
 from redline.kernels.attention.problem import Problem
 from redline.kernels.attention.schedule import VALUE_VECTORS, Schedule, query_blocks, way
+from redline.kernels.attention.tiled_softmax import softmax
 from redline.kernels.ctext import block, loop, vectorized
 from redline.kernels.dot import groups_at_once
 from redline.kernels.problem import CpuTarget
