@@ -135,36 +135,49 @@ def sums(
     at_x = "".join(f" + {f'{s.table}[k{i}]' if s.table else f'k{i} * {s.x_step}'}" for i, s in enumerate(steps))
     at_w = "".join(f" + k{i} * {s.w_step}" for i, s in enumerate(steps))
     body = ahead.ask if ahead else []
-    body += [_load(tiles.x(b), "xk", band.start, dot.x.size, row_step) for b, band in enumerate(bands)]
+    body += [_load_band(tiles.x(b), band.start, row_step, dot.x.size) for b, band in enumerate(bands)]
     for v in range(vectors):
-        body.append(_load(tiles.w(v), "wk", v * LANES, WORD, width))
-        body += [_multiply(dot, tiles.sum(b, v), tiles.x(b), tiles.w(v)) for b in range(len(bands))]
+        body.append(load(tiles.w(v), "wk", v * LANES * WORD, width * WORD))
+        body += [multiply(dot, tiles.sum(b, v), tiles.x(b), tiles.w(v)) for b in range(len(bands))]
     lines = [f"x -= {skipped} * {row_step};"] if skipped else []
     lines += [f"{dot.acc.c} all_sums[{most_rows}][{width}] __attribute__((aligned(64)));"]
     every = [(b, v) for b in range(len(bands)) for v in range(vectors)]
-    lines += [f'__asm__ volatile("tilezero %tmm{tiles.sum(b, v)}");' for b, v in every]
+    lines += [zero(tiles.sum(b, v)) for b, v in every]
     head = " ".join(f"for (int64_t k{i} = 0; k{i} < {loop.extent}; ++k{i})" for i, loop in enumerate(steps))
     for x, w in dot.products:
         at = f"xk = (const char *)(x + {x * x_part}{at_x}), *const wk = (const char *)(panel + {w * w_part}{at_w})"
         lines += block(head, [f"const char *const {at};", *body])
     for b, v in reversed(every):
-        lines.append(_store(tiles.sum(b, v), f"&all_sums[{bands[b].place}][{v * LANES}]", width * WORD))
+        lines.append(store(tiles.sum(b, v), f"&all_sums[{bands[b].place}][{v * LANES}]", width * WORD))
     return [*lines, f"{dot.acc.c} (*const sums)[{width}] = all_sums + {skipped};"]
 
 
-def _load(register: int, base: str, start: int | str, size: int, step: int) -> str:
-    """C: rows that lie ``step`` elements of ``size`` bytes apart, from element ``start`` on."""
-    at = f"{start * size}(%0,%1,1)" if isinstance(start, int) else "(%0,%1,1)"
-    where = base if isinstance(start, int) else f"{base} + {start} * {size}"
-    return f'__asm__ volatile("tileloadd {at}, %%tmm{register}" : : "r"({where}), "r"((int64_t){step * size}) : "memory");'
+def _load_band(register: int, start: int | str, row_step: int, size: int) -> str:
+    """C: rows of elements of ``size`` bytes, from element ``start`` on."""
+    if isinstance(start, int):
+        return load(register, "xk", start * size, row_step * size)
+    return load(register, f"xk + {start} * {size}", 0, row_step * size)
 
 
-def _store(register: int, address: str, stride: int) -> str:
+def zero(register: int) -> str:
+    """C: no sums yet."""
+    return f'__asm__ volatile("tilezero %tmm{register}");'
+
+
+def load(register: int, base: str, offset: int, stride: int) -> str:
+    """C: a tile from ``offset`` bytes behind ``base`` on, whose rows are ``stride`` bytes apart."""
+    text = f"tileloadd {offset}(%0,%1,1), %%tmm{register}"
+    return f'__asm__ volatile("{text}" : : "r"({base}), "r"((int64_t){stride}) : "memory");'
+
+
+def store(register: int, address: str, stride: int) -> str:
+    """C: a tile into memory, its rows ``stride`` bytes apart."""
     text = f"tilestored %%tmm{register}, (%0,%1,1)"
     return f'__asm__ volatile("{text}" : : "r"({address}), "r"((int64_t){stride}) : "memory");'
 
 
-def _multiply(dot: Dot, total: int, x: int, w: int) -> str:
+def multiply(dot: Dot, total: int, x: int, w: int) -> str:
+    """C: the products of two tiles join a third."""
     return f'__asm__ volatile("{dot.tiled} %tmm{w}, %tmm{x}, %tmm{total}");'
 
 

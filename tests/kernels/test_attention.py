@@ -191,3 +191,79 @@ def test_pairs_need_neighbours() -> None:
     odd = problem(1, 1, 20, 30, 15, dtype=bfloat16)
     assert {schedule.dot for schedule in attention.FAMILY.schedules(odd, harness.FULL)} == {""}
     harness.check(attention.FAMILY, odd, harness.FULL, attention.FAMILY.schedules(odd, harness.FULL), rtol=1e-2)
+
+
+# The matrix unit.
+
+
+def check_tiles(problem: Problem, **options: object) -> None:
+    candidates = [s for s in attention.FAMILY.schedules(problem, harness.TILED) if s.dot == "amx-bf16"]
+    assert candidates
+    harness.check(attention.FAMILY, problem, harness.TILED, candidates, rtol=1e-2, **options)
+
+
+@harness.needs_tiles
+@pytest.mark.parametrize(("q", "k"), [(1, 1), (15, 16), (17, 33), (64, 31), (40, 128), (80, 197), (50, 600)])
+@pytest.mark.parametrize(("d", "dv"), [(2, 1), (32, 40), (64, 64), (80, 96)])
+def test_tiles(q: int, k: int, d: int, dv: int) -> None:
+    check_tiles(problem(1, 2, q, k, d, dv, dtype=bfloat16))
+
+
+@harness.needs_tiles
+@pytest.mark.parametrize("keys", [7, 32, 48])
+@pytest.mark.parametrize("causal", [None, 0, 20, -3])
+def test_tiles_in_several_blocks_of_keys(keys: int, causal: int | None) -> None:
+    made = problem(1, 2, 50, 71, 16, dtype=bfloat16, causal=causal)
+    harness.check(attention.FAMILY, made, harness.TILED, [Schedule(2, keys, True, 3, "amx-bf16")], rtol=1e-2)
+
+
+@harness.needs_tiles
+def test_tiles_in_a_merged_buffer_with_masks_and_shared_keys() -> None:
+    b, h, s, d = 2, 4, 37, 32
+    strides = (s * 3 * h * d, d, 3 * h * d, 1)
+    query, shared = Operand(bfloat16, (b, h, s, d), strides), Operand(bfloat16, (b, 2, s, d), strides)
+    out = Operand(bfloat16, (b, h, s, d), (s * h * d, d, h * d, 1))
+    for kind in ((s, 0, 0, 1), (0, s * s, s, 1)):  # one row for all queries, and one for each
+        added = Operand(float32, (b, h, s, s), kind)
+        score = call("add", scaled(0.3), Load(float32, 3, coordinates(4)))
+        check_tiles(Problem((query, shared, shared, added), out, score))
+
+
+@harness.needs_tiles
+def test_tiles_of_other_results_and_transposed_values() -> None:
+    reads = (
+        *(Operand.contiguous(bfloat16, (1, 2, 37, 32)),) * 2,
+        Operand(bfloat16, (1, 2, 37, 48), (37 * 48 * 2, 37 * 48, 1, 37)),
+    )
+    for dtype, strides in (
+        (float32, (37 * 96, 37 * 48, 48, 1)),
+        (bfloat16, (37 * 96, 37 * 48, 1, 37)),
+        (bfloat16, (37 * 98, 49, 98, 1)),
+    ):
+        check_tiles(Problem(reads, Operand(dtype, (1, 2, 37, 48), strides), scaled(0.2)))
+
+
+@harness.needs_tiles
+def test_tiles_of_special_values() -> None:
+    made = problem(1, 1, 20, 35, 32, dtype=bfloat16)
+    arrays = [array.copy() for array in harness.random_arrays(made.reads)]
+    arrays[0][0, 0, 3, 5] = np.nan
+    arrays[0][0, 0, 4] = 300.0  # scores of several hundred: powers from 0 to 1
+    arrays[2][0, 0, 7, 2] = np.nan
+    check_tiles(made, arrays=arrays)
+
+
+@harness.needs_tiles
+def test_tiles_without_any_key() -> None:
+    score = call("where", Load(bool_, 3, coordinates(4)), scaled(0.3), lit(-np.inf, float32))
+    mask = Operand(bool_, (1, 1, 18, 9), (0, 0, 9, 1))
+    made = problem(1, 1, 18, 9, 8, dtype=bfloat16, score=score, extra=(mask,))
+    arrays = [array.copy() for array in harness.random_arrays(made.reads)]
+    arrays[3] = np.arange(18 * 9).reshape(1, 1, 18, 9) // 9 % 3 > 0
+    check_tiles(made, arrays=arrays)
+
+
+@harness.needs_tiles
+def test_tiles_need_whole_steps() -> None:
+    odd = problem(1, 1, 20, 30, 74, dtype=bfloat16)
+    assert {schedule.dot for schedule in attention.FAMILY.schedules(odd, harness.TILED)} == {"bf16"}

@@ -16,16 +16,20 @@ def blocks(g: Layout) -> list[str]:
     return [line for kind in g.block_kinds for line in ["", *_block(g, kind)]]
 
 
-def _parameters(g: Layout) -> list[str]:
+def parameters(g: Layout) -> list[str]:
     extra = [f"const {read.dtype.c} *restrict arg{i}" for i, read in enumerate(g.problem.reads)]
     places = [f"{region.dtype.c} *restrict {region.name}" for region in g.regions[:5]]
     sources = [f"const {g.dot.x.c} *keys", f"const {g.dot.x.c} *values"]
     return [*places, *sources, *extra, f"{g.problem.out.dtype.c} *restrict out0", "int64_t b", "int64_t h", "int64_t q0"]
 
 
+def lane_names(g: Layout) -> list[str]:
+    """C: the rows of ``lanes``: the largest score so far and the next one, the sum of powers, what shrinks the past."""
+    return [f"{g.type} *restrict {name} = lanes + {i * g.most_lanes};" for i, name in enumerate(_LANES)]
+
+
 def _block(g: Layout, kind: Block) -> list[str]:
-    head = f"static __attribute__((noinline)) void {kind.name}({', '.join(_parameters(g))})"
-    names = [f"{g.type} *restrict {name} = lanes + {i * g.most_lanes};" for i, name in enumerate(_LANES)]
+    head = f"static __attribute__((noinline)) void {kind.name}({', '.join(parameters(g))})"
     begin = "top[l] = -__builtin_inff(); sum[l] = 0;"
     clear = f"for (int64_t e = 0; e < {kind.lanes * g.panels.padded}; ++e) held[e] = 0;"
     walk = [
@@ -36,7 +40,7 @@ def _block(g: Layout, kind: Block) -> list[str]:
         f"const int64_t k0 = {_key(g, 'part')}, k1 = {_key(g, '(part + 1)')};", *walk,
     ])  # fmt: skip
     clear = "" if g.is_one_block else clear
-    return block(head, [*names, each_lane(kind.lanes, begin), clear, *_turn(g, kind), *keys, *finish(g, kind)])
+    return block(head, [*lane_names(g), each_lane(kind.lanes, begin), clear, *turn(g, kind), *keys, *finish(g, kind)])
 
 
 def _key(g: Layout, part: str) -> str:
@@ -48,7 +52,7 @@ def _key(g: Layout, part: str) -> str:
     return f"({first} < {g.num_keys} ? {first} : {g.num_keys})" if g.num_keys % g.dot.group else first
 
 
-def _turn(g: Layout, kind: Block) -> list[str]:
+def turn(g: Layout, kind: Block) -> list[str]:
     """Transposes the queries; lanes beyond the last query hold zeros."""
     query = g.problem.reads[0]
     at = base(query, ["b", "h", "q0"])

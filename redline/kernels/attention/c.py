@@ -10,11 +10,13 @@ Gimelshein 2018), so the whole matrix of scores never exists.
 """
 
 from redline.base.shapes import size
-from redline.kernels import cexpr
+from redline.kernels import amx, cexpr
+from redline.kernels.attention import tiled
 from redline.kernels.attention.block import blocks, converted
 from redline.kernels.attention.layout import Layout, base
 from redline.kernels.attention.problem import Problem
-from redline.kernels.attention.schedule import Schedule
+from redline.kernels.attention.schedule import Schedule, way
+from redline.kernels.attention.tiled import TiledLayout
 from redline.kernels.attention.tiles import tiles
 from redline.kernels.ctext import block, loop, vectorized
 from redline.kernels.parts import Part, coordinates, kernel, once
@@ -25,9 +27,11 @@ def render(problem: Problem, schedule: Schedule, target: CpuTarget) -> KernelCod
     if size(problem.out.shape) == 0:
         text = "\n".join(kernel(problem.reads, problem.writes, once([]), 1)) + "\n"
         return KernelCode("attention", cexpr.prelude(text) + text, 1)
-    g = Layout(problem, schedule, target)
+    is_tiled = bool(way(problem, schedule).tiled)
+    g = TiledLayout(problem, schedule, target) if is_tiled else Layout(problem, schedule, target)
     num_chunks = min(schedule.max_chunks, g.num_steps)
-    lines = [*g.dot.types(target), *tiles(g), *blocks(g), *kernel(problem.reads, problem.writes, _part(g), num_chunks)]
+    pieces = [*tiled.tiles(g), *tiled.blocks(g)] if isinstance(g, TiledLayout) else [*tiles(g), *blocks(g)]
+    lines = [*g.dot.types(target), *pieces, *kernel(problem.reads, problem.writes, _part(g), num_chunks)]
     text = "\n".join(lines) + "\n"
     return KernelCode("attention", cexpr.prelude(text) + text, num_chunks, g.scratch_bytes)
 
@@ -51,7 +55,8 @@ def _part(g: Layout) -> Part:
     places = ", ".join(region.name for region in g.regions[:5])
     arguments = ", ".join([places, sources, *(f"arg{i}" for i in range(len(g.problem.reads))), "out0", "b", "h", "q0"])
     body += _dispatch(g, arguments)
-    return Part(g.num_steps, [*lines, *loop("step", "begin", "end", body)])
+    steps = [*lines, *loop("step", "begin", "end", body)]
+    return Part(g.num_steps, [*g.tiles.begin, *steps, amx.END] if isinstance(g, TiledLayout) else steps)
 
 
 def _in_place(g: Layout, number: int) -> str:
@@ -74,6 +79,8 @@ def _stage(g: Layout) -> list[str]:
     copy_key = f"keys[j * {g.depth} + d] = {converted(g, key, f'k[j * {key.strides[2]} + d * {key.strides[3]}]')};"
     element = converted(g, value, f"v[j * {value.strides[2]} + d * {value.strides[3]}]")
     copy_value = f"values[j * {g.panels.padded} + d] = {element};"
+    if isinstance(g, TiledLayout):
+        return tiled.stage(g)
     if g.dot.group > 1:
         return _pair_values(g)
     lines = [

@@ -21,7 +21,7 @@ class Schedule:
 
     ``stage``: keys and values are first copied side by side; needed for all but contiguous values of the type of sums. ``dot``
     names the instruction (kernels/dot.py), "" being the plain one; those that sum pairs want ``stage``, which pairs the values
-    and leaves the keys where they lie.
+    and leaves the keys where they lie (attention/tiled.py: those of the matrix unit).
     """
 
     query_vectors: int
@@ -50,6 +50,15 @@ def _pairs(problem: Problem, target: CpuTarget) -> str:
     return best.name if whole else ""
 
 
+def _tiled(problem: Problem, target: CpuTarget) -> str:
+    """The instruction of the matrix unit, where it can read queries and keys in whole steps where they lie; else ""."""
+    query, key = problem.reads[:2]
+    found = dot.tiled(query.dtype, key.dtype, target)
+    if not found or not found.acc.is_float or query.strides[3] != 1 or key.strides[3] != 1:
+        return ""
+    return found.name if query.shape[3] and found.steps(query.shape[3]) * found.group == query.shape[3] else ""
+
+
 def must_stage(problem: Problem, target: CpuTarget) -> bool:
     value = problem.reads[2]
     whole = value.shape[3] % tile.lanes(problem.acc, target) == 0
@@ -60,7 +69,9 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
     """The legal candidates, the best guess first: wide blocks, keys and values where they lie."""
     keys = min(problem.extents[3], KEYS if problem.causal is None else CAUSAL_KEYS)
     keys = Split.of_at_most(problem.extents[3], keys).size
-    pairs, found = _pairs(problem, target), []
+    pairs, tiles, found = _pairs(problem, target), _tiled(problem, target), []
+    for vectors in (2, 4) if tiles else ():
+        found.append(_cut(problem, Schedule(vectors, keys, True, dot=tiles), target))
     for vectors in (4, 2, 1):
         for stage in (False, True) if not pairs else (True,):
             if (stage or not must_stage(problem, target)) and tile.tallest(vectors, target) > 1:

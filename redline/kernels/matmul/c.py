@@ -177,7 +177,7 @@ class MatmulKernel:
         body += narrow.rows(
             rows, valid, self.panels.lanes, self.problem.epilogue, self.problem.out, self.target,
             ["const int64_t m = m0 + i;"], "const int64_t n = n0 + j;",
-            offset([*gemms.batch_texts(g.batch), "m", "n"], g.out), g.out[-1], self.render, bool(dot.tiled),
+            offset([*gemms.batch_texts(g.batch), "m", "n"], g.out), g.out[-1], self.render, bool(self.dot.tiled),
         )  # fmt: skip
         return block(f"static __attribute__((noinline)) void {_tile_name(rows, valid)}({self.operands})", body)
 
