@@ -15,15 +15,18 @@ from redline.base import env, log
 from redline.base.dtypes import DType
 from redline.base.errors import BuildError, EngineError
 from redline.builder import cuda_file
+from redline.builder.cuda_file import CudaPlan
+from redline.builder.plans import Part
 from redline.builder.workshop import Progress
 from redline.ir import Graph
 from redline.kernels.gpu import GpuTarget
-from redline.lower import MemoryPlan, Program, images, lower, plan
+from redline.kernels.gpu_families import GPU_FAMILIES
+from redline.lower import Program, images, lower, plan
 from redline.quant import of_images
 from redline.runtime.cuda.driver import Driver
 from redline.runtime.cuda.engine import CudaEngine, load
 from redline.tune.cache import TimingCache
-from redline.tune.cuda import GpuChoice, GpuJob, Timer, again, choose
+from redline.tune.cuda import WAY_OUT, GpuChoice, GpuJob, Timer, again, choose
 
 
 @dataclass(frozen=True)
@@ -50,18 +53,18 @@ class Machine:
 class CudaMade:
     """An engine that is not written yet."""
 
-    program: Program
-    memory: MemoryPlan
+    plans: tuple[CudaPlan, ...]
     targets: Sequence[GpuTarget]
-    chosen: Mapping[int, Sequence[GpuChoice]]  # by architecture
     version: str
     summary: Mapping[str, Any]
     limit: int | None = None
 
+    @property
+    def steps(self) -> int:
+        return sum(len(plan.program.steps) for plan in self.plans)
+
     def save(self, path: Path) -> None:
-        cuda_file.write(
-            path, self.program, self.memory, self.targets, self.chosen, self.version, self.summary, self.limit
-        )  # fmt: skip
+        cuda_file.write(path, self.plans, self.targets, self.version, self.summary, self.limit)
 
     def write(self, path: Path | None) -> CudaEngine:
         """Writes the file and loads it onto the GPU here; a file without a place lives as long as it is mapped."""
@@ -95,17 +98,26 @@ class CudaShop:
         self, graph: Graph, storage: DType | None, summary: Mapping[str, Any], opt_level: int | None = None
     ) -> CudaMade:  # fmt: skip
         program = images.rewrite(lower(graph, storage or self.storage))
-        memory = plan(program.steps)
-        jobs = [GpuJob(step.family, step.problem, _aligned(program, i)) for i, step in enumerate(program.steps)]
+        return self.assemble([Part("", program, program)], summary, opt_level)
+
+    def assemble(self, parts: Sequence[Part], summary: Mapping[str, Any], opt_level: int | None = None) -> CudaMade:
+        """The engine of these plans: machine code and weights that several of them have are in it once."""
         level = self.opt_level if opt_level is None else opt_level
-        chosen, how = {}, {}
+        jobs = [_jobs(part.program) for part in parts]
+        _check_forms(parts, jobs)
+        found: dict[int, Mapping[GpuJob, GpuChoice]] = {}
+        how = {}
         for each in self.targets:
-            found, how[each.name] = _choose(
-                jobs, each, self.machine, self.version, level, self.timing_cache, self.report
+            found[each.arch], how[each.name] = _choose(
+                [job for some in jobs for job in some], each, self.machine, self.version, level, self.timing_cache,
+                self.report,
             )  # fmt: skip
-            chosen[each.arch] = [found[job] for job in jobs]
-        facts = {**summary, "tactics": how}
-        made = CudaMade(program, memory, self.targets, chosen, self.version, facts, self.limit)
+        plans = []
+        for part, mine in zip(parts, jobs, strict=True):
+            chosen = {arch: [known[job] for job in mine] for arch, known in found.items()}
+            name = part.name if len(parts) > 1 else ""
+            plans.append(CudaPlan(name, part.largest, plan(part.largest.steps), chosen, part.program, part.shapes))
+        made = CudaMade(tuple(plans), self.targets, self.version, {**summary, "tactics": how}, self.limit)
         return self._in_order(made) if level else made
 
     def make_integers(self, graph: Graph, summary: Mapping[str, Any], opt_level: int | None = None) -> CudaMade:
@@ -117,13 +129,28 @@ class CudaShop:
         """Floats are held in the storage's type anyway."""
 
     def _in_order(self, made: CudaMade) -> CudaMade:
-        """``made`` with the order of launching and waiting that makes the whole engine faster on the GPU here."""
+        """``made`` with the order of launching and waiting that makes each plan faster on the GPU here."""
         for each in self.targets:
             if self.machine.arch == each.arch and each.overlap:
-                choices, order = _launch_order(made.chosen[each.arch], each, made)
-                chosen = {**made.chosen, each.arch: choices}
-                made = replace(made, chosen=chosen, summary={**made.summary, "launches": order})
+                ordered = [_launch_order(one, each, made) for one in made.plans]
+                names = [name for _, name in ordered]
+                order = names[0] if len(names) == 1 else {p.name: name for p, name in zip(made.plans, names, strict=True)}
+                made = replace(made, plans=tuple(p for p, _ in ordered), summary={**made.summary, "launches": order})
         return made
+
+
+def _jobs(program: Program) -> list[GpuJob]:
+    return [GpuJob(step.family, step.problem, _aligned(program, i)) for i, step in enumerate(program.steps)]
+
+
+def _check_forms(parts: Sequence[Part], jobs: Sequence[Sequence[GpuJob]]) -> None:
+    """Raises BuildError, naming the nodes, for steps of open extents that have no kernel."""
+    for part, mine in zip(parts, jobs, strict=True):
+        for step, job in zip(part.program.steps, mine, strict=True):
+            if job.is_open and not (job.family in GPU_FAMILIES and GPU_FAMILIES[job.family].opens):
+                where = f"node {', '.join(step.nodes[:2])}"
+                seen = f"kernels of the family {job.family!r} have no form for open shapes on GPUs"
+                raise BuildError(where, seen, "", WAY_OUT)
 
 
 def _aligned(program: Program, i: int) -> tuple[bool, ...]:
@@ -148,16 +175,19 @@ def _choose(
     return choose(jobs, target, opt_level, cache, None, report), how
 
 
-def _launch_order(late: Sequence[GpuChoice], target: GpuTarget, made: CudaMade) -> tuple[Sequence[GpuChoice], str]:
-    """The choices with the order of launching and waiting that makes the whole engine faster, and the order's name."""
+def _launch_order(of: CudaPlan, target: GpuTarget, made: CudaMade) -> tuple[CudaPlan, str]:
+    """The plan with the order of launching and waiting that makes it faster, and the order's name."""
+    late = of.chosen[target.arch]
     early = again(late, replace(target, eager=True))
     seconds = []
     for choices in (late, early):
-        trial = replace(made, targets=[target], chosen={target.arch: choices}, limit=None)
+        alone = replace(of, name="", chosen={target.arch: choices})
+        trial = replace(made, plans=(alone,), targets=[target], limit=None)
         with trial.write(None) as engine, closing(engine.context()) as context:
             seconds.append(context.seconds())
     log.debug(2, f"launches: late {1e6 * seconds[0]:.1f} us, early {1e6 * seconds[1]:.1f} us")
-    return (early, "early") if seconds[1] < 0.99 * seconds[0] else (late, "late")
+    is_early = seconds[1] < 0.99 * seconds[0]
+    return replace(of, chosen={**of.chosen, target.arch: early if is_early else late}), "early" if is_early else "late"
 
 
 def _cache(path: Path | None, target: GpuTarget, machine: Machine | None, version: str) -> TimingCache:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from redline.base import dtypes
 from redline.base.dtypes import DType
 from redline.base.errors import RedlineError
+from redline.base.extents import dims_in, high, is_open
 from redline.kernels import bounds
 from redline.kernels.expr import Call, Expr, Lit, Load
 from redline.kernels.functions import compute_type
@@ -125,9 +126,12 @@ def rl_add(a, b):
 def module(params: Sequence[str], body: Sequence[str], parts: Mapping[str, Sequence[str]] | None = None) -> str:
     """The text of a module with KERNEL in it, and the helpers that it names.
 
-    ``parts`` are bodies of functions of the same parameters, which KERNEL may call.
+    The open dimensions that it names become further parameters. ``parts`` are bodies of functions of the same parameters, which
+    KERNEL may call; none of them names a dimension.
     """
     functions = {**(parts or {}), "KERNEL": body}
+    named = dims_in("\n".join(line for lines in functions.values() for line in lines))
+    params = [*params, *(f"dims{number}" for number in named)]
     texts = [
         f"@triton.jit\ndef {name}({', '.join(params)}):\n" + "".join(f"    {line}\n" for line in lines)
         for name, lines in functions.items()
@@ -195,6 +199,8 @@ def _converted(text: str, kind: str) -> str:
 def literal(value: float | int | bool, dtype: DType) -> str:
     if dtype == dtypes.bool_:
         return "(tl.full([], 1, tl.int1))" if value else "(tl.full([], 0, tl.int1))"
+    if is_open(value):
+        return str(value) if dtype.is_integer else f"{value}.to({TYPES[dtype.name]})"
     if not dtype.is_float:
         return f"({int(value)})" if value < 0 else str(int(value))
     number = float(dtype.numpy.type(value))
@@ -336,8 +342,8 @@ class Renderer(Scope):
 
 
 def is_wide(operand: Operand) -> bool:
-    """Whether element offsets of an operand need 64 bits."""
-    return sum(abs(s) * max(0, e - 1) for e, s in zip(operand.shape, operand.strides, strict=True)) >= 1 << 31
+    """Whether element offsets of an operand may need 64 bits."""
+    return sum(abs(high(s)) * max(0, high(e) - 1) for e, s in zip(operand.shape, operand.strides, strict=True)) >= 1 << 31
 
 
 def affine_text(form: bounds.Affine, coordinates: Sequence[str], wide: bool = False) -> str:
@@ -349,8 +355,9 @@ def affine_text(form: bounds.Affine, coordinates: Sequence[str], wide: bool = Fa
             continue
         text = f"{text}.to(tl.int64)" if wide else text
         terms.append(text if factor == 1 else f"{text} * {factor}")
-    total = " + ".join([*terms, str(form.offset)] if form.offset or not terms else terms)
-    return f"({total})" if len(terms) > 1 or form.offset else total
+    moved = is_open(form.offset) or form.offset != 0
+    total = " + ".join([*terms, str(form.offset)] if moved or not terms else terms)
+    return f"({total})" if len(terms) > 1 or moved else total
 
 
 def cast_text(text: str, source: DType, target: DType) -> str:
@@ -370,7 +377,7 @@ def cast_text(text: str, source: DType, target: DType) -> str:
 def offset(operand: Operand, coordinates: Sequence[str]) -> str:
     """The element offset of ``operand`` at coordinate texts."""
     axes = zip(range(len(coordinates)), operand.strides, operand.shape, strict=True)
-    form = bounds.Affine(0, tuple((axis, s) for axis, s, e in axes if s and e > 1))
+    form = bounds.Affine(0, tuple((axis, s) for axis, s, e in axes if (is_open(s) or s != 0) and (is_open(e) or e > 1)))
     return affine_text(form, coordinates, is_wide(operand))
 
 

@@ -162,15 +162,15 @@ def _elements(node: Node) -> int:
     return size(static(node.types[0].shape, node.name))
 
 
-def may_be_narrow(value: Value, consumers: Consumers) -> bool:
+def may_be_narrow(value: Value, consumers: Consumers, is_large: bool = False) -> bool:
     """Whether a float32 value may be stored in 16 bits: not where its kernel computes in the type of its result, nor
-    masks, whose -3.4e38 would become infinite, nor what is small and multiplied by nothing."""
+    masks, whose -3.4e38 would become infinite, nor what is small (unless it counts as large) and multiplied by nothing."""
     readers = consumers.of(value)
     is_mask = any(reader.op in ATTENTION and value in reader.inputs[MASK:] for reader in readers)
     if is_mask or value.op in NO_EPILOGUE - ATTENTION:
         return False
     is_multiplied = any(reader.op in PRODUCTS for reader in readers)
-    return is_multiplied or size(static(value.shape, value.node.name)) > SMALL_ELEMENTS
+    return is_multiplied or is_large or size(static(value.shape, value.node.name)) > SMALL_ELEMENTS
 
 
 def is_only_attended(value: Value, consumers: Consumers) -> bool:

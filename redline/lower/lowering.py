@@ -54,10 +54,10 @@ class Lowering:
 
     def __init__(
         self, graph: Graph, anchors: Mapping[str, Anchor], storage: DType | None = None, attended: DType | None = None,
-        is_open: bool = False,
+        is_open: bool = False, all_large: bool = False,
     ) -> None:  # fmt: skip
         self.graph, self.anchors, self.storage, self.attended = graph, anchors, storage, attended or storage
-        self.is_open = is_open
+        self.is_open, self.all_large = is_open, all_large
         self.consumers = fusion.Consumers(graph)
         self.policy = fusion.Policy(self.consumers)
         self.chains = fusion.chains(graph, self.consumers, anchors)
@@ -98,12 +98,16 @@ class Lowering:
     def allocate_for(self, value: Value) -> View:
         """A new temporary that can hold ``value``, in the type of the storage where that is narrower."""
         narrow = None
-        may_be = fusion.is_only_multiplied if self.is_open else fusion.may_be_narrow
-        if value.dtype == dtypes.float32 and self.storage is not None and may_be(value, self.consumers):
+        if value.dtype == dtypes.float32 and self.storage is not None and self._may_be_narrow(value):
             narrow = self.storage
         elif value.dtype == dtypes.float32 and self.attended is not None and not self.is_open:
             narrow = self.attended if fusion.is_only_attended(value, self.consumers) else None
         return self.allocate(narrow or value.dtype, static(value.shape, value.node.name))
+
+    def _may_be_narrow(self, value: Value) -> bool:
+        if self.is_open:
+            return fusion.is_only_multiplied(value, self.consumers)
+        return fusion.may_be_narrow(value, self.consumers, self.all_large)
 
     def constant(self, array: np.ndarray) -> View:
         """A view of a constant of the program."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from redline.base import log
 from redline.base.errors import BuildError, RedlineError
+from redline.base.extents import Undecided, at_nominal, nominal, nominal_dims
 from redline.codegen.triton.compile import Cubin, Request, compile_cubins
 from redline.kernels.gpu import GpuCode, GpuTarget
 from redline.kernels.gpu_families import GPU_FAMILIES
@@ -25,6 +26,7 @@ POOL_BYTES = 3 << 30
 ROTATED_BYTES = 96 << 20
 MAX_COPIES = 16
 ENOUGH_SECONDS = 0.004
+WAY_OUT = "fix that dimension, or give a --bucket or a profile of one shape for every shape that comes"
 Progress = Callable[[str, int, int], None]
 
 
@@ -35,6 +37,11 @@ class GpuJob:
     family: str
     problem: Problem
     aligned: tuple[bool, ...]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a call decides an extent."""
+        return "<(" in repr(self.problem)
 
     @property
     def key(self) -> str:
@@ -92,11 +99,18 @@ def _options(job: GpuJob, target: GpuTarget, opt_level: int, known: Mapping[str,
         raise BuildError("--target", f"kernels of the family {job.family!r} have no GPU form yet", "", "build for the CPU")
     family = GPU_FAMILIES[job.family]
     distinct: dict[tuple[object, ...], _Option] = {}
+    complaint = "its shape"
     for number, schedule in enumerate(family.schedules(job.problem, target)):
         if number >= CANDIDATES[opt_level] and not (known and repr(schedule) in known):
             continue
-        code = family.render(job.problem, schedule, target)
+        try:
+            code = family.render(job.problem, schedule, target)
+        except Undecided as error:
+            complaint = str(error)
+            continue
         distinct.setdefault((code.text, code.num_warps, code.num_stages), _Option(schedule, code))
+    if not distinct:
+        raise BuildError("--shapes", f"a kernel of the family {job.family!r} must know {complaint}", "", WAY_OUT)
     return list(distinct.values())
 
 
@@ -183,12 +197,13 @@ class Timer:
         self, function: Any, code: GpuCode, cubin: Cubin, problem: Problem, launches: int, replays: int
     ) -> float:
         params = [self._params(code, cubin, problem, number) for number in range(launches)]
+        grid = [nominal(axis) for axis in code.grid]
         self.driver.begin_capture(self.stream)
         try:
             for number, each in enumerate(params):
                 threads = 32 * code.num_warps
                 self.driver.launch(
-                    function, code.grid, threads, cubin.shared_bytes, each.close(), self.stream, self.overlap and number > 0,
+                    function, grid, threads, cubin.shared_bytes, each.close(), self.stream, self.overlap and number > 0,
                 )  # fmt: skip
         finally:
             graph = self.driver.end_capture(self.stream)
@@ -218,12 +233,16 @@ class Timer:
                 params.pointer(address)
                 continue
             fact = next(facts)
+            shape, strides = at_nominal(m.shape), at_nominal(m.strides)
             made = self.driver.tensor_map(
-                operand.dtype.name, address, m.shape, m.strides, fact["block_size"], fact["swizzle"], operand.dtype.size
+                operand.dtype.name, address, shape, strides, fact["block_size"], fact["swizzle"], operand.dtype.size
             )
-            params.map(made, m.shape, m.strides)
+            params.map(made, shape, strides)
         if code.workspace_bytes:
             params.pointer(self.work)
+        tuned = nominal_dims((code.grid, *((o.shape, o.strides) for o in problem.reads + problem.writes)))
+        for dim in code.dims:
+            params.number(tuned[dim])
         return params
 
     def close(self) -> None:
@@ -236,4 +255,5 @@ class Timer:
 
 
 def _reach(operand: Operand) -> int:
-    return 1 + sum(abs(s) * (e - 1) for e, s in zip(operand.shape, operand.strides, strict=True) if e)
+    axes = zip(map(nominal, operand.shape), map(nominal, operand.strides), strict=True)
+    return 1 + sum(abs(s) * (e - 1) for e, s in axes if e)

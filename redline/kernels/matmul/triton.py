@@ -27,7 +27,7 @@ class _Axes:
 
     @staticmethod
     def of(p: Problem) -> "_Axes":
-        kept = [axis for axis, extent in enumerate(p.batch) if extent > 1 and p.b.strides[axis]]
+        kept = [axis for axis, extent in enumerate(p.batch) if p.b.strides[axis] != 0 and extent != 1]
         return _Axes(tuple(axis for axis in range(len(p.batch)) if axis not in kept), tuple(kept))
 
     def rows(self, p: Problem) -> tuple[int, ...]:
@@ -136,16 +136,16 @@ def _loads(
     size = size_of(p)
     before = [f"rk = tl.arange(0, {s.block_k})"]
     rows, columns = "rm", "rn"
-    if size.rows % s.block_m:
+    if size.rows % s.block_m != 0:
         before.append(f"am = rm % {size.rows}")
         rows = "am"
-    if size.columns % s.block_n:
+    if size.columns % s.block_n != 0:
         before.append(f"bn = rn % {size.columns}")
         columns = "bn"
     place = [c.replace("rm[:, None]", f"{rows}[:, None]") for c in coordinates]
     k_text, mask = "rk", ""
     step = []
-    if p.k % s.block_k:
+    if p.k % s.block_k != 0:
         step.append(f"inside = (s * {s.block_k} + rk) < {p.k}")
         mask = ", mask=inside[None, :], other=0"
     a = f"{rows}[:, None] * 0 + {_offset(p.a, [*place[:-2], place[-2], '0'])}"
@@ -168,4 +168,4 @@ def _offset(operand: Operand, coordinates: list[str]) -> str:
     return texpr.offset(operand, [c if c == "0" or c.isidentifier() else f"({c})" for c in coordinates])
 
 
-FAMILY = GpuFamily("matmul", schedules, render)
+FAMILY = GpuFamily("matmul", schedules, render, opens=True)
