@@ -31,7 +31,7 @@ from redline.lower import images
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", *quantization.PRECISIONS)
 STORED = {"fp16": dtypes.float16, "bf16": dtypes.bfloat16, **dict.fromkeys(quantization.PRECISIONS, dtypes.float16)}
-DEVICE = Device(signed=True, adapt=images.rewrite, dimension=triton_dimension, all_large=True)
+DEVICE = Device(signed=True, adapt=images.rewrite, dimension=triton_dimension, by_size=True)
 
 
 def build_cuda(

@@ -16,7 +16,7 @@ from redline.builder.ragged import open_ragged
 from redline.builder.shapes import Given, Shapes, Source, fixed_profile, open_first, profiles
 from redline.builder.wanted import Fixed, Wanted, largest, name_of
 from redline.ir import Graph
-from redline.lower import Program, lower
+from redline.lower import Program, large_ones, lower
 from redline.lower.opening import Opened
 
 
@@ -38,14 +38,14 @@ class Part:
 class Device:
     """What differs between devices; processors are the default.
 
-    ``signed``: see ``passes.optimize``. ``adapt`` finishes a program. ``dimension`` makes open extents. ``all_large``: see
-    ``lower``, for programs of open shapes.
+    ``signed``: see ``passes.optimize``. ``adapt`` finishes a program. ``dimension`` makes open extents. ``by_size``: what
+    is stored in 16 bits depends on the size that it has at the largest shape.
     """
 
     signed: bool = False
     adapt: Callable[[Program], Program] = lambda program: program
     dimension: Callable[[int, int, int, int], Extent] = dimension
-    all_large: bool = False
+    by_size: bool = False
 
 
 @dataclass
@@ -72,15 +72,15 @@ class Reader:
     def optimized(self, shapes: Fixed, counts: Sequence[int] = ()) -> Graph:
         return passes.optimize(self.graph(shapes, counts), signed=self.device.signed)
 
-    def lowered(self, shapes: Fixed, counts: Sequence[int] = ()) -> Program:
-        """One of several programs that become one."""
-        all_large = self.device.all_large
-        lowered = lower(self.optimized(shapes, counts), self.storage, is_open=not all_large, all_large=all_large)
-        return self.device.adapt(lowered)
+    def source(self, most: Fixed) -> Source:
+        """The programs that become one; ``most``: the largest shapes."""
+        large = large_ones(self.optimized(most)) if self.device.by_size else None
 
-    @property
-    def source(self) -> Source:
-        return Source(self.lowered, self.found, self.device.dimension)
+        def lowered(shapes: Fixed, counts: Sequence[int] = ()) -> Program:
+            program = lower(self.optimized(shapes, counts), self.storage, is_open=large is None, large=large)
+            return self.device.adapt(program)
+
+        return Source(lowered, self.found, self.device.dimension)
 
 
 def parts_of(reader: Reader, wanted: Wanted) -> Iterator[Part]:
@@ -101,13 +101,13 @@ def _profile(reader: Reader, given: Given, name: str) -> Part:
     tries = list(profiles(given, frontend.declared(reader.model)))
     if not tries:
         return _fixed(reader, largest(given), name)
-    return Part.opened(name, open_first(tries, reader.source))
+    return Part.opened(name, open_first(tries, reader.source(largest(given))))
 
 
 def _fixed(reader: Reader, shapes: Mapping[str, StaticShape], name: str) -> Part:
     """The plan for one shape of each input; what only a run finds may still be open."""
     graph = reader.graph(shapes)
     if frontend.found(graph):
-        return Part.opened(name, fixed_profile(shapes).open(reader.source))
+        return Part.opened(name, fixed_profile(shapes).open(reader.source(shapes)))
     program = reader.device.adapt(lower(passes.optimize(graph, signed=reader.device.signed), reader.storage))
     return Part(name, program, program)

@@ -8,7 +8,7 @@ In: a graph of static shapes in the vocabulary of anchors and expressions. Out: 
 decided in fusion.py, where results are written in placement.py; the anchors' problems are made in anchors/.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -54,10 +54,11 @@ class Lowering:
 
     def __init__(
         self, graph: Graph, anchors: Mapping[str, Anchor], storage: DType | None = None, attended: DType | None = None,
-        is_open: bool = False, all_large: bool = False,
+        is_open: bool = False, large: Collection[int] | None = None,
     ) -> None:  # fmt: skip
         self.graph, self.anchors, self.storage, self.attended = graph, anchors, storage, attended or storage
-        self.is_open, self.all_large = is_open, all_large
+        self.is_open = is_open
+        self.large = None if large is None else {n for i, n in enumerate(graph.operations) if i in large}
         self.consumers = fusion.Consumers(graph)
         self.policy = fusion.Policy(self.consumers)
         self.chains = fusion.chains(graph, self.consumers, anchors)
@@ -107,7 +108,7 @@ class Lowering:
     def _may_be_narrow(self, value: Value) -> bool:
         if self.is_open:
             return fusion.is_only_multiplied(value, self.consumers)
-        return fusion.may_be_narrow(value, self.consumers, self.all_large)
+        return fusion.may_be_narrow(value, self.consumers, self.large)
 
     def constant(self, array: np.ndarray) -> View:
         """A view of a constant of the program."""

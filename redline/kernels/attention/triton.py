@@ -108,9 +108,13 @@ def _queries(p: Problem, s: Schedule, part: Part, target: GpuTarget) -> list[str
             reached = f"({start} + {part.size + p.causal + s.keys - 1}) // {s.keys}"
             last = f"tl.minimum({whole}, tl.maximum({reached}, 0))"
         body.append(f"for j in range(0, {last}):")
-        body += [f"    {line}" for line in _block(p, _Keys(s.keys, f"j * {s.keys}", sk % s.keys != 0), ragged, d, v, target)]
+        keys = _Keys(s.keys, f"j * {s.keys}", not is_open(sk) and whole * s.keys > sk)
+        body += [f"    {line}" for line in _block(p, keys, ragged, d, v, target)]
     for first, size in left:
         body += _block(p, _Keys(size, str(first), first + size > sk), ragged, d, v, target)
+    if is_open(sk) and sk % s.keys != 0:
+        body.append(f"if {sk} % {s.keys} != 0:")
+        body += [f"    {line}" for line in _block(p, _Keys(s.keys, f"{whole} * {s.keys}", True), ragged, d, v, target)]
     body += ["out = acc / tl.where(total == 0.0, 1.0, total)[:, None]"]
     conditions = [f"(rm[:, None] < {sq})"] if ragged else []
     if width % v:
@@ -120,9 +124,9 @@ def _queries(p: Problem, s: Schedule, part: Part, target: GpuTarget) -> list[str
 
 
 def _cut(count: int, size: int) -> tuple[int, list[tuple[int, int]]]:
-    """Whole blocks of ``size``, and (start, size) of the smaller ones for what is left."""
+    """Whole blocks of ``size``, and (start, size) of the smaller ones for what is left; of open counts the whole ones alone."""
     if is_open(count):
-        return -(-count // size), []
+        return count // size, []
     whole, rest = divmod(count, size)
     left = [(whole * size, 64)] if rest >= 64 and size > 64 else []
     rest -= 64 * len(left)
