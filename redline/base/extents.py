@@ -223,6 +223,20 @@ def _retuned_atom(atom: Atom, share: float) -> Atom:
     return replace(atom, nominal=round(atom.low * (atom.nominal / atom.low) ** share))
 
 
+def tuned_at(extent: Any, dims: Sequence[int]) -> Any:
+    """``extent`` tuned for dimensions of these values."""
+    if not isinstance(extent, Extent):
+        return extent
+    return Extent((tuple(_tuned_atom(atom, dims) for atom in m), c) for m, c in extent.terms)
+
+
+def _tuned_atom(atom: Atom, dims: Sequence[int]) -> Atom:
+    if atom.quotient is not None:
+        a, b = (tuned_at(part, dims) for part in atom.quotient)
+        return replace(atom, nominal=nominal(a) // nominal(b), quotient=(a, b))
+    return replace(atom, nominal=dims[_number(atom)]) if _is_dimension(atom) else atom
+
+
 def nominal_dims(value: Any) -> list[int]:
     """The tuned values of the dimensions, as far as the open extents within ``value`` name them; else 1."""
     found = [1] * MAX_DIMS

@@ -4,7 +4,7 @@ Plans share weights, and machine code that is the same.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,10 @@ from redline.tune.cuda import GpuChoice
 
 @dataclass(frozen=True)
 class CudaPlan:
-    """The steps for some shapes. ``program``: at the largest; ``opened``: for all; ``chosen``: by architecture."""
+    """The steps for some shapes. ``program``: at the largest; ``opened``: for all; ``chosen``: by architecture.
+
+    ``bands``: by architecture, choices that are better where the product of the dimensions is in a range.
+    """
 
     name: str
     program: Program
@@ -31,6 +34,16 @@ class CudaPlan:
     chosen: Mapping[int, Sequence[GpuChoice]]
     opened: Program
     shapes: Shapes | None = None
+    bands: Mapping[int, Sequence["Band"]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Band:
+    """The product of the dimensions is from ``least`` to ``most``."""
+
+    least: int
+    most: int
+    choices: Sequence[GpuChoice]
 
 
 class _CudaAssembler(Assembler):
@@ -78,8 +91,18 @@ class _Code:
 
     def launches(self, plan: CudaPlan, header: Header) -> launch.Launches:
         """The launch records of a plan, whose code is added."""
-        choices = plan.chosen[self.target.arch]
+        arch = self.target.arch
+        bands = plan.bands.get(arch, ())
+        choices = [*plan.chosen[arch], *(choice for band in bands for choice in band.choices)]
         parts = tuple(dict.fromkeys(self._place(choice.cubin.code) for choice in choices))
+        records = self._records(plan, header, plan.chosen[arch], parts)
+        others = tuple(launch.Band(b.least, b.most, self._records(plan, header, b.choices, parts)) for b in bands)
+        workspace = max((choice.code.workspace_bytes for choice in choices), default=0)
+        return launch.Launches(arch, self.target.overlap, workspace, parts, records, others)
+
+    def _records(
+        self, plan: CudaPlan, header: Header, choices: Sequence[GpuChoice], parts: Sequence[launch.Part]
+    ) -> tuple[launch.Launch, ...]:
         records = []
         for step, record, choice in zip(plan.opened.steps, header.kernels, choices, strict=True):
             code = choice.code
@@ -95,8 +118,7 @@ class _Code:
                     _starts(step, record),
                 )
             )
-        workspace = max((choice.code.workspace_bytes for choice in choices), default=0)
-        return launch.Launches(self.target.arch, self.target.overlap, workspace, parts, tuple(records))
+        return tuple(records)
 
     def _place(self, code: bytes) -> launch.Part:
         if code not in self._places:

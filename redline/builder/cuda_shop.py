@@ -4,7 +4,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +14,8 @@ from redline import passes
 from redline.base import env, log
 from redline.base.dtypes import DType
 from redline.base.errors import BuildError, EngineError
-from redline.builder import cuda_file
-from redline.builder.cuda_file import CudaPlan
+from redline.builder import bands, cuda_file
+from redline.builder.cuda_file import Band, CudaPlan
 from redline.builder.plans import Part
 from redline.builder.workshop import Progress
 from redline.ir import Graph
@@ -105,18 +105,20 @@ class CudaShop:
         level = self.opt_level if opt_level is None else opt_level
         jobs = [_jobs(part.program) for part in parts]
         _check_forms(parts, jobs)
+        places = [bands.places(part.shapes.dims if part.shapes else ()) for part in parts]
+        wanted = [job for some, at in zip(jobs, places, strict=True) for job in [*some, *_elsewhere(some, at)]]
         found: dict[int, Mapping[GpuJob, GpuChoice]] = {}
         how = {}
         for each in self.targets:
             found[each.arch], how[each.name] = _choose(
-                [job for some in jobs for job in some], each, self.machine, self.version, level, self.timing_cache,
-                self.report,
+                wanted, each, self.machine, self.version, level, self.timing_cache, self.report
             )  # fmt: skip
         plans = []
-        for part, mine in zip(parts, jobs, strict=True):
+        for part, mine, at in zip(parts, jobs, places, strict=True):
             chosen = {arch: [known[job] for job in mine] for arch, known in found.items()}
-            name = part.name if len(parts) > 1 else ""
-            plans.append(CudaPlan(name, part.largest, plan(part.largest.steps), chosen, part.program, part.shapes))
+            better = {arch: [_band(place, mine, known) for place in at] for arch, known in found.items()}
+            name, memory = part.name if len(parts) > 1 else "", plan(part.largest.steps)
+            plans.append(CudaPlan(name, part.largest, memory, chosen, part.program, part.shapes, better))
         made = CudaMade(tuple(plans), self.targets, self.version, {**summary, "tactics": how}, self.limit)
         return self._in_order(made) if level else made
 
@@ -141,6 +143,21 @@ class CudaShop:
 
 def _jobs(program: Program) -> list[GpuJob]:
     return [GpuJob(step.family, step.problem, _aligned(program, i)) for i, step in enumerate(program.steps)]
+
+
+def _elsewhere(jobs: Sequence[GpuJob], places: Sequence[bands.Place]) -> Iterator[GpuJob]:
+    """The open ones of ``jobs``, to be solved for the places."""
+    return (job.tuned_at(place.dims) for place in places for job in jobs if job.is_open)
+
+
+def _band(place: bands.Place, jobs: Sequence[GpuJob], known: Mapping[GpuJob, GpuChoice]) -> Band:
+    """The choices for a place. All want constants packed alike, as a weight is in the file once."""
+    found = []
+    for job in jobs:
+        usual, here = known[job], known[job.tuned_at(place.dims)]
+        alike = {i: p.name for i, p in usual.code.packings.items()} == {i: p.name for i, p in here.code.packings.items()}
+        found.append(here if alike else usual)
+    return Band(place.least, place.most, found)
 
 
 def _check_forms(parts: Sequence[Part], jobs: Sequence[Sequence[GpuJob]]) -> None:
@@ -177,17 +194,21 @@ def _choose(
 
 def _launch_order(of: CudaPlan, target: GpuTarget, made: CudaMade) -> tuple[CudaPlan, str]:
     """The plan with the order of launching and waiting that makes it faster, and the order's name."""
-    late = of.chosen[target.arch]
-    early = again(late, replace(target, eager=True))
+    eager = _eager(of, target)
     seconds = []
-    for choices in (late, early):
-        alone = replace(of, name="", chosen={target.arch: choices})
+    for each in (of, eager):
+        alone = replace(each, name="")
         trial = replace(made, plans=(alone,), targets=[target], limit=None)
         with trial.write(None) as engine, closing(engine.context()) as context:
             seconds.append(context.seconds())
     log.debug(2, f"launches: late {1e6 * seconds[0]:.1f} us, early {1e6 * seconds[1]:.1f} us")
-    is_early = seconds[1] < 0.99 * seconds[0]
-    return replace(of, chosen={**of.chosen, target.arch: early if is_early else late}), "early" if is_early else "late"
+    return (eager, "early") if seconds[1] < 0.99 * seconds[0] else (of, "late")
+
+
+def _eager(of: CudaPlan, target: GpuTarget) -> CudaPlan:
+    arch, eager = target.arch, replace(target, eager=True)
+    better = [replace(band, choices=again(band.choices, eager)) for band in of.bands.get(arch, ())]
+    return replace(of, chosen={**of.chosen, arch: again(of.chosen[arch], eager)}, bands={**of.bands, arch: better})
 
 
 def _cache(path: Path | None, target: GpuTarget, machine: Machine | None, version: str) -> TimingCache:

@@ -8,6 +8,7 @@ values of ``dims``, 32-bit integers. Numbers that the dimensions decide are form
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from redline.base.errors import EngineError
@@ -49,6 +50,15 @@ class Launch:
 
 
 @dataclass(frozen=True)
+class Band:
+    """The launches of calls the product of whose dimensions is from ``least`` to ``most``, chosen for such sizes."""
+
+    least: int
+    most: int
+    launches: tuple[Launch, ...]
+
+
+@dataclass(frozen=True)
 class Part:
     """A cubin's place in the blob of machine code."""
 
@@ -58,13 +68,26 @@ class Part:
 
 @dataclass(frozen=True)
 class Launches:
-    """``overlap``: kernels wait for the one in front themselves, so that they may be started before it ends."""
+    """``overlap``: kernels wait for the one in front themselves, so that they may be started before it ends.
+
+    ``launches``: those of calls of which no one of ``bands`` speaks.
+    """
 
     arch: int
     overlap: bool
     workspace_bytes: int
     cubins: tuple[Part, ...]
     launches: tuple[Launch, ...]
+    bands: tuple[Band, ...] = ()
+
+    def at(self, dims: Sequence[int]) -> tuple[Launch, ...]:
+        """The launches of a call, step by step, where the dimensions have the values ``dims``."""
+        size = prod(dims)
+        return next((band.launches for band in self.bands if band.least <= size <= band.most), self.launches)
+
+    @property
+    def all(self) -> tuple[Launch, ...]:
+        return (*self.launches, *(launch for band in self.bands for launch in band.launches))
 
 
 def blob_of(arch: str, plan: int) -> str:
@@ -90,13 +113,14 @@ def decode(text: bytes, code_bytes: int, num_steps: int, where: str, largest: Se
 
 
 def _check(found: Launches, code_bytes: int, num_steps: int, largest: Sequence[int]) -> None:
-    if len(found.launches) != num_steps:
-        raise ValueError(f"{len(found.launches)} launches for {num_steps} steps")
+    for launches in (found.launches, *(band.launches for band in found.bands)):
+        if len(launches) != num_steps:
+            raise ValueError(f"{len(launches)} launches for {num_steps} steps")
     if any(not 0 <= part.offset <= part.offset + part.num_bytes <= code_bytes for part in found.cubins):
         raise ValueError("machine code lies outside its blob")
     if not 0 <= found.workspace_bytes < 1 << 40:
         raise ValueError(f"a workspace of {found.workspace_bytes} bytes")
-    for launch in found.launches:
+    for launch in found.all:
         _check_formulas(launch, len(largest))
         sane = len(launch.grid) == 3 and 0 < launch.threads <= 1024
         sane = sane and all(0 < g < 1 << 31 for dims in (largest, [1] * len(largest)) for g in launch.grid_at(dims))

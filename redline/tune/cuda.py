@@ -13,10 +13,11 @@ import numpy as np
 
 from redline.base import log
 from redline.base.errors import BuildError, RedlineError
-from redline.base.extents import Undecided, at_nominal, nominal, nominal_dims
+from redline.base.extents import Undecided, at_nominal, nominal, nominal_dims, tuned_at
 from redline.codegen.triton.compile import Cubin, Request, compile_cubins
 from redline.kernels.gpu import GpuCode, GpuTarget
 from redline.kernels.gpu_families import GPU_FAMILIES
+from redline.kernels.mapped import mapped
 from redline.kernels.problem import Operand, Problem
 from redline.runtime.cuda.driver import Driver, Params
 from redline.tune.cache import TimingCache
@@ -42,6 +43,10 @@ class GpuJob:
     def is_open(self) -> bool:
         """Whether a call decides an extent."""
         return "<(" in repr(self.problem)
+
+    def tuned_at(self, dims: Sequence[int]) -> "GpuJob":
+        """The same to be solved best where the open dimensions have these values."""
+        return replace(self, problem=mapped(self.problem, lambda extent: tuned_at(extent, dims))) if self.is_open else self
 
     @property
     def key(self) -> str:

@@ -10,8 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 import redline.tune.cuda as tuning
 from redline.base.errors import BuildError, EngineError, InputError
 from redline.base.shapes import ShapeRange
+from redline.builder import bands
 from redline.builder import cuda as builder
-from redline.engine import launch, open_engine
+from redline.engine import OpenDim, launch, open_engine
 from redline.kernels.gpu import GpuTarget
 from redline.runtime.cuda.engine import CudaEngine
 from redline.runtime.cuda.loaded import CudaLoaded
@@ -72,6 +73,25 @@ def test_a_profile_beside_a_bucket(tmp_path) -> None:
         agree(engine, session, feed, TOLERANCE["fp32"])
         assert engine.header_at(feed).name == name
     assert driver.num_captured == 1
+
+
+def test_kernels_are_chosen_by_the_size_of_a_call() -> None:
+    dims = (OpenDim("batch", 1, 8, 32), OpenDim("length", 1, 128, 512))
+    small, large = bands.places(dims)
+    assert small == bands.Place((3, 11), 0, 183) and large == bands.Place((32, 512), 4097, 16384)
+    assert bands.places((OpenDim("batch", 1, 1, 1),)) == [] == bands.places(())
+    assert [place.dims for place in bands.places((OpenDim("batch", 2, 2, 9),))] == [(9,)]
+
+
+def test_the_launches_of_a_band_are_others(tmp_path) -> None:
+    """Each size runs its own launches of the same steps."""
+    engine, _ = built(attention_model(), tmp_path, {"ids": SPAN, "mask": SPAN})
+    launches = engine._open().plans[0].launches
+    assert [(band.least, band.most) for band in launches.bands] == [(0, 11), (95, 280)]
+    assert launches.at([1, 11]) is launches.bands[0].launches and launches.at([4, 70]) is launches.bands[1].launches
+    assert launches.at([2, 16]) is launches.launches
+    for dims in ([1, 1], [2, 16], [4, 70]):
+        assert [launch.dims for launch in launches.at(dims)] == [launch.dims for launch in launches.launches]
 
 
 def image_model() -> onnx.ModelProto:

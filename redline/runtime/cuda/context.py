@@ -16,6 +16,7 @@ import numpy as np
 from redline.base.errors import EngineError, InputError
 from redline.base.shapes import StaticShape
 from redline.engine import Access, formula, spans
+from redline.engine.launch import Launch
 from redline.runtime.cuda.arrays import DeviceArray, on_device, take
 from redline.runtime.cuda.driver import Params
 from redline.runtime.cuda.loaded import CudaLoaded, CudaPlan
@@ -151,7 +152,7 @@ class CudaContext:
         loaded = self._open()
         self.run(inputs)
         bound = self._bind(loaded, inputs)
-        steps = len(loaded.plans[bound.plan].launches.launches)
+        steps = len(loaded.plans[bound.plan].header.kernels)
         seconds = np.zeros((repeats, steps))
         with _Exclusive(self._busy), loaded.current():
             begin, end = self._driver.event(), self._driver.event()
@@ -244,7 +245,7 @@ class CudaContext:
             self._seen.popitem(last=False)
         self._seen[key] = None
         plan = self._open().plans[bound.plan]
-        self._start(self._prepared(bound, sources, targets, range(len(plan.launches.launches))), plan)
+        self._start(self._prepared(bound, sources, targets, range(len(plan.header.kernels))), plan)
 
     def _graph(self, bound: Bound, sources: Sequence[int], targets: Sequence[int]) -> Any:
         key = _key(bound, sources, targets)
@@ -254,7 +255,7 @@ class CudaContext:
         if len(self._graphs) >= MAX_GRAPHS:
             self._driver.wait(self.stream)
             self._driver.destroy_graph(self._graphs.popitem(last=False)[1][0])
-        steps = range(len(self._open().plans[bound.plan].launches.launches))
+        steps = range(len(self._open().plans[bound.plan].header.kernels))
         self._graphs[key] = self._capture(bound, sources, targets, steps)
         return self._graphs[key][0]
 
@@ -272,9 +273,11 @@ class CudaContext:
     ) -> "list[_Launch]":  # fmt: skip
         loaded = self._open()
         plan, dims, found = loaded.plans[bound.plan], _dims(bound, loaded.plans[bound.plan]), {}
+        launches = plan.launches.at(dims)
         for step in dict.fromkeys(steps):
-            record = plan.launches.launches[step]
-            function, params = loaded.function(plan, step), self._params(plan, step, dims, sources, targets)
+            record = launches[step]
+            function = loaded.function(plan, record, plan.header.kernels[step].symbol)
+            params = self._params(plan, step, record, dims, sources, targets)
             grid = record.grid_at(dims)
             found[step] = _Launch(function, grid, record.threads, record.shared_bytes, params, params.close())
         return [found[step] for step in steps]
@@ -288,9 +291,9 @@ class CudaContext:
         return [each.params for each in prepared]
 
     def _params(
-        self, plan: CudaPlan, step: int, dims: Sequence[int], sources: Sequence[int], targets: Sequence[int]
+        self, plan: CudaPlan, step: int, record: Launch, dims: Sequence[int], sources: Sequence[int], targets: Sequence[int]
     ) -> Params:  # fmt: skip
-        kernel, record = plan.header.kernels[step], plan.launches.launches[step]
+        kernel = plan.header.kernels[step]
         maps = {m.parameter: m for m in record.maps}
         starts = [formula.value(start, dims) for start in record.starts]
         params = Params()

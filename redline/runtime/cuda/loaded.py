@@ -66,21 +66,20 @@ class CudaLoaded:
             )
         return _Current(self.driver, self.context)
 
-    def function(self, plan: CudaPlan, step: int) -> Any:
-        """The kernel of a step, loaded now if it is not yet. Plans share what has the same code."""
-        part = plan.launches.cubins[plan.launches.launches[step].cubin]
+    def function(self, plan: CudaPlan, record: launch.Launch, symbol: str) -> Any:
+        """The kernel of a launch, loaded now if it is not yet. Plans share what has the same code."""
+        part = plan.launches.cubins[record.cubin]
         if part.offset not in self.functions:
             code = self._code[part.offset : part.offset + part.num_bytes].tobytes()
             shared = max(self._shared_bytes(each, part) for each in self.plans)
-            symbol = f"kernel {plan.header.kernels[step].symbol}"
-            module, self.functions[part.offset] = self.driver.load(code, shared, symbol)
+            module, self.functions[part.offset] = self.driver.load(code, shared, f"kernel {symbol}")
             self._modules.append(module)
         return self.functions[part.offset]
 
     @staticmethod
     def _shared_bytes(plan: CudaPlan, part: launch.Part) -> int:
         """The most shared memory that launches of the code ``part`` ask for."""
-        return max((r.shared_bytes for r in plan.launches.launches if plan.launches.cubins[r.cubin] == part), default=0)
+        return max((r.shared_bytes for r in plan.launches.all if plan.launches.cubins[r.cubin] == part), default=0)
 
     def _upload(self, file: EngineFile) -> int:
         source = file.blob("weights")
