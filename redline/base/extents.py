@@ -223,6 +223,25 @@ def _retuned_atom(atom: Atom, share: float) -> Atom:
     return replace(atom, nominal=round(atom.low * (atom.nominal / atom.low) ** share))
 
 
+def most_where(extent: Any, product: int) -> int:
+    """No less than ``extent`` ever is where the product of all dimensions is at most ``product``."""
+    if not isinstance(extent, Extent):
+        return int(extent)
+    return sum(c * (_most_of(m, product) if c > 0 else prod(a.low for a in m)) for m, c in extent.terms)
+
+
+def _most_of(monomial: Monomial, product: int) -> int:
+    dims = [atom for atom in monomial if _is_dimension(atom)]
+    most = prod(atom.high for atom in dims)
+    most = min(most, product) if len(set(dims)) == len(dims) else most
+    for atom in monomial:
+        if atom.quotient is not None:
+            most *= min(atom.high, most_where(atom.quotient[0], product) // low(atom.quotient[1]))
+        elif atom not in dims:
+            most *= atom.high
+    return most
+
+
 def tuned_at(extent: Any, dims: Sequence[int]) -> Any:
     """``extent`` tuned for dimensions of these values."""
     if not isinstance(extent, Extent):

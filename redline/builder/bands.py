@@ -5,7 +5,7 @@ as many. All plans' memory and order of steps stay as they are: a band is other 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt, prod
 
 from redline.engine import OpenDim
@@ -23,16 +23,18 @@ class Place:
 
 
 def places(dims: Sequence[OpenDim]) -> list[Place]:
-    """One half way from the smallest shape to the tuned one, and the largest, so far as they are apart from it.
+    """The tuned shape, then one half way from the smallest to it and the largest, so far as they are apart from it.
 
     A size belongs to the nearest, on a logarithmic scale.
     """
     tuned = prod(dim.opt for dim in dims)
     half = tuple(round((dim.min * dim.opt) ** 0.5) for dim in dims)
     largest = tuple(dim.max for dim in dims)
-    found = []
+    found = [Place(tuple(dim.opt for dim in dims), 0, prod(largest))]
     if prod(half) * LEAST_RATIO <= tuned:
-        found.append(Place(half, 0, isqrt(prod(half) * tuned)))
+        end = isqrt(prod(half) * tuned)
+        found = [replace(found[0], least=end + 1), Place(half, 0, end)]
     if tuned * LEAST_RATIO <= prod(largest):
-        found.append(Place(largest, isqrt(tuned * prod(largest)) + 1, prod(largest)))
+        end = isqrt(tuned * prod(largest))
+        found = [replace(found[0], most=end), *found[1:], Place(largest, end + 1, prod(largest))]
     return found

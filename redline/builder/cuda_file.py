@@ -10,7 +10,7 @@ from typing import Any
 
 import redline
 from redline.base.errors import BuildError
-from redline.base.extents import formula, is_open
+from redline.base.extents import formula, is_open, most_where
 from redline.builder.assemble import Assembler
 from redline.builder.shapes import Shapes
 from redline.builder.weights import Weights
@@ -97,7 +97,7 @@ class _Code:
         parts = tuple(dict.fromkeys(self._place(choice.cubin.code) for choice in choices))
         records = self._records(plan, header, plan.chosen[arch], parts)
         others = tuple(launch.Band(b.least, b.most, self._records(plan, header, b.choices, parts)) for b in bands)
-        workspace = max((choice.code.workspace_bytes for choice in choices), default=0)
+        workspace = max((most_where(choice.code.workspace_bytes, choice.job.most) for choice in choices), default=0)
         return launch.Launches(arch, self.target.overlap, workspace, parts, records, others)
 
     def _records(
@@ -112,7 +112,7 @@ class _Code:
                     tuple(map(formula, code.grid)),
                     32 * code.num_warps,
                     choice.cubin.shared_bytes,
-                    code.workspace_bytes > 0,
+                    is_open(code.workspace_bytes) or code.workspace_bytes > 0,
                     _maps(choice),
                     code.dims,
                     _starts(step, record),

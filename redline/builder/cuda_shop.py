@@ -4,7 +4,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -106,17 +106,20 @@ class CudaShop:
         jobs = [_jobs(part.program) for part in parts]
         _check_forms(parts, jobs)
         places = [bands.places(part.shapes.dims if part.shapes else ()) for part in parts]
-        wanted = [job for some, at in zip(jobs, places, strict=True) for job in [*some, *_elsewhere(some, at)]]
+        wanted = [job.tuned_at(p.dims, p.most) for some, at in zip(jobs, places, strict=True) for p in at for job in some]
         found: dict[int, Mapping[GpuJob, GpuChoice]] = {}
         how = {}
-        for each in self.targets:
-            found[each.arch], how[each.name] = _choose(
-                wanted, each, self.machine, self.version, level, self.timing_cache, self.report
+        for target in self.targets:
+            found[target.arch], how[target.name] = _choose(
+                wanted, target, self.machine, self.version, level, self.timing_cache, self.report
             )  # fmt: skip
         plans = []
         for part, mine, at in zip(parts, jobs, places, strict=True):
-            chosen = {arch: [known[job] for job in mine] for arch, known in found.items()}
-            better = {arch: [_band(place, mine, known) for place in at] for arch, known in found.items()}
+            each = {arch: [_band(place, mine, known) for place in at] for arch, known in found.items()}
+            chosen = {arch: some[0].choices for arch, some in each.items()}
+            better = {arch: some[1:] for arch, some in each.items()}
+            for arch, others in better.items():
+                _check_packings(each[arch][0], others)
             name, memory = part.name if len(parts) > 1 else "", plan(part.largest.steps)
             plans.append(CudaPlan(name, part.largest, memory, chosen, part.program, part.shapes, better))
         made = CudaMade(tuple(plans), self.targets, self.version, {**summary, "tactics": how}, self.limit)
@@ -145,19 +148,16 @@ def _jobs(program: Program) -> list[GpuJob]:
     return [GpuJob(step.family, step.problem, _aligned(program, i)) for i, step in enumerate(program.steps)]
 
 
-def _elsewhere(jobs: Sequence[GpuJob], places: Sequence[bands.Place]) -> Iterator[GpuJob]:
-    """The open ones of ``jobs``, to be solved for the places."""
-    return (job.tuned_at(place.dims) for place in places for job in jobs if job.is_open)
-
-
 def _band(place: bands.Place, jobs: Sequence[GpuJob], known: Mapping[GpuJob, GpuChoice]) -> Band:
-    """The choices for a place. All want constants packed alike, as a weight is in the file once."""
-    found = []
-    for job in jobs:
-        usual, here = known[job], known[job.tuned_at(place.dims)]
-        alike = {i: p.name for i, p in usual.code.packings.items()} == {i: p.name for i, p in here.code.packings.items()}
-        found.append(here if alike else usual)
-    return Band(place.least, place.most, found)
+    return Band(place.least, place.most, [known[job.tuned_at(place.dims, place.most)] for job in jobs])
+
+
+def _check_packings(first: Band, others: Sequence[Band]) -> None:
+    """A weight is in the file once, so its packing is the problem's and the target's business, not the schedule's."""
+    for band in others:
+        for mine, usual in zip(band.choices, first.choices, strict=True):
+            packed = [{i: p.name for i, p in choice.code.packings.items()} for choice in (mine, usual)]
+            assert packed[0] == packed[1], f"{mine.code.symbol} packs its constants as no other schedule does"
 
 
 def _check_forms(parts: Sequence[Part], jobs: Sequence[Sequence[GpuJob]]) -> None:

@@ -106,10 +106,10 @@ def shared_tiles(size: Size, s: Schedule) -> int:
 def candidates(size: Size, target: GpuTarget, copy_engine: bool = False) -> list[Schedule]:
     """The legal schedules, the cheapest by ``cost`` first, but those much like a cheaper one later.
 
-    Of open sizes those for the tuned shape, without what depends on the number of tiles.
+    Of open sizes those for the tuned shape, without what is cut by the number of tiles.
     """
     if size.is_open:
-        return [s for s in candidates(size.tuned, target, copy_engine) if s.split == 1]
+        return [s for s in candidates(size.tuned, target, copy_engine) if not s.tail]
     found = [s for s in _all(size, target, copy_engine) if is_legal(size, s, target)]
     costs = {s: cost(size, s, target) for s in found}
     alike: dict[tuple[object, ...], int] = {}

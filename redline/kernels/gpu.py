@@ -74,7 +74,7 @@ class GpuCode:
     grid: tuple[Any, Any, Any]
     num_warps: int = 4
     num_stages: int = 2
-    workspace_bytes: int = 0
+    workspace_bytes: Any = 0  # an extent where the grid is one
     maps: Mapping[int, TensorMap] = field(default_factory=dict)  # by parameter
     packings: Mapping[int, Packing] = field(default_factory=dict)  # by read operand
     num_chunks: int = 1  # one launch

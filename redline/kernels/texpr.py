@@ -7,6 +7,7 @@ axis, ``guards`` holds the condition under which it is inside, and loads are mas
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from redline.base import dtypes
 from redline.base.dtypes import DType
@@ -209,20 +210,58 @@ def literal(value: float | int | bool, dtype: DType) -> str:
     return f"({number!r})" if number < 0 else repr(number)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """The coordinates along ``axes`` are those of row ``text``, counted in row-major order below ``shape``.
+
+    Where an operand's rows follow each other evenly, its address is one multiple of the row, without a division.
+    """
+
+    text: str
+    axes: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def of(self, form: bounds.Affine) -> bounds.Affine | None:
+        """``form`` with the last of the axes standing for the row, in place of them all; None where they are uneven."""
+        factors = dict(form.coefficients)
+        wide = [(axis, extent) for axis, extent in zip(self.axes, self.shape, strict=True) if extent != 1]
+        last = factors.get(wide[-1][0]) if len(wide) > 1 else None
+        if last is None:
+            return None
+        run = 1
+        for axis, extent in reversed(wide):
+            if factors.pop(axis, None) != last * run:
+                return None
+            run *= extent
+        return bounds.Affine(form.offset, (*factors.items(), (wide[-1][0], last)))
+
+    def text_of(self, form: bounds.Affine, coordinates: Sequence[str], wide: bool) -> str:
+        """``affine_text``, by rows where that is possible."""
+        whole = self.of(form)
+        if whole is None:
+            return affine_text(form, coordinates, wide)
+        row = whole.coefficients[-1][0]
+        return affine_text(whole, [self.text if axis == row else text for axis, text in enumerate(coordinates)], wide)
+
+
+NO_ROWS = Rows("", (), ())
+
+
 class Renderer(Scope):
     """Renders expressions of one scope.
 
     ``coordinates[axis]`` is the text of Index(axis), ``guards[axis]`` the condition under which it is inside, where that is
     not certain. ``extents`` are those of the coordinates; ``pointers`` the names of the parameters of ``reads``. ``wide``:
-    addresses need 64 bits. ``exact``: float functions as precise as the library's.
+    addresses need 64 bits. ``exact``: float functions as precise as the library's. ``rows``: coordinates that are a row's.
     """
 
     def __init__(
         self, reads: Sequence[Operand], coordinates: Sequence[str], extents: Sequence[int], accumulators: Sequence[str] = (),
         guards: Mapping[int, str] | None = None, pointers: Sequence[str] | None = None, prefix: str = "t", exact: bool = True,
+        rows: Rows = NO_ROWS,
     ) -> None:  # fmt: skip
         super().__init__(coordinates, accumulators, literal)
-        self.reads = reads
+        self.reads, self.rows = reads, rows
         self.pointers = pointers or [f"arg{i}" for i in range(len(reads))]
         self.box, self.guards, self.prefix, self.exact = bounds.box_of(extents), dict(guards or {}), prefix, exact
         self._statements: list[str] = []
@@ -244,7 +283,7 @@ class Renderer(Scope):
     def _load(self, expr: Load) -> str:
         operand, index = self.reads[expr.operand], expr.index[0]
         form = bounds.affine(index)
-        offset = self._visit(index) if form is None else affine_text(form, self.coordinates, is_wide(operand))
+        offset = self._visit(index) if form is None else self.rows.text_of(form, self.coordinates, is_wide(operand))
         guards = [self.guards[axis] for axis in sorted(bounds.indices(index)) if axis in self.guards]
         conditions = [*guards, *self._conditions]
         mask = f", mask={' & '.join(conditions)}, other=0" if conditions else ""
@@ -374,14 +413,16 @@ def cast_text(text: str, source: DType, target: DType) -> str:
     return f"({text}).to({TYPES[held.name]})"
 
 
-def offset(operand: Operand, coordinates: Sequence[str]) -> str:
+def offset(operand: Operand, coordinates: Sequence[str], rows: Rows = NO_ROWS) -> str:
     """The element offset of ``operand`` at coordinate texts."""
     axes = zip(range(len(coordinates)), operand.strides, operand.shape, strict=True)
     form = bounds.Affine(0, tuple((axis, s) for axis, s, e in axes if (is_open(s) or s != 0) and (is_open(e) or e > 1)))
-    return affine_text(form, coordinates, is_wide(operand))
+    return rows.text_of(form, coordinates, is_wide(operand))
 
 
-def store(pointer: str, operand: Operand, coordinates: Sequence[str], value: str, guards: Sequence[str]) -> str:
+def store(
+    pointer: str, operand: Operand, coordinates: Sequence[str], value: str, guards: Sequence[str], rows: Rows = NO_ROWS
+) -> str:  # fmt: skip
     """The statement that writes ``value`` at ``coordinates``."""
     mask = f", mask={' & '.join(guards)}" if guards else ""
-    return f"tl.store({pointer} + {offset(operand, coordinates)}, {to_storage(operand.dtype, value)}{mask})"
+    return f"tl.store({pointer} + {offset(operand, coordinates, rows)}, {to_storage(operand.dtype, value)}{mask})"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from redline.base.dtypes import DType, bfloat16, float32, int8
-from redline.base.extents import nominal
+from redline.base.extents import is_open, nominal
 from redline.kernels import texpr
 from redline.kernels.dot import SMALL, accumulator
 from redline.kernels.expr import Expr
@@ -43,6 +43,7 @@ class Gemm:
     column_axes: Sequence[int] = ()
     acc: DType = float32
     params: Sequence[str] = field(default_factory=list)
+    rows: texpr.Rows = texpr.NO_ROWS  # the coordinates in ``row_axes``, where they are those of rm
     constant: str = ""  # pointer to constants of ``constant_bytes``
     constant_bytes: int = 0
 
@@ -266,11 +267,16 @@ def _epilogue(g: Gemm, s: Schedule) -> list[str]:
     exact = g.out.dtype == float32 and not (g.reads and g.reads[0].dtype.size == 2)
     names = [f"i{axis}" for axis in range(len(g.coordinates))]
     lines = [f"{name} = {text}" for name, text in zip(names, g.coordinates, strict=True)]
-    renderer = texpr.Renderer(g.reads, names, g.out.shape, ["acc"], guards, exact=exact)
+    renderer = texpr.Renderer(g.reads, names, g.out.shape, ["acc"], guards, exact=exact, rows=g.rows)
     statements, value = renderer.render(g.epilogue)
     conditions = list(dict.fromkeys(guards.values()))
     whole = "(out0 + rm[:, None] * 0 + rn[None, :] * 0)" if 1 in (g.size.rows, g.size.columns) else "out0"
-    return [*lines, *statements, texpr.store(whole, g.out, names, value, conditions)]
+    return [*lines, *statements, texpr.store(whole, g.out, names, value, conditions, g.rows)]
+
+
+def inside(row: str, rows: int) -> str:
+    """``row``, or some row that exists in its place."""
+    return f"tl.minimum({row}, {rows - 1})" if is_open(rows) else f"{row} % {rows}"
 
 
 def row_coordinates(row: str, shape: Sequence[int]) -> list[str]:

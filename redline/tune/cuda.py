@@ -13,8 +13,9 @@ import numpy as np
 
 from redline.base import log
 from redline.base.errors import BuildError, RedlineError
-from redline.base.extents import Undecided, at_nominal, nominal, nominal_dims, tuned_at
+from redline.base.extents import Undecided, at_nominal, is_open, most_where, nominal, nominal_dims, tuned_at
 from redline.codegen.triton.compile import Cubin, Request, compile_cubins
+from redline.kernels.gemm_schedule import MAX_COUNTERS
 from redline.kernels.gpu import GpuCode, GpuTarget
 from redline.kernels.gpu_families import GPU_FAMILIES
 from redline.kernels.mapped import mapped
@@ -27,26 +28,33 @@ POOL_BYTES = 3 << 30
 ROTATED_BYTES = 96 << 20
 MAX_COPIES = 16
 ENOUGH_SECONDS = 0.004
+MAX_OPEN_WORKSPACE = 64 << 20
 WAY_OUT = "fix that dimension, or give a --bucket or a profile of one shape for every shape that comes"
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class GpuJob:
-    """A problem to be solved on a GPU. ``aligned``: which operands lie at addresses divisible by 16."""
+    """A problem to be solved on a GPU. ``aligned``: which operands lie at addresses divisible by 16.
+
+    ``most``: the product of the open dimensions is not larger.
+    """
 
     family: str
     problem: Problem
     aligned: tuple[bool, ...]
+    most: int = 1
 
     @property
     def is_open(self) -> bool:
         """Whether a call decides an extent."""
         return "<(" in repr(self.problem)
 
-    def tuned_at(self, dims: Sequence[int]) -> "GpuJob":
-        """The same to be solved best where the open dimensions have these values."""
-        return replace(self, problem=mapped(self.problem, lambda extent: tuned_at(extent, dims))) if self.is_open else self
+    def tuned_at(self, dims: Sequence[int], most: int) -> "GpuJob":
+        """The same to be solved best where the open dimensions have these values, and for a product of at most ``most``."""
+        if not self.is_open:
+            return self
+        return replace(self, problem=mapped(self.problem, lambda extent: tuned_at(extent, dims)), most=most)
 
     @property
     def key(self) -> str:
@@ -113,10 +121,18 @@ def _options(job: GpuJob, target: GpuTarget, opt_level: int, known: Mapping[str,
         except Undecided as error:
             complaint = str(error)
             continue
+        if is_open(code.workspace_bytes) and not _fits(code, job.most):
+            continue
         distinct.setdefault((code.text, code.num_warps, code.num_stages), _Option(schedule, code))
     if not distinct:
         raise BuildError("--shapes", f"a kernel of the family {job.family!r} must know {complaint}", "", WAY_OUT)
     return list(distinct.values())
+
+
+def _fits(code: GpuCode, most: int) -> bool:
+    """Whether the partial sums of an open kernel have room."""
+    tiles = most_where(code.grid[0] * code.grid[2], most)
+    return tiles <= MAX_COUNTERS and most_where(code.workspace_bytes, most) <= MAX_OPEN_WORKSPACE
 
 
 def _ranked(job: GpuJob, options: Sequence[_Option], cache: TimingCache) -> list[_Option]:
@@ -188,7 +204,7 @@ class Timer:
             return 1e3
 
     def _seconds(self, code: GpuCode, cubin: Cubin, problem: Problem) -> float:
-        if code.workspace_bytes > 256 << 20:
+        if nominal(code.workspace_bytes) > 256 << 20:
             return 1e3
         module, function = self.driver.load(cubin.code, cubin.shared_bytes, code.symbol)
         try:
@@ -243,7 +259,7 @@ class Timer:
                 operand.dtype.name, address, shape, strides, fact["block_size"], fact["swizzle"], operand.dtype.size
             )
             params.map(made, shape, strides)
-        if code.workspace_bytes:
+        if is_open(code.workspace_bytes) or code.workspace_bytes:
             params.pointer(self.work)
         tuned = nominal_dims((code.grid, *((o.shape, o.strides) for o in problem.reads + problem.writes)))
         for dim in code.dims:

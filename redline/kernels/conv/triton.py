@@ -90,9 +90,12 @@ def render(problem: Problem, schedule: Schedule, target: GpuTarget) -> GpuCode:
         before, step = _gathered(p, s, size)
     names = [f"arg{i}" for i in range(len(p.reads))] + ["out0"]
     rank = len(p.out.shape)
+    rows = texpr.Rows("rm[:, None]", tuple(range(rank - 1)), row_shape)
+    if s.copy_engine and row_stride(p) is None:
+        rows = texpr.NO_ROWS
     gemm = Gemm(
         size, before, step, tgemm.multiply(p.x, p.w, s, target), p.reads, p.out, p.epilogue,
-        [*texts, column], range(rank - 1), [rank - 1], p.acc, names,
+        [*texts, column], range(rank - 1), [rank - 1], p.acc, names, rows,
         "arg1" if p.w.constant else "", size.batch * size.columns * tgemm.padded(size.depth) * p.w.dtype.size,
     )  # fmt: skip
     signature = [POINTER[o.dtype.name] for o in p.reads + p.writes]
@@ -184,7 +187,7 @@ def _rows(p: Problem, s: Schedule, size: Size) -> list[str]:
     """For every row: where its first tap lies in x, and the input position of that tap along each axis that needs checks."""
     lines = ["ra = rm"]
     if size.rows % s.block_m != 0:
-        lines = [f"ra = rm % {size.rows}"]
+        lines = [f"ra = {tgemm.inside('rm', size.rows)}"]
     texts = tgemm.row_coordinates("ra", p.out.shape[:-1])
     terms = [f"({texts[0]}) * {p.x.strides[0]}"] if p.x.shape[0] != 1 else []
     for axis in range(p.rank):

@@ -70,7 +70,8 @@ def _pointwise(p: Problem, s: Schedule) -> list[str]:
     lines = [f"{n} = {t}" for n, t in zip(names, tgemm.row_coordinates("at", p.shape), strict=True)]
     guards = dict.fromkeys(range(len(p.shape)), f"(at < {count})") if count % s.block != 0 else {}
     exact = all(o.dtype.size > 2 for o in p.writes)
-    renderer = texpr.Renderer(p.reads, names, p.shape, [], guards, exact=exact)
+    rows = texpr.Rows("at", tuple(range(len(p.shape))), p.shape)
+    renderer = texpr.Renderer(p.reads, names, p.shape, [], guards, exact=exact, rows=rows)
     for i, (body, _write) in enumerate(zip(p.bodies, p.writes, strict=True)):
         statements, value = renderer.render(body)
         lines += [*statements, _store(i, p, names, value, list(dict.fromkeys(guards.values())))]

@@ -49,16 +49,17 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
         guards[rank - 1] = f"(rn[None, :] < {p.length})"
     body = [f"rm = tl.program_id(0) * {s.rows} + tl.arange(0, {s.rows})", f"rn = tl.arange(0, {width})"]
     body += [f"{n} = {t}" for n, t in zip(names, places, strict=True)] + texpr.wait(target)
-    renderer = texpr.Renderer(p.reads, names, p.shape, [], guards)
+    rows = texpr.Rows("rm[:, None]", tuple(range(rank - 1)), p.shape[:-1])
+    renderer = texpr.Renderer(p.reads, names, p.shape, [], guards, rows=rows)
     statements, x = renderer.render(p.prologue)
     body += [*statements, f"x = {x} + tl.zeros(({s.rows}, {width}), {texpr.TYPES[p.prologue.dtype.name]})"]
     body += _normalise(p, guards.get(rank - 1, ""))
-    renderer = texpr.Renderer(p.reads, names, p.shape, ["y"], guards, prefix="u", exact=p.writes[0].dtype.size > 2)
+    renderer = texpr.Renderer(p.reads, names, p.shape, ["y"], guards, prefix="u", exact=p.writes[0].dtype.size > 2, rows=rows)
     statements, value = renderer.render(p.epilogue)
     conditions = list(dict.fromkeys(guards.values()))
-    body += [*statements, texpr.store("out0", p.writes[0], names, value, conditions)]
+    body += [*statements, texpr.store("out0", p.writes[0], names, value, conditions, rows)]
     if len(p.writes) > 1:
-        body.append(texpr.store("out1", p.writes[1], names, "x", conditions))
+        body.append(texpr.store("out1", p.writes[1], names, "x", conditions, rows))
     params = [f"arg{i}" for i in range(len(p.reads))] + [f"out{i}" for i in range(len(p.writes))]
     signature = tuple(POINTER[o.dtype.name] for o in p.reads + p.writes)
     return GpuCode("row", texpr.module(params, body), signature, (-(-p.num_rows // s.rows), 1, 1), s.num_warps, 2)
