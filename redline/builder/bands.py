@@ -5,12 +5,14 @@ as many. All plans' memory and order of steps stay as they are: a band is other 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import pairwise
 from math import isqrt, prod
 
 from redline.engine import OpenDim
 
 LEAST_RATIO = 2  # of the sizes of neighbours: closer ones share kernels
+SHARES = (0.75, 0.5)  # of the way from the smallest to the tuned shape, on a logarithmic scale
 
 
 @dataclass(frozen=True)
@@ -23,18 +25,19 @@ class Place:
 
 
 def places(dims: Sequence[OpenDim]) -> list[Place]:
-    """The tuned shape, then one half way from the smallest to it and the largest, so far as they are apart from it.
+    """The tuned shape, then the smaller ones and the largest, so far as they are apart from each other.
 
     A size belongs to the nearest, on a logarithmic scale.
     """
-    tuned = prod(dim.opt for dim in dims)
-    half = tuple(round((dim.min * dim.opt) ** 0.5) for dim in dims)
+    tuned = tuple(dim.opt for dim in dims)
+    points = [tuned]
+    for share in SHARES:
+        point = tuple(round(dim.min ** (1 - share) * dim.opt**share) for dim in dims)
+        if prod(point) * LEAST_RATIO <= prod(points[0]):
+            points.insert(0, point)
     largest = tuple(dim.max for dim in dims)
-    found = [Place(tuple(dim.opt for dim in dims), 0, prod(largest))]
-    if prod(half) * LEAST_RATIO <= tuned:
-        end = isqrt(prod(half) * tuned)
-        found = [replace(found[0], least=end + 1), Place(half, 0, end)]
-    if tuned * LEAST_RATIO <= prod(largest):
-        end = isqrt(tuned * prod(largest))
-        found = [replace(found[0], most=end), *found[1:], Place(largest, end + 1, prod(largest))]
-    return found
+    if prod(tuned) * LEAST_RATIO <= prod(largest):
+        points.append(largest)
+    ends = [isqrt(prod(a) * prod(b)) for a, b in pairwise(points)]
+    found = [Place(p, a + 1, b) for p, a, b in zip(points, [-1, *ends], [*ends, prod(largest)], strict=True)]
+    return sorted(found, key=lambda place: place.dims != tuned)

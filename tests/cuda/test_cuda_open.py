@@ -76,21 +76,23 @@ def test_a_profile_beside_a_bucket(tmp_path) -> None:
 
 
 def test_kernels_are_chosen_by_the_size_of_a_call() -> None:
-    dims = (OpenDim("batch", 1, 8, 32), OpenDim("length", 1, 128, 512))
-    tuned, small, large = bands.places(dims)
-    assert small == bands.Place((3, 11), 0, 183) and large == bands.Place((32, 512), 4097, 16384)
-    assert tuned == bands.Place((8, 128), 184, 4096)
+    found = bands.places((OpenDim("batch", 1, 8, 32), OpenDim("length", 1, 128, 512)))
+    assert [(place.dims, place.least, place.most) for place in found] == [
+        ((8, 128), 442, 4096), ((3, 11), 0, 79), ((5, 38), 80, 441), ((32, 512), 4097, 16384),
+    ]  # fmt: skip
     assert bands.places(()) == [bands.Place((), 0, 1)] and len(bands.places((OpenDim("batch", 1, 1, 1),))) == 1
     assert bands.places((OpenDim("batch", 2, 2, 9),)) == [bands.Place((2,), 0, 4), bands.Place((9,), 5, 9)]
+    assert bands.places((OpenDim("batch", 1, 8, 8),)) == [bands.Place((8,), 5, 8), bands.Place((3,), 0, 4)]
 
 
 def test_the_launches_of_a_band_are_others(tmp_path) -> None:
     """Each size runs its own launches of the same steps."""
     engine, _ = built(attention_model(), tmp_path, {"ids": SPAN, "mask": SPAN})
     launches = engine._open().plans[0].launches
-    assert [(band.least, band.most) for band in launches.bands] == [(0, 11), (95, 280)]
-    assert launches.at([1, 11]) is launches.bands[0].launches and launches.at([4, 70]) is launches.bands[1].launches
-    assert launches.at([2, 16]) is launches.launches
+    small, medium, large = launches.bands
+    assert [(band.least, band.most) for band in launches.bands] == [(0, 8), (9, 22), (95, 280)]
+    assert launches.at([1, 8]) is small.launches and launches.at([1, 9]) is medium.launches
+    assert launches.at([4, 70]) is large.launches and launches.at([2, 16]) is launches.launches
     for dims in ([1, 1], [2, 16], [4, 70]):
         assert [launch.dims for launch in launches.at(dims)] == [launch.dims for launch in launches.launches]
 

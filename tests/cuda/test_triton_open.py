@@ -19,7 +19,8 @@ dense = Operand.contiguous
 B, S = triton_dimension(0, 1, 4, 2), triton_dimension(1, 1, 70, 16)
 SCHEDULES = [
     Schedule(16, 16, 32), Schedule(32, 32, 16, 4, 3, 2), Schedule(64, 16, 32, 4, 3, 1, True),
-    Schedule(64, 16, 32, 4, 3, 2, True), Schedule(16, 16, 32, walkers=3), Schedule(192, 16, 32, 4, 3, 1, True), Schedule(32, 16, 32, turned=True),
+    Schedule(64, 16, 32, 4, 3, 2, True), Schedule(16, 16, 32, walkers=3),
+    Schedule(192, 16, 32, 4, 3, 1, True), Schedule(32, 16, 32, turned=True),
 ]  # fmt: skip
 
 
