@@ -16,6 +16,8 @@ from redline.engine import OpenDim, launch, open_engine
 from redline.kernels.gpu import GpuTarget
 from redline.runtime.cuda.engine import CudaEngine
 from redline.runtime.cuda.loaded import CudaLoaded
+from redline.server.backends import engines
+from redline.server.config import ModelConfig
 from tests.shapes.test_open_engines import attention_model
 
 TOLERANCE = {"fp32": 2e-5, "fp16": 3e-3}  # relative L2
@@ -147,3 +149,18 @@ def test_launches_of_an_open_plan_are_checked(tmp_path) -> None:
     for largest in ([4], []):
         with pytest.raises(EngineError, match="launches are malformed"):
             launch.decode(text, code, steps, "x", largest)
+
+
+def test_the_server_joins_requests_of_one_length(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = attention_model()
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    engine, _ = built(model, tmp_path, {"ids": SPAN, "mask": SPAN})
+    monkeypatch.setattr(engines, "load", lambda path, *args, **options: engine)
+    program = engines.EngineSet(ModelConfig("encoder", max_batch_size=4), {0: engine.path})
+    instance = program.instance(1, False)
+    feeds = [tokens(1, 9), tokens(2, 9)]
+    for feed, found in zip(feeds, instance.run(feeds).outputs, strict=True):
+        wanted = session.run(["tokens"], feed)[0]
+        assert np.linalg.norm(found["tokens"] - wanted) <= TOLERANCE["fp32"] * np.linalg.norm(wanted)
+    instance.close()
+    program.close()
