@@ -20,13 +20,12 @@ from redline.builder.plans import Part
 from redline.builder.workshop import Progress
 from redline.ir import Graph
 from redline.kernels.gpu import GpuTarget
-from redline.kernels.gpu_families import GPU_FAMILIES
 from redline.lower import Program, images, lower, plan
 from redline.quant import of_images
 from redline.runtime.cuda.driver import Driver
 from redline.runtime.cuda.engine import CudaEngine, load
 from redline.tune.cache import TimingCache
-from redline.tune.cuda import WAY_OUT, GpuChoice, GpuJob, Timer, again, choose
+from redline.tune.cuda import WAY_OUT, GpuChoice, GpuJob, Timer, again, choose, why_closed
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ class CudaShop:
         """The engine of these plans: machine code and weights that several of them have are in it once."""
         level = self.opt_level if opt_level is None else opt_level
         jobs = [_jobs(part.program) for part in parts]
-        _check_forms(parts, jobs)
+        _check_forms(parts, jobs, self.targets[0])
         places = [bands.places(part.shapes.dims if part.shapes else ()) for part in parts]
         wanted = [job.tuned_at(p.dims, p.most) for some, at in zip(jobs, places, strict=True) for p in at for job in some]
         found: dict[int, Mapping[GpuJob, GpuChoice]] = {}
@@ -160,14 +159,13 @@ def _check_packings(first: Band, others: Sequence[Band]) -> None:
             assert packed[0] == packed[1], f"{mine.code.symbol} packs its constants as no other schedule does"
 
 
-def _check_forms(parts: Sequence[Part], jobs: Sequence[Sequence[GpuJob]]) -> None:
+def _check_forms(parts: Sequence[Part], jobs: Sequence[Sequence[GpuJob]], target: GpuTarget) -> None:
     """Raises BuildError, naming the nodes, for steps of open extents that have no kernel."""
     for part, mine in zip(parts, jobs, strict=True):
         for step, job in zip(part.program.steps, mine, strict=True):
-            if job.is_open and not (job.family in GPU_FAMILIES and GPU_FAMILIES[job.family].opens):
-                where = f"node {', '.join(step.nodes[:2])}"
-                seen = f"kernels of the family {job.family!r} have no form for open shapes on GPUs"
-                raise BuildError(where, seen, "", WAY_OUT)
+            why = why_closed(job, target) if job.is_open else ""
+            if why:
+                raise BuildError(f"node {', '.join(step.nodes[:2])}", why, "", WAY_OUT)
 
 
 def _aligned(program: Program, i: int) -> tuple[bool, ...]:

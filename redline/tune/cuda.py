@@ -112,21 +112,42 @@ def _options(job: GpuJob, target: GpuTarget, opt_level: int, known: Mapping[str,
         raise BuildError("--target", f"kernels of the family {job.family!r} have no GPU form yet", "", "build for the CPU")
     family = GPU_FAMILIES[job.family]
     distinct: dict[tuple[object, ...], _Option] = {}
-    complaint = "its shape"
-    for number, schedule in enumerate(family.schedules(job.problem, target)):
+    number = 0
+    for schedule in family.schedules(job.problem, target):
         if number >= CANDIDATES[opt_level] and not (known and repr(schedule) in known):
             continue
-        try:
-            code = family.render(job.problem, schedule, target)
-        except Undecided as error:
-            complaint = str(error)
-            continue
-        if is_open(code.workspace_bytes) and not _fits(code, job.most):
-            continue
-        distinct.setdefault((code.text, code.num_warps, code.num_stages), _Option(schedule, code))
-    if not distinct:
-        raise BuildError("--shapes", f"a kernel of the family {job.family!r} must know {complaint}", "", WAY_OUT)
+        code = _rendered(job, schedule, target)
+        if code is not None:
+            number += 1
+            distinct.setdefault((code.text, code.num_warps, code.num_stages), _Option(schedule, code))
     return list(distinct.values())
+
+
+def _rendered(job: GpuJob, schedule: Any, target: GpuTarget) -> GpuCode | None:
+    """The code of a schedule; None for what open extents do not allow."""
+    try:
+        code = GPU_FAMILIES[job.family].render(job.problem, schedule, target)
+    except Undecided:
+        return None
+    return code if not is_open(code.workspace_bytes) or _fits(code, job.most) else None
+
+
+def why_closed(job: GpuJob, target: GpuTarget) -> str:
+    """Why a job of open extents has no kernel; empty where it has one."""
+    family = GPU_FAMILIES.get(job.family)
+    if family is None or not family.opens:
+        return f"kernels of the family {job.family!r} have no form for open shapes on GPUs"
+    reason = f"a kernel of the family {job.family!r} must know its shape"
+    try:
+        for schedule in family.schedules(job.problem, target):
+            try:
+                family.render(job.problem, schedule, target)
+                return ""
+            except Undecided as error:
+                reason = f"a kernel of the family {job.family!r} must know {error}"
+    except Undecided as error:
+        return f"a kernel of the family {job.family!r} must know {error}"
+    return reason
 
 
 def _fits(code: GpuCode, most: int) -> bool:

@@ -2,18 +2,23 @@
 
 import pytest
 from cuda_kernel_check import check
+from fake_driver import as_cubins
 
+import redline.tune.cuda as tuning
 from redline.base.dtypes import float16, float32
-from redline.base.extents import triton_dimension
+from redline.base.extents import most_where, triton_dimension
 from redline.base.shapes import contiguous_strides
 from redline.kernels import attention, row
 from redline.kernels.attention import triton as attending
 from redline.kernels.expr import Acc, Load, call, cast, coordinates, index, integer, lit
 from redline.kernels.gemm_schedule import Schedule
+from redline.kernels.gpu import GpuTarget
 from redline.kernels.gpu_families import GPU_FAMILIES
 from redline.kernels.matmul import problem as matmul
 from redline.kernels.problem import Operand
 from redline.kernels.row import triton as rows
+from redline.tune.cache import TimingCache
+from redline.tune.cuda import MAX_OPEN_WORKSPACE, GpuJob, choose
 
 dense = Operand.contiguous
 B, S = triton_dimension(0, 1, 4, 2), triton_dimension(1, 1, 70, 16)
@@ -81,3 +86,16 @@ def test_a_literal_that_the_shape_decides() -> None:
     share = call("div", Load(float32, 0, coordinates(2)), cast(integer(S * 2), float32))
     problem = row.Problem("softmax", (x,), (x,), share, Acc(float32))
     check("row", problem, rows.Schedule(1, 4), GPU_FAMILIES["row"], dims=(2, 9))
+
+
+def test_sums_are_shared_only_where_their_parts_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small band takes a split sum, the whole range has no room for it; both have a first choice."""
+    monkeypatch.setattr(tuning, "compile_cubins", as_cubins)
+    depth = 4096
+    b = Operand(float16, (B * 1000, depth, 48), (0, 48, 1), True)
+    out = dense(float16, (B * 1000, S, 48))
+    problem = matmul.Problem(dense(float16, (B * 1000, S, depth)), b, out, cast(Acc(float32), float16))
+    small, whole = (GpuJob("matmul", problem, (True,) * 3).tuned_at((1, 1), most) for most in (1, 280))
+    picked = [choose([job], GpuTarget(), 0, TimingCache(""), None, lambda *a: None)[job] for job in (small, whole)]
+    assert [choice.schedule.split > 1 for choice in picked] == [True, False]
+    assert most_where(picked[0].code.workspace_bytes, 1) <= MAX_OPEN_WORKSPACE
