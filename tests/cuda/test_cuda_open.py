@@ -164,3 +164,15 @@ def test_the_server_joins_requests_of_one_length(tmp_path, monkeypatch: pytest.M
         assert np.linalg.norm(found["tokens"] - wanted) <= TOLERANCE["fp32"] * np.linalg.norm(wanted)
     instance.close()
     program.close()
+
+
+def test_images_of_open_height(tmp_path) -> None:
+    """The network halves the height twice, so it takes multiples of 4."""
+    model = image_model()
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    engine, _ = built(model, tmp_path, {"image": ShapeRange((1, 3, 8, 16), (2, 3, 16, 16), (3, 3, 32, 16))}, "fp16")
+    for batch, height in ((1, 8), (3, 20), (2, 32)):
+        feed = {"image": np.random.default_rng(height).standard_normal((batch, 3, height, 16)).astype(np.float32)}
+        agree(engine, session, feed, TOLERANCE["fp16"])
+    with pytest.raises(InputError, match=r"\(height\) is 18"):
+        engine(image=np.zeros((1, 3, 18, 16), np.float32))
