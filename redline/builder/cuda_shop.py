@@ -8,16 +8,19 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 from redline import passes
 from redline.base import env, log
 from redline.base.dtypes import DType
 from redline.base.errors import BuildError, EngineError
+from redline.base.shapes import StaticShape
 from redline.builder import bands, cuda_file
 from redline.builder.cuda_file import Band, CudaPlan
 from redline.builder.plans import Part
 from redline.builder.workshop import Progress
+from redline.engine import Header, shape_at
 from redline.ir import Graph
 from redline.kernels.gpu import GpuTarget
 from redline.lower import Program, images, lower, plan
@@ -191,16 +194,21 @@ def _choose(
 
 
 def _launch_order(of: CudaPlan, target: GpuTarget, made: CudaMade) -> tuple[CudaPlan, str]:
-    """The plan with the order of launching and waiting that makes it faster, and the order's name."""
+    """The plan with the order of launching and waiting that makes it faster, in the mean over its sizes; the order's name."""
     eager = _eager(of, target)
-    seconds = []
+    seconds: list[float] = []
     for each in (of, eager):
         alone = replace(each, name="")
         trial = replace(made, plans=(alone,), targets=[target], limit=None)
         with trial.write(None) as engine, closing(engine.context()) as context:
-            seconds.append(context.seconds())
+            seconds.append(geometric_mean([context.seconds(shapes=shapes) for shapes in _sizes(engine.header)]))
     log.debug(2, f"launches: late {1e6 * seconds[0]:.1f} us, early {1e6 * seconds[1]:.1f} us")
     return (eager, "early") if seconds[1] < 0.99 * seconds[0] else (of, "late")
+
+
+def _sizes(header: Header) -> list[dict[str, StaticShape]]:
+    """The shapes of the inputs that kernels were chosen for."""
+    return [{io.name: shape_at(io, place.dims) for io in header.inputs} for place in bands.places(header.dims)]
 
 
 def _eager(of: CudaPlan, target: GpuTarget) -> CudaPlan:

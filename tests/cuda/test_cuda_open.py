@@ -12,8 +12,10 @@ from redline.base.errors import BuildError, EngineError, InputError
 from redline.base.shapes import ShapeRange
 from redline.builder import bands
 from redline.builder import cuda as builder
+from redline.builder import cuda_shop as shop
 from redline.engine import OpenDim, launch, open_engine
 from redline.kernels.gpu import GpuTarget
+from redline.runtime.cuda import context as running
 from redline.runtime.cuda.engine import CudaEngine
 from redline.runtime.cuda.loaded import CudaLoaded
 from redline.server.backends import engines
@@ -176,3 +178,22 @@ def test_images_of_open_height(tmp_path) -> None:
         agree(engine, session, feed, TOLERANCE["fp16"])
     with pytest.raises(InputError, match=r"\(height\) is 18"):
         engine(image=np.zeros((1, 3, 18, 16), np.float32))
+
+
+def test_the_order_of_launches_is_timed_at_every_size(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Early is slower at one of four sizes, and faster in the mean."""
+    monkeypatch.setattr(shop, "load", lambda path: CudaEngine(CudaLoaded(open_engine(path), 0, FakeDriver())))
+    monkeypatch.setattr(shop.Machine, "look", staticmethod(lambda: shop.Machine(None, 90, "a GPU of tests", 132)))
+    times, seen = iter([4e-5, 4e-5, 4e-5, 4e-5, 5e-5, 3e-5, 3e-5, 3e-5]), []
+
+    def seconds(self, replays: int = 30, shapes=None) -> float:
+        seen.append(shapes["ids"])
+        return next(times)
+
+    monkeypatch.setattr(running.CudaContext, "seconds", seconds)
+    path = builder.build_cuda(
+        attention_model(), output=tmp_path / "open.engine", shapes={"ids": SPAN, "mask": SPAN}, precision="fp32",
+        target="cuda:sm_90", opt_level=1,
+    )  # fmt: skip
+    assert seen == 2 * [(2, 16), (1, 4), (2, 8), (4, 70)]
+    assert open_engine(path).header.report["launches"] == "early"
