@@ -1,15 +1,17 @@
 """Open extents: sizes that a call decides, as exact arithmetic over the dimensions of a profile.
 
 An ``Extent`` stands where an int would: it adds, multiplies and divides, and its text is the C expression of its value, over
-``dims[0]``, ``dims[1]``, ... A question about it (``extent < 64``) has an answer only where that is the same for every shape
-of the profile; else it raises ``Undecided``. So code that was written for constants is either right for all shapes or fails
-when the engine is built, and code that knows open extents asks for ``low``, ``high`` or ``nominal`` where it needs a number.
+``dims[0]``, ``dims[1]``, ...; or that in Triton, where the dimensions are ``dims0``, ``dims1``, ... A question about it
+(``extent < 64``) has an answer only where that is the same for every shape of the profile; else it raises ``Undecided``. So
+code that was written for constants is either right for all shapes or fails when the engine is built, and code that knows
+open extents asks for ``low``, ``high`` or ``nominal`` where it needs a number.
 
 ``==`` means "the same for all shapes", as keys of dictionaries need it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -23,12 +25,16 @@ class Undecided(Exception):
 
 @dataclass(frozen=True, order=True)
 class Atom:
-    """A non-negative quantity that is known when a call begins: ``text`` in C, its range, its value at the tuned shape."""
+    """A non-negative quantity that is known when a call begins: ``text`` in C, its range, its value at the tuned shape.
+
+    ``quotient``: the two extents whose floored quotient it is, of an atom that is one.
+    """
 
     text: str
     low: int
     high: int
     nominal: int
+    quotient: tuple[Any, Any] | None = field(default=None, compare=False, repr=False)
 
 
 Monomial = tuple[Atom, ...]
@@ -140,6 +146,11 @@ def dimension(index: int, low: int, high: int, nominal: int) -> Extent:
     return Extent([((Atom(f"dims[{index}]", low, high, nominal),), 1)])
 
 
+def triton_dimension(index: int, low: int, high: int, nominal: int) -> Extent:
+    """Number ``index`` of the profile's dimensions, of a kernel in Triton."""
+    return Extent([((Atom(f"dims{index}", low, high, nominal),), 1)])
+
+
 def found_dimension(slot: int, most: int, nominal: int) -> Extent:
     """Extent number ``slot`` that depends on data: known once the step that finds it has run.
 
@@ -167,7 +178,32 @@ def value_at(value: Any, dims: Sequence[int]) -> int:
     """``value`` where the dimensions are ``dims``; only polynomials of dimensions can be asked."""
     if not isinstance(value, Extent):
         return int(value)
-    return sum(factor * prod(dims[int(atom.text[5:-1])] for atom in monomial) for monomial, factor in value.terms)
+    return sum(factor * prod(dims[_number(atom)] for atom in monomial) for monomial, factor in value.terms)
+
+
+def _number(atom: Atom) -> int:
+    """Which dimension an atom is."""
+    return int(atom.text.removeprefix("dims").strip("[]"))
+
+
+def formula(value: Any) -> Any:
+    """``value`` as engine files write it (engine/formula.py); raises Undecided for what is no quotient of polynomials."""
+    if not isinstance(value, Extent):
+        return int(value)
+    return [[factor, *map(_atom_formula, monomial)] for monomial, factor in value.terms]
+
+
+def _atom_formula(atom: Atom) -> Any:
+    if atom.quotient is not None:
+        return [formula(atom.quotient[0]), formula(atom.quotient[1])]
+    if not _is_dimension(atom):
+        raise Undecided(f"{atom.text} when a kernel is launched")
+    return _number(atom)
+
+
+def dims_in(text: str) -> tuple[int, ...]:
+    """The numbers of the dimensions that a text in Triton names."""
+    return tuple(sorted({int(number) for number in re.findall(r"\bdims(\d+)\b", text)}))
 
 
 def retuned(value: Any, share: float) -> Any:
@@ -187,15 +223,58 @@ def _retuned_atom(atom: Atom, share: float) -> Atom:
     return replace(atom, nominal=round(atom.low * (atom.nominal / atom.low) ** share))
 
 
+def most_where(extent: Any, product: int) -> int:
+    """No less than ``extent`` ever is where the product of all dimensions is at most ``product``."""
+    if not isinstance(extent, Extent):
+        return int(extent)
+    return sum(c * (_most_of(m, product) if c > 0 else prod(a.low for a in m)) for m, c in extent.terms)
+
+
+def _most_of(monomial: Monomial, product: int) -> int:
+    dims = [atom for atom in monomial if _is_dimension(atom)]
+    most = prod(atom.high for atom in dims)
+    most = min(most, product) if len(set(dims)) == len(dims) else most
+    for atom in monomial:
+        if atom.quotient is not None:
+            most *= min(atom.high, most_where(atom.quotient[0], product) // low(atom.quotient[1]))
+        elif atom not in dims:
+            most *= atom.high
+    return most
+
+
+def tuned_at(extent: Any, dims: Sequence[int]) -> Any:
+    """``extent`` tuned for dimensions of these values."""
+    if not isinstance(extent, Extent):
+        return extent
+    return Extent((tuple(_tuned_atom(atom, dims) for atom in m), c) for m, c in extent.terms)
+
+
+def _tuned_atom(atom: Atom, dims: Sequence[int]) -> Atom:
+    if atom.quotient is not None:
+        a, b = (tuned_at(part, dims) for part in atom.quotient)
+        return replace(atom, nominal=nominal(a) // nominal(b), quotient=(a, b))
+    return replace(atom, nominal=dims[_number(atom)]) if _is_dimension(atom) else atom
+
+
 def nominal_dims(value: Any) -> list[int]:
-    """The tuned values of ``dims[0]``, ``dims[1]``, ... as far as the open extents within ``value`` name them; else 1."""
+    """The tuned values of the dimensions, as far as the open extents within ``value`` name them; else 1."""
     found = [1] * MAX_DIMS
+    for atom in _atoms_in(value):
+        if _is_dimension(atom):
+            found[_number(atom)] = atom.nominal
+    return found
+
+
+def _atoms_in(value: Any) -> Iterator[Atom]:
     for extent in extents_in(value):
         for monomial, _ in extent.terms:
             for atom in monomial:
-                if atom.text.startswith("dims["):
-                    found[int(atom.text[5:-1])] = atom.nominal
-    return found
+                yield atom
+                yield from _atoms_in(atom.quotient)
+
+
+def _is_dimension(atom: Atom) -> bool:
+    return re.fullmatch(r"dims\[?\d+\]?", atom.text) is not None
 
 
 def is_open(value: Any) -> bool:
@@ -217,12 +296,20 @@ def nominal(value: Any) -> int:
     return value.nominal if isinstance(value, Extent) else value
 
 
+def may_be(question: Callable[[], bool]) -> bool:
+    """The answer to a question about extents, or True where it is open."""
+    try:
+        return question()
+    except Undecided:
+        return True
+
+
 def minimum(a: Any, b: Any) -> Any:
     """The smaller one, decided when a call begins if need be."""
     try:
         return min(a, b)
     except Undecided:
-        text = f"({a} < {b} ? {a} : {b})"
+        text = f"({a} < {b} ? {a} : {b})" if _is_c(a, b) else f"tl.minimum({a}, {b})"
         return _atom(text, min(low(a), low(b)), min(high(a), high(b)), min(nominal(a), nominal(b)))
 
 
@@ -231,7 +318,7 @@ def maximum(a: Any, b: Any) -> Any:
     try:
         return max(a, b) if not depends_on_data(a) and not depends_on_data(b) else _decided_later()
     except Undecided:
-        text = f"({a} > {b} ? {a} : {b})"
+        text = f"({a} > {b} ? {a} : {b})" if _is_c(a, b) else f"tl.maximum({a}, {b})"
         return _atom(text, max(low(a), low(b)), max(high(a), high(b)), max(nominal(a), nominal(b)))
 
 
@@ -295,11 +382,17 @@ def _atom_quotient(a: Any, b: Any) -> Any:
             return 0
     except Undecided:
         pass
-    return _atom(f"({a} / {b})", low(a) // high(b), high(a) // low(b), nominal(a) // nominal(b))
+    text = f"({a} / {b})" if _is_c(a, b) else f"({a} // {b})"
+    return _atom(text, low(a) // high(b), high(a) // low(b), nominal(a) // nominal(b), (a, b))
 
 
-def _atom(text: str, least: int, most: int, usual: int) -> Any:
-    return least if least == most else Extent([((Atom(text, least, most, usual),), 1)])
+def _atom(text: str, least: int, most: int, usual: int, quotient: tuple[Any, Any] | None = None) -> Any:
+    return least if least == most else Extent([((Atom(text, least, most, usual, quotient),), 1)])
+
+
+def _is_c(a: Any, b: Any) -> bool:
+    """Whether the extents are those of a program in C."""
+    return "dims[" in f"{a}{b}"
 
 
 def _quotient(a: Any, b: Any) -> Any:

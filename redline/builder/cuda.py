@@ -7,7 +7,7 @@ report says which.
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +16,30 @@ import numpy as np
 from redline import frontend, passes
 from redline.base import dtypes, log
 from redline.base.errors import BuildError, closest
-from redline.base.shapes import StaticShape
+from redline.base.extents import triton_dimension
 from redline.builder import quantization
 from redline.builder.cuda_shop import CudaMade, CudaShop, Machine
+from redline.builder.plans import Device, Reader, parts_of
 from redline.builder.quantization import Metric, Wish
+from redline.builder.shapes import Given
+from redline.builder.wanted import Fixed, Wanted, largest
 from redline.builder.workshop import Progress, Workshop
 from redline.codegen.c import isa, toolchain
 from redline.codegen.triton import compile as triton
 from redline.kernels.gpu import PROCESSORS, GpuTarget
+from redline.lower import images
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", *quantization.PRECISIONS)
 STORED = {"fp16": dtypes.float16, "bf16": dtypes.bfloat16, **dict.fromkeys(quantization.PRECISIONS, dtypes.float16)}
+DEVICE = Device(signed=True, adapt=images.rewrite, dimension=triton_dimension, by_size=True)
 
 
 def build_cuda(
     model: Any,
     *,
     output: str | os.PathLike[str] | None = None,
-    shapes: Mapping[str, StaticShape] | None = None,
+    shapes: Given | Sequence[Given] | None = None,
+    buckets: Mapping[str, Fixed | None] | None = None,
     freeze: Mapping[str, np.ndarray] | None = None,
     precision: str = "fp16",
     opt_level: int = 3,
@@ -51,9 +57,10 @@ def build_cuda(
     """Builds an engine for the GPUs that ``target`` names (cuda: the one here; cuda:sm_80+sm_90) and writes it.
 
     ``precision``: fp32, tf32 (float32 stored, products rounded to 10 bits), fp16 or bf16 (stored in 16 bits, summed in
-    float32); int8 (layers with constant weights in integers, the rest in fp16) or best (those of them that gain time within
-    the gate), with the options of ``redline.build``: calibration runs on the CPU. Gives the path of the engine. Raises
-    ModelError, UnsupportedError, BuildError or CompilerError.
+    float32); for one plan of fixed shapes also int8 (layers with constant weights in integers, the rest in fp16) or best
+    (those of them that gain time within the gate), with the options of ``redline.build``: calibration runs on the CPU.
+    ``shapes`` and ``buckets`` are those of ``redline.build`` too. Gives the path of the engine. Raises ModelError,
+    UnsupportedError, BuildError or CompilerError.
     """
     started = time.perf_counter()
     if precision not in PRECISIONS:
@@ -64,24 +71,43 @@ def build_cuda(
     targets = [_target(arch, machine, precision) for arch in architectures(target, machine)]
     report = progress or (lambda stage, done, total: None)
     report("read", 0, 1)
-    graph = frontend.load(model, shapes=shapes or {}, freeze=freeze or {})
+    reader = Reader(frontend.read(model), freeze or {}, STORED.get(precision), DEVICE)
+    path = _destination(model, output)
+    shop = CudaShop(machine, targets, version, STORED.get(precision), opt_level, timing_cache, report, memory_limit)
+    made = _make(model, reader, Wanted.of(shapes, buckets), shop, wish)
+    made.save(path)
+    log.debug(1, f"built {made.summary['model']}: {made.steps} kernels in {time.perf_counter() - started:.1f} s")
+    return path
+
+
+def _make(model: Any, reader: Reader, wanted: Wanted, shop: CudaShop, wish: Wish) -> CudaMade:
+    """The engine: of one plan for fixed shapes, which every precision has, or of plans that need not be."""
+    graph = reader.graph(largest(wanted.profiles[0]))
     if frontend.found(graph):
         seen = "the shape of a result depends on data"
         raise BuildError("--target", seen, "allowed: on the CPU only", "build it for the CPU, or cut the model before it")
-    num_nodes = sum(1 for _ in graph.operations)
-    report("optimise", 0, 1)
-    graph = passes.optimize(graph, signed=True)
-    summary = {"model": graph.name, "nodes": num_nodes, "precision": precision, "opt_level": opt_level}
-    shop = CudaShop(machine, targets, version, STORED.get(precision), opt_level, timing_cache, report, memory_limit)
-    path = _destination(model, output)
-    made: CudaMade = (
-        quantization.make(model, graph, summary, shop, wish, lambda: _observing(report))
-        if precision in quantization.PRECISIONS
-        else shop.make(graph, None, summary)
-    )
-    made.save(path)
-    log.debug(1, f"built {graph.name}: {len(made.program.steps)} kernels in {time.perf_counter() - started:.1f} s")
-    return path
+    facts = {"model": graph.name, "nodes": reader.num_nodes, "precision": wish.precision, "opt_level": shop.opt_level}
+    shop.report("optimise", 0, 1)
+    if wanted.num_plans > 1 or wanted.is_open:
+        _check_several(wish.precision)
+        return shop.assemble(list(parts_of(reader, wanted)), facts)
+    graph = passes.optimize(graph, signed=DEVICE.signed)
+    if wish.precision not in quantization.PRECISIONS:
+        return shop.make(graph, None, facts)
+    return quantization.make(model, graph, facts, shop, wish, lambda: _observing(shop.report))
+
+
+def _check_several(precision: str) -> None:
+    if precision in quantization.PRECISIONS:
+        allowed = ", ".join(p for p in PRECISIONS if p not in quantization.PRECISIONS)
+        seen = f"{precision} with open shapes or several plans"
+        raise BuildError("--precision", seen, f"allowed: {allowed}", "fix the shapes, or build in one of these")
+
+
+def check_ragged(ragged: bool) -> None:
+    """Raises BuildError for a ragged build, which only processors have."""
+    if ragged:
+        raise BuildError("ragged", "a CUDA engine", "allowed: engines for processors", "give shapes, without ragged")
 
 
 def _observing(report: Progress) -> Workshop:

@@ -8,22 +8,27 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 from redline import passes
 from redline.base import env, log
 from redline.base.dtypes import DType
 from redline.base.errors import BuildError, EngineError
-from redline.builder import cuda_file
+from redline.base.shapes import StaticShape
+from redline.builder import bands, cuda_file
+from redline.builder.cuda_file import Band, CudaPlan
+from redline.builder.plans import Part
 from redline.builder.workshop import Progress
+from redline.engine import Header, shape_at
 from redline.ir import Graph
 from redline.kernels.gpu import GpuTarget
-from redline.lower import MemoryPlan, Program, images, lower, plan
+from redline.lower import Program, images, lower, plan
 from redline.quant import of_images
 from redline.runtime.cuda.driver import Driver
 from redline.runtime.cuda.engine import CudaEngine, load
 from redline.tune.cache import TimingCache
-from redline.tune.cuda import GpuChoice, GpuJob, Timer, again, choose
+from redline.tune.cuda import WAY_OUT, GpuChoice, GpuJob, Timer, again, choose, why_closed
 
 
 @dataclass(frozen=True)
@@ -50,18 +55,18 @@ class Machine:
 class CudaMade:
     """An engine that is not written yet."""
 
-    program: Program
-    memory: MemoryPlan
+    plans: tuple[CudaPlan, ...]
     targets: Sequence[GpuTarget]
-    chosen: Mapping[int, Sequence[GpuChoice]]  # by architecture
     version: str
     summary: Mapping[str, Any]
     limit: int | None = None
 
+    @property
+    def steps(self) -> int:
+        return sum(len(plan.program.steps) for plan in self.plans)
+
     def save(self, path: Path) -> None:
-        cuda_file.write(
-            path, self.program, self.memory, self.targets, self.chosen, self.version, self.summary, self.limit
-        )  # fmt: skip
+        cuda_file.write(path, self.plans, self.targets, self.version, self.summary, self.limit)
 
     def write(self, path: Path | None) -> CudaEngine:
         """Writes the file and loads it onto the GPU here; a file without a place lives as long as it is mapped."""
@@ -95,17 +100,31 @@ class CudaShop:
         self, graph: Graph, storage: DType | None, summary: Mapping[str, Any], opt_level: int | None = None
     ) -> CudaMade:  # fmt: skip
         program = images.rewrite(lower(graph, storage or self.storage))
-        memory = plan(program.steps)
-        jobs = [GpuJob(step.family, step.problem, _aligned(program, i)) for i, step in enumerate(program.steps)]
+        return self.assemble([Part("", program, program)], summary, opt_level)
+
+    def assemble(self, parts: Sequence[Part], summary: Mapping[str, Any], opt_level: int | None = None) -> CudaMade:
+        """The engine of these plans: machine code and weights that several of them have are in it once."""
         level = self.opt_level if opt_level is None else opt_level
-        chosen, how = {}, {}
-        for each in self.targets:
-            found, how[each.name] = _choose(
-                jobs, each, self.machine, self.version, level, self.timing_cache, self.report
+        jobs = [_jobs(part.program) for part in parts]
+        _check_forms(parts, jobs, self.targets[0])
+        places = [bands.places(part.shapes.dims if part.shapes else ()) for part in parts]
+        wanted = [job.tuned_at(p.dims, p.most) for some, at in zip(jobs, places, strict=True) for p in at for job in some]
+        found: dict[int, Mapping[GpuJob, GpuChoice]] = {}
+        how = {}
+        for target in self.targets:
+            found[target.arch], how[target.name] = _choose(
+                wanted, target, self.machine, self.version, level, self.timing_cache, self.report
             )  # fmt: skip
-            chosen[each.arch] = [found[job] for job in jobs]
-        facts = {**summary, "tactics": how}
-        made = CudaMade(program, memory, self.targets, chosen, self.version, facts, self.limit)
+        plans = []
+        for part, mine, at in zip(parts, jobs, places, strict=True):
+            each = {arch: [_band(place, mine, known) for place in at] for arch, known in found.items()}
+            chosen = {arch: some[0].choices for arch, some in each.items()}
+            better = {arch: some[1:] for arch, some in each.items()}
+            for arch, others in better.items():
+                _check_packings(each[arch][0], others)
+            name, memory = part.name if len(parts) > 1 else "", plan(part.largest.steps)
+            plans.append(CudaPlan(name, part.largest, memory, chosen, part.program, part.shapes, better))
+        made = CudaMade(tuple(plans), self.targets, self.version, {**summary, "tactics": how}, self.limit)
         return self._in_order(made) if level else made
 
     def make_integers(self, graph: Graph, summary: Mapping[str, Any], opt_level: int | None = None) -> CudaMade:
@@ -117,13 +136,39 @@ class CudaShop:
         """Floats are held in the storage's type anyway."""
 
     def _in_order(self, made: CudaMade) -> CudaMade:
-        """``made`` with the order of launching and waiting that makes the whole engine faster on the GPU here."""
+        """``made`` with the order of launching and waiting that makes each plan faster on the GPU here."""
         for each in self.targets:
             if self.machine.arch == each.arch and each.overlap:
-                choices, order = _launch_order(made.chosen[each.arch], each, made)
-                chosen = {**made.chosen, each.arch: choices}
-                made = replace(made, chosen=chosen, summary={**made.summary, "launches": order})
+                ordered = [_launch_order(one, each, made) for one in made.plans]
+                names = [name for _, name in ordered]
+                order = names[0] if len(names) == 1 else {p.name: name for p, name in zip(made.plans, names, strict=True)}
+                made = replace(made, plans=tuple(p for p, _ in ordered), summary={**made.summary, "launches": order})
         return made
+
+
+def _jobs(program: Program) -> list[GpuJob]:
+    return [GpuJob(step.family, step.problem, _aligned(program, i)) for i, step in enumerate(program.steps)]
+
+
+def _band(place: bands.Place, jobs: Sequence[GpuJob], known: Mapping[GpuJob, GpuChoice]) -> Band:
+    return Band(place.least, place.most, [known[job.tuned_at(place.dims, place.most)] for job in jobs])
+
+
+def _check_packings(first: Band, others: Sequence[Band]) -> None:
+    """A weight is in the file once, so its packing is the problem's and the target's business, not the schedule's."""
+    for band in others:
+        for mine, usual in zip(band.choices, first.choices, strict=True):
+            packed = [{i: p.name for i, p in choice.code.packings.items()} for choice in (mine, usual)]
+            assert packed[0] == packed[1], f"{mine.code.symbol} packs its constants as no other schedule does"
+
+
+def _check_forms(parts: Sequence[Part], jobs: Sequence[Sequence[GpuJob]], target: GpuTarget) -> None:
+    """Raises BuildError, naming the nodes, for steps of open extents that have no kernel."""
+    for part, mine in zip(parts, jobs, strict=True):
+        for step, job in zip(part.program.steps, mine, strict=True):
+            why = why_closed(job, target) if job.is_open else ""
+            if why:
+                raise BuildError(f"node {', '.join(step.nodes[:2])}", why, "", WAY_OUT)
 
 
 def _aligned(program: Program, i: int) -> tuple[bool, ...]:
@@ -148,16 +193,28 @@ def _choose(
     return choose(jobs, target, opt_level, cache, None, report), how
 
 
-def _launch_order(late: Sequence[GpuChoice], target: GpuTarget, made: CudaMade) -> tuple[Sequence[GpuChoice], str]:
-    """The choices with the order of launching and waiting that makes the whole engine faster, and the order's name."""
-    early = again(late, replace(target, eager=True))
-    seconds = []
-    for choices in (late, early):
-        trial = replace(made, targets=[target], chosen={target.arch: choices}, limit=None)
+def _launch_order(of: CudaPlan, target: GpuTarget, made: CudaMade) -> tuple[CudaPlan, str]:
+    """The plan with the order of launching and waiting that makes it faster, in the mean over its sizes; the order's name."""
+    eager = _eager(of, target)
+    seconds: list[float] = []
+    for each in (of, eager):
+        alone = replace(each, name="")
+        trial = replace(made, plans=(alone,), targets=[target], limit=None)
         with trial.write(None) as engine, closing(engine.context()) as context:
-            seconds.append(context.seconds())
+            seconds.append(geometric_mean([context.seconds(shapes=shapes) for shapes in _sizes(engine.header)]))
     log.debug(2, f"launches: late {1e6 * seconds[0]:.1f} us, early {1e6 * seconds[1]:.1f} us")
-    return (early, "early") if seconds[1] < 0.99 * seconds[0] else (late, "late")
+    return (eager, "early") if seconds[1] < 0.99 * seconds[0] else (of, "late")
+
+
+def _sizes(header: Header) -> list[dict[str, StaticShape]]:
+    """The shapes of the inputs that kernels were chosen for."""
+    return [{io.name: shape_at(io, place.dims) for io in header.inputs} for place in bands.places(header.dims)]
+
+
+def _eager(of: CudaPlan, target: GpuTarget) -> CudaPlan:
+    arch, eager = target.arch, replace(target, eager=True)
+    better = [replace(band, choices=again(band.choices, eager)) for band in of.bands.get(arch, ())]
+    return replace(of, chosen={**of.chosen, arch: again(of.chosen[arch], eager)}, bands={**of.bands, arch: better})
 
 
 def _cache(path: Path | None, target: GpuTarget, machine: Machine | None, version: str) -> TimingCache:

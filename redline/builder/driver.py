@@ -12,10 +12,9 @@ import numpy as np
 from redline import frontend, passes
 from redline.base import dtypes, log
 from redline.base.errors import BuildError, closest
-from redline.base.shapes import fixed
 from redline.builder import quantization
 from redline.builder.accuracy import worst_error
-from redline.builder.cuda import build_cuda
+from redline.builder.cuda import build_cuda, check_ragged
 from redline.builder.plans import Part, Reader, parts_of, ragged_part
 from redline.builder.quantization import Metric, Wish
 from redline.builder.shapes import Given
@@ -75,16 +74,16 @@ def build(
     Raises ModelError, UnsupportedError, BuildError or CompilerError, each saying what to do.
     """
     started = time.perf_counter()
-    wanted = Wanted.of(shapes, buckets)
     if target.split(":")[0] == "cuda":
-        given = fixed_alone(wanted, ragged)
+        check_ragged(ragged)
         path = build_cuda(
-            model, output=output, shapes=given, freeze=freeze, precision=precision, opt_level=opt_level,
+            model, output=output, shapes=shapes, buckets=buckets, freeze=freeze, precision=precision, opt_level=opt_level,
             timing_cache=timing_cache, memory_limit=memory_limit, target=target, calibrate=calibrate,
             calibration_cache=calibration_cache, calibrator=calibrator, max_drop=max_drop, min_cosine=min_cosine,
             metric=metric, progress=progress,
         )  # fmt: skip
         return load(path)
+    wanted = Wanted.of(shapes, buckets)
     wish = Wish(precision, calibrate, calibration_cache, calibrator, max_drop, min_cosine, metric)
     _check_options(precision, opt_level, num_threads)
     destination = _destination(model, output)
@@ -147,13 +146,6 @@ def _weighed(graph: Graph, precision: str) -> Graph:
     if not any(node.op == "MatMulNBits" for node in narrow.operations):
         raise BuildError("--precision", f"{precision}: no matrix product with constant weights", "", "build in fp32 or bf16")
     return narrow
-
-
-def fixed_alone(wanted: Wanted, ragged: bool) -> Fixed:
-    """The shapes of a CUDA engine, which has one plan; raises RedlineError for anything but one set of fixed shapes."""
-    if ragged:
-        raise BuildError("ragged", "a CUDA engine", "allowed: engines for processors", "give fixed shapes, without ragged")
-    return fixed(wanted.only("a CUDA engine", "build an engine for each"), "a CUDA engine")
 
 
 def _with_split_factors(target: CpuTarget, precision: str) -> CpuTarget:

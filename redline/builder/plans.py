@@ -3,19 +3,20 @@
 In: a model that has been read, and the shapes wanted. Out: parts, which the workshop makes into one engine.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from redline import frontend, passes
 from redline.base.dtypes import DType
+from redline.base.extents import Extent, dimension
 from redline.base.shapes import StaticShape
 from redline.builder.ragged import open_ragged
 from redline.builder.shapes import Given, Shapes, Source, fixed_profile, open_first, profiles
 from redline.builder.wanted import Fixed, Wanted, largest, name_of
 from redline.ir import Graph
-from redline.lower import Program, lower
+from redline.lower import Program, large_ones, lower
 from redline.lower.opening import Opened
 
 
@@ -33,13 +34,31 @@ class Part:
         return Part(name, found[0].program, found[0].largest, found[1])
 
 
+@dataclass(frozen=True)
+class Device:
+    """What differs between devices; processors are the default.
+
+    ``signed``: see ``passes.optimize``. ``adapt`` finishes a program. ``dimension`` makes open extents. ``by_size``: what
+    is stored in 16 bits depends on the size that it has at the largest shape.
+    """
+
+    signed: bool = False
+    adapt: Callable[[Program], Program] = lambda program: program
+    dimension: Callable[[int, int, int, int], Extent] = dimension
+    by_size: bool = False
+
+
 @dataclass
 class Reader:
-    """A model at any shapes. ``storage``: see ``lower``; ``num_nodes``: of the graph that was read last."""
+    """A model at any shapes. ``storage``: see ``lower``; ``num_nodes``: of the graph that was read last.
+
+    ``device``: what else lowering must know of it.
+    """
 
     model: frontend.Parsed
     freeze: Mapping[str, np.ndarray]
     storage: DType | None = None
+    device: Device = field(default_factory=lambda: Device())
     num_nodes: int = field(default=0, init=False)
 
     def graph(self, shapes: Fixed, counts: Sequence[int] = ()) -> Graph:
@@ -51,11 +70,17 @@ class Reader:
         return frontend.found(self.graph(shapes))
 
     def optimized(self, shapes: Fixed, counts: Sequence[int] = ()) -> Graph:
-        return passes.optimize(self.graph(shapes, counts))
+        return passes.optimize(self.graph(shapes, counts), signed=self.device.signed)
 
-    def lowered(self, shapes: Fixed, counts: Sequence[int] = ()) -> Program:
-        """One of several programs that become one."""
-        return lower(self.optimized(shapes, counts), self.storage, is_open=True)
+    def source(self, most: Fixed) -> Source:
+        """The programs that become one; ``most``: the largest shapes."""
+        large = large_ones(self.optimized(most)) if self.device.by_size else None
+
+        def lowered(shapes: Fixed, counts: Sequence[int] = ()) -> Program:
+            program = lower(self.optimized(shapes, counts), self.storage, is_open=large is None, large=large)
+            return self.device.adapt(program)
+
+        return Source(lowered, self.found, self.device.dimension)
 
 
 def parts_of(reader: Reader, wanted: Wanted) -> Iterator[Part]:
@@ -76,13 +101,13 @@ def _profile(reader: Reader, given: Given, name: str) -> Part:
     tries = list(profiles(given, frontend.declared(reader.model)))
     if not tries:
         return _fixed(reader, largest(given), name)
-    return Part.opened(name, open_first(tries, Source(reader.lowered, reader.found)))
+    return Part.opened(name, open_first(tries, reader.source(largest(given))))
 
 
 def _fixed(reader: Reader, shapes: Mapping[str, StaticShape], name: str) -> Part:
     """The plan for one shape of each input; what only a run finds may still be open."""
     graph = reader.graph(shapes)
     if frontend.found(graph):
-        return Part.opened(name, fixed_profile(shapes).open(Source(reader.lowered, reader.found)))
-    program = lower(passes.optimize(graph), reader.storage)
+        return Part.opened(name, fixed_profile(shapes).open(reader.source(shapes)))
+    program = reader.device.adapt(lower(passes.optimize(graph, signed=reader.device.signed), reader.storage))
     return Part(name, program, program)

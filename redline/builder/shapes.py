@@ -75,7 +75,7 @@ class Profile:
             raise BuildError("model", seen, f"allowed: {MAX_FOUND}", "split the model")
         points = self.points(mosts)
         largest = points[-1][num_given:]
-        extents = [dimension(i, d.min, d.max, d.opt) for i, d in enumerate(self.dims)]
+        extents = [source.dimension(i, d.min, d.max, d.opt) for i, d in enumerate(self.dims)]
         extents += [found_dimension(slot, most, _usual(most)) for slot, most in enumerate(largest)]
         programs = [source.lowered(self.at(point[:num_given]), point[num_given:]) for point in points]
         found = opened(points, programs, extents)
@@ -86,10 +86,11 @@ class Profile:
 @dataclass(frozen=True)
 class Source:
     """A model. ``lowered(shapes, counts)``: its program where the extents that a run finds are ``counts``; ``found(shapes)``:
-    the most that each of these may be."""
+    the most that each of these may be; ``dimension``: makes the extents of the dimensions."""
 
     lowered: Callable[[Mapping[str, StaticShape], Sequence[int]], Program]
     found: Callable[[Mapping[str, StaticShape]], Sequence[int]] = lambda shapes: ()
+    dimension: Callable[[int, int, int, int], Extent] = dimension
 
 
 def _found_dims(program: Program, mosts: Sequence[int]) -> Iterator[OpenDim]:

@@ -11,8 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from redline.base.errors import RedlineError
 from redline.base.shapes import parse_buckets, parse_profiles
-from redline.builder import build, build_cuda, fixed_alone
-from redline.builder.wanted import Wanted
+from redline.builder import build, build_cuda, check_ragged
 from redline.cli import console, options, quantization
 from redline.cli.engine_facts import by_family
 from redline.engine import Header, read_header, without_steps
@@ -74,10 +73,10 @@ def command(
     path = output or model.with_suffix(".engine")
     started = time.perf_counter()
     if target.split(":")[0] == "cuda":  # the GPU need not be here
-        wanted = Wanted.of(parse_profiles(shapes or []), parse_buckets(bucket or []))
+        check_ragged(ragged)
         with Stages() as stages:
             build_cuda(
-                model, output=path, shapes=fixed_alone(wanted, ragged),
+                model, output=path, shapes=parse_profiles(shapes or []), buckets=parse_buckets(bucket or []),
                 freeze=options.parse_arrays(freeze, "--freeze"),
                 precision=precision, opt_level=opt_level, timing_cache=timing_cache,
                 memory_limit=parse_size(memory_limit) if memory_limit else None, target=target,

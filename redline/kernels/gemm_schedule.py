@@ -6,6 +6,7 @@ A product has rows, columns and a depth along which it sums; a schedule says how
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from redline.base.extents import is_open, nominal
 from redline.kernels.gpu import COUNTER_BYTES, GpuTarget, next_power
 
 TILES = (
@@ -62,6 +63,16 @@ class Size:
     element_bytes: int
     depth_unit: int = 0  # block_k must divide this; 0: any
 
+    @property
+    def is_open(self) -> bool:
+        return any(map(is_open, (self.rows, self.columns, self.depth, self.batch)))
+
+    @property
+    def tuned(self) -> "Size":
+        """The size at the tuned shape."""
+        rows, columns, depth, batch = map(nominal, (self.rows, self.columns, self.depth, self.batch))
+        return replace(self, rows=rows, columns=columns, depth=depth, batch=batch)
+
     def steps(self, s: Schedule) -> int:
         return -(-self.depth // s.block_k)
 
@@ -93,7 +104,12 @@ def shared_tiles(size: Size, s: Schedule) -> int:
 
 
 def candidates(size: Size, target: GpuTarget, copy_engine: bool = False) -> list[Schedule]:
-    """The legal schedules, the cheapest by ``cost`` first, but those much like a cheaper one later."""
+    """The legal schedules, the cheapest by ``cost`` first, but those much like a cheaper one later.
+
+    Of open sizes those for the tuned shape, without what is cut by the number of tiles.
+    """
+    if size.is_open:
+        return [s for s in candidates(size.tuned, target, copy_engine) if not s.tail]
     found = [s for s in _all(size, target, copy_engine) if is_legal(size, s, target)]
     costs = {s: cost(size, s, target) for s in found}
     alike: dict[tuple[object, ...], int] = {}

@@ -1,9 +1,11 @@
 """What the GPU side of every kernel family has in common: the target, and a Triton function with its launch.
 
 A family's triton.py takes the same Problem as its c.py and gives the text of one Triton function called KERNEL, in which
-all shapes and strides are constants. Its parameters are the read operands, then the written ones: a typed pointer to
-element [0, ..., 0], or a tensor map for the copy engine where ``maps`` says so; then, where ``workspace_bytes`` is not 0,
-a pointer to a workspace that no other kernel uses at the same time, its first ``counter_bytes`` zero at entry and exit.
+all shapes and strides are constants, or expressions of dimensions that a call decides (base/extents.py). Its parameters are
+the read operands, then the written ones: a typed pointer to element [0, ..., 0], or a tensor map for the copy engine where
+``maps`` says so; then, where ``workspace_bytes`` is not 0, a pointer to a workspace that no other kernel uses at the same
+time, its first ``counter_bytes`` zero at entry and exit; then the values of the dimensions that the text names. Grids and
+tensor maps may hold extents too.
 """
 
 import hashlib
@@ -12,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from redline.base.dtypes import DType
+from redline.base.extents import dims_in
 from redline.kernels.problem import Packing
 
 COUNTER_BYTES = 1 << 16  # of every workspace: counters that kernels leave at zero
@@ -68,13 +71,18 @@ class GpuCode:
     family: str
     text: str
     signature: tuple[str, ...]
-    grid: tuple[int, int, int]
+    grid: tuple[Any, Any, Any]
     num_warps: int = 4
     num_stages: int = 2
-    workspace_bytes: int = 0
+    workspace_bytes: Any = 0  # an extent where the grid is one
     maps: Mapping[int, TensorMap] = field(default_factory=dict)  # by parameter
     packings: Mapping[int, Packing] = field(default_factory=dict)  # by read operand
     num_chunks: int = 1  # one launch
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The open dimensions whose values are the last parameters, 32-bit integers behind those of ``signature``."""
+        return dims_in(self.text)
 
     @property
     def symbol(self) -> str:
@@ -84,11 +92,15 @@ class GpuCode:
 
 @dataclass(frozen=True)
 class GpuFamily:
-    """The GPU half of a family: ``schedules(problem, target)``, the best guess first, and ``render(...)`` to code."""
+    """The GPU half of a family: ``schedules(problem, target)``, the best guess first, and ``render(...)`` to code.
+
+    ``opens``: whether problems of open extents are rendered too; their schedules are those for the tuned shape.
+    """
 
     name: str
     schedules: Callable[[Any, GpuTarget], Sequence[Any]]
     render: Callable[[Any, Any, GpuTarget], GpuCode]
+    opens: bool = False
 
 
 def map_type(dtype: DType, box: Sequence[int]) -> str:

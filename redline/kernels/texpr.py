@@ -7,10 +7,12 @@ axis, ``guards`` holds the condition under which it is inside, and loads are mas
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from redline.base import dtypes
 from redline.base.dtypes import DType
 from redline.base.errors import RedlineError
+from redline.base.extents import dims_in, high, is_open
 from redline.kernels import bounds
 from redline.kernels.expr import Call, Expr, Lit, Load
 from redline.kernels.functions import compute_type
@@ -125,9 +127,12 @@ def rl_add(a, b):
 def module(params: Sequence[str], body: Sequence[str], parts: Mapping[str, Sequence[str]] | None = None) -> str:
     """The text of a module with KERNEL in it, and the helpers that it names.
 
-    ``parts`` are bodies of functions of the same parameters, which KERNEL may call.
+    The open dimensions that it names become further parameters. ``parts`` are bodies of functions of the same parameters, which
+    KERNEL may call; none of them names a dimension.
     """
     functions = {**(parts or {}), "KERNEL": body}
+    named = dims_in("\n".join(line for lines in functions.values() for line in lines))
+    params = [*params, *(f"dims{number}" for number in named)]
     texts = [
         f"@triton.jit\ndef {name}({', '.join(params)}):\n" + "".join(f"    {line}\n" for line in lines)
         for name, lines in functions.items()
@@ -195,6 +200,8 @@ def _converted(text: str, kind: str) -> str:
 def literal(value: float | int | bool, dtype: DType) -> str:
     if dtype == dtypes.bool_:
         return "(tl.full([], 1, tl.int1))" if value else "(tl.full([], 0, tl.int1))"
+    if is_open(value):
+        return str(value) if dtype.is_integer else f"{value}.to({TYPES[dtype.name]})"
     if not dtype.is_float:
         return f"({int(value)})" if value < 0 else str(int(value))
     number = float(dtype.numpy.type(value))
@@ -203,20 +210,58 @@ def literal(value: float | int | bool, dtype: DType) -> str:
     return f"({number!r})" if number < 0 else repr(number)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """The coordinates along ``axes`` are those of row ``text``, counted in row-major order below ``shape``.
+
+    Where an operand's rows follow each other evenly, its address is one multiple of the row, without a division.
+    """
+
+    text: str
+    axes: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def of(self, form: bounds.Affine) -> bounds.Affine | None:
+        """``form`` with the last of the axes standing for the row, in place of them all; None where they are uneven."""
+        factors = dict(form.coefficients)
+        wide = [(axis, extent) for axis, extent in zip(self.axes, self.shape, strict=True) if extent != 1]
+        last = factors.get(wide[-1][0]) if len(wide) > 1 else None
+        if last is None:
+            return None
+        run = 1
+        for axis, extent in reversed(wide):
+            if factors.pop(axis, None) != last * run:
+                return None
+            run *= extent
+        return bounds.Affine(form.offset, (*factors.items(), (wide[-1][0], last)))
+
+    def text_of(self, form: bounds.Affine, coordinates: Sequence[str], wide: bool) -> str:
+        """``affine_text``, by rows where that is possible."""
+        whole = self.of(form)
+        if whole is None:
+            return affine_text(form, coordinates, wide)
+        row = whole.coefficients[-1][0]
+        return affine_text(whole, [self.text if axis == row else text for axis, text in enumerate(coordinates)], wide)
+
+
+NO_ROWS = Rows("", (), ())
+
+
 class Renderer(Scope):
     """Renders expressions of one scope.
 
     ``coordinates[axis]`` is the text of Index(axis), ``guards[axis]`` the condition under which it is inside, where that is
     not certain. ``extents`` are those of the coordinates; ``pointers`` the names of the parameters of ``reads``. ``wide``:
-    addresses need 64 bits. ``exact``: float functions as precise as the library's.
+    addresses need 64 bits. ``exact``: float functions as precise as the library's. ``rows``: coordinates that are a row's.
     """
 
     def __init__(
         self, reads: Sequence[Operand], coordinates: Sequence[str], extents: Sequence[int], accumulators: Sequence[str] = (),
         guards: Mapping[int, str] | None = None, pointers: Sequence[str] | None = None, prefix: str = "t", exact: bool = True,
+        rows: Rows = NO_ROWS,
     ) -> None:  # fmt: skip
         super().__init__(coordinates, accumulators, literal)
-        self.reads = reads
+        self.reads, self.rows = reads, rows
         self.pointers = pointers or [f"arg{i}" for i in range(len(reads))]
         self.box, self.guards, self.prefix, self.exact = bounds.box_of(extents), dict(guards or {}), prefix, exact
         self._statements: list[str] = []
@@ -238,7 +283,7 @@ class Renderer(Scope):
     def _load(self, expr: Load) -> str:
         operand, index = self.reads[expr.operand], expr.index[0]
         form = bounds.affine(index)
-        offset = self._visit(index) if form is None else affine_text(form, self.coordinates, is_wide(operand))
+        offset = self._visit(index) if form is None else self.rows.text_of(form, self.coordinates, is_wide(operand))
         guards = [self.guards[axis] for axis in sorted(bounds.indices(index)) if axis in self.guards]
         conditions = [*guards, *self._conditions]
         mask = f", mask={' & '.join(conditions)}, other=0" if conditions else ""
@@ -336,8 +381,8 @@ class Renderer(Scope):
 
 
 def is_wide(operand: Operand) -> bool:
-    """Whether element offsets of an operand need 64 bits."""
-    return sum(abs(s) * max(0, e - 1) for e, s in zip(operand.shape, operand.strides, strict=True)) >= 1 << 31
+    """Whether element offsets of an operand may need 64 bits."""
+    return sum(abs(high(s)) * max(0, high(e) - 1) for e, s in zip(operand.shape, operand.strides, strict=True)) >= 1 << 31
 
 
 def affine_text(form: bounds.Affine, coordinates: Sequence[str], wide: bool = False) -> str:
@@ -349,8 +394,9 @@ def affine_text(form: bounds.Affine, coordinates: Sequence[str], wide: bool = Fa
             continue
         text = f"{text}.to(tl.int64)" if wide else text
         terms.append(text if factor == 1 else f"{text} * {factor}")
-    total = " + ".join([*terms, str(form.offset)] if form.offset or not terms else terms)
-    return f"({total})" if len(terms) > 1 or form.offset else total
+    moved = is_open(form.offset) or form.offset != 0
+    total = " + ".join([*terms, str(form.offset)] if moved or not terms else terms)
+    return f"({total})" if len(terms) > 1 or moved else total
 
 
 def cast_text(text: str, source: DType, target: DType) -> str:
@@ -367,14 +413,16 @@ def cast_text(text: str, source: DType, target: DType) -> str:
     return f"({text}).to({TYPES[held.name]})"
 
 
-def offset(operand: Operand, coordinates: Sequence[str]) -> str:
+def offset(operand: Operand, coordinates: Sequence[str], rows: Rows = NO_ROWS) -> str:
     """The element offset of ``operand`` at coordinate texts."""
     axes = zip(range(len(coordinates)), operand.strides, operand.shape, strict=True)
-    form = bounds.Affine(0, tuple((axis, s) for axis, s, e in axes if s and e > 1))
-    return affine_text(form, coordinates, is_wide(operand))
+    form = bounds.Affine(0, tuple((axis, s) for axis, s, e in axes if (is_open(s) or s != 0) and (is_open(e) or e > 1)))
+    return rows.text_of(form, coordinates, is_wide(operand))
 
 
-def store(pointer: str, operand: Operand, coordinates: Sequence[str], value: str, guards: Sequence[str]) -> str:
+def store(
+    pointer: str, operand: Operand, coordinates: Sequence[str], value: str, guards: Sequence[str], rows: Rows = NO_ROWS
+) -> str:  # fmt: skip
     """The statement that writes ``value`` at ``coordinates``."""
     mask = f", mask={' & '.join(guards)}" if guards else ""
-    return f"tl.store({pointer} + {offset(operand, coordinates)}, {to_storage(operand.dtype, value)}{mask})"
+    return f"tl.store({pointer} + {offset(operand, coordinates, rows)}, {to_storage(operand.dtype, value)}{mask})"

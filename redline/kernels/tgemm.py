@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from redline.base.dtypes import DType, bfloat16, float32, int8
+from redline.base.extents import is_open, nominal
 from redline.kernels import texpr
 from redline.kernels.dot import SMALL, accumulator
 from redline.kernels.expr import Expr
@@ -42,6 +43,7 @@ class Gemm:
     column_axes: Sequence[int] = ()
     acc: DType = float32
     params: Sequence[str] = field(default_factory=list)
+    rows: texpr.Rows = texpr.NO_ROWS  # the coordinates in ``row_axes``, where they are those of rm
     constant: str = ""  # pointer to constants of ``constant_bytes``
     constant_bytes: int = 0
 
@@ -87,14 +89,15 @@ def _walk(g: Gemm, s: Schedule) -> list[str]:
 def _prefetch(g: Gemm, s: Schedule, target: GpuTarget) -> list[str]:
     """The constants on their way while the kernel in front still runs; worth it where they are read about once."""
     x, y, z = grid(g.size, s)
-    if not g.constant or s.copy_engine or x * y * z > 4 * target.processors:
+    programs = nominal(x * y * z)  # where others come there is less to gain, or nothing left to ask for
+    if not g.constant or s.copy_engine or programs > 4 * target.processors:
         return []
     program = "tl.program_id(0)"
-    if y > 1:
+    if y != 1:
         program += f" + {x} * tl.program_id(1)"
-    if z > 1:
+    if z != 1:
         program += f" + {x * y} * tl.program_id(2)"
-    return texpr.prefetch(g.constant, g.constant_bytes, x * y * z, program, s.num_warps)
+    return texpr.prefetch(g.constant, g.constant_bytes, programs, program, s.num_warps)
 
 
 def _place(size: Size, s: Schedule) -> list[str]:
@@ -120,7 +123,7 @@ def _place(size: Size, s: Schedule) -> list[str]:
     if s.num_parts == 1:
         lines.append(f"rm = pm * {s.block_m} + tl.arange(0, {s.block_m})")
     lines.append(f"rn = pn * {s.block_n} + tl.arange(0, {s.block_n})")
-    if size.batch > 1:
+    if size.batch != 1:
         lines.append("batch = tl.program_id(2)")
     return lines
 
@@ -257,18 +260,23 @@ def _epilogues(g: Gemm, s: Schedule) -> list[str]:
 
 def _epilogue(g: Gemm, s: Schedule) -> list[str]:
     guards: dict[int, str] = {}
-    if g.size.rows % s.block_m:
+    if g.size.rows % s.block_m != 0:
         guards.update(dict.fromkeys(g.row_axes, f"(rm[:, None] < {g.size.rows})"))
-    if g.size.columns % s.block_n:
+    if g.size.columns % s.block_n != 0:
         guards.update(dict.fromkeys(g.column_axes, f"(rn[None, :] < {g.size.columns})"))
     exact = g.out.dtype == float32 and not (g.reads and g.reads[0].dtype.size == 2)
     names = [f"i{axis}" for axis in range(len(g.coordinates))]
     lines = [f"{name} = {text}" for name, text in zip(names, g.coordinates, strict=True)]
-    renderer = texpr.Renderer(g.reads, names, g.out.shape, ["acc"], guards, exact=exact)
+    renderer = texpr.Renderer(g.reads, names, g.out.shape, ["acc"], guards, exact=exact, rows=g.rows)
     statements, value = renderer.render(g.epilogue)
     conditions = list(dict.fromkeys(guards.values()))
     whole = "(out0 + rm[:, None] * 0 + rn[None, :] * 0)" if 1 in (g.size.rows, g.size.columns) else "out0"
-    return [*lines, *statements, texpr.store(whole, g.out, names, value, conditions)]
+    return [*lines, *statements, texpr.store(whole, g.out, names, value, conditions, g.rows)]
+
+
+def inside(row: str, rows: int) -> str:
+    """``row``, or some row that exists in its place."""
+    return f"tl.minimum({row}, {rows - 1})" if is_open(rows) else f"{row} % {rows}"
 
 
 def row_coordinates(row: str, shape: Sequence[int]) -> list[str]:

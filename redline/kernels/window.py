@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
+from redline.base.extents import may_be, nominal
 from redline.kernels import texpr, tgemm
 from redline.kernels.gpu import GpuTarget, next_power
 from redline.kernels.problem import Operand
@@ -35,7 +36,7 @@ class Axis:
 
 def schedules(out: Operand, target: GpuTarget) -> list[Schedule]:
     """Eight elements a thread where there is work for every processor, else fewer; neighbouring channels in one program."""
-    rows, columns = prod(out.shape[:-1]), out.shape[-1]
+    rows, columns = nominal(prod(out.shape[:-1])), nominal(out.shape[-1])
     found: dict[Schedule, float] = {}
     for channels in (8, 16, 32, 64, 128):
         if channels > max(8, next_power(columns)):
@@ -75,10 +76,10 @@ def pointer(out: Operand) -> str:
 def guards(out: Operand, s: Schedule) -> dict[int, str]:
     """The conditions under which coordinates of a tile exist, by axis."""
     found: dict[int, str] = {}
-    if prod(out.shape[:-1]) % s.positions:
+    if prod(out.shape[:-1]) % s.positions != 0:
         condition = f"(rm[:, None] < {prod(out.shape[:-1])})"
         found.update(dict.fromkeys(range(len(out.shape) - 1), condition))
-    if out.shape[-1] % s.channels:
+    if out.shape[-1] % s.channels != 0:
         found[len(out.shape) - 1] = f"(rn[None, :] < {out.shape[-1]})"
     return found
 
@@ -91,9 +92,9 @@ def taps(
     names = [f"i{a}" for a in range(rank + 2)]
     before = []
     for a, axis in enumerate(axes):
-        before.append(f"x{a} = i{a + 1} * {axis.stride} - {axis.pad}" if out.shape[a + 1] > 1 else f"x{a} = {-axis.pad}")
-    terms = [f"i0 * {x.strides[0]}"] if x.shape[0] > 1 else []
-    terms += [f"x{a} * {x.strides[a + 1]}" for a in range(rank) if x.shape[a + 1] > 1]
+        before.append(f"x{a} = i{a + 1} * {axis.stride} - {axis.pad}" if out.shape[a + 1] != 1 else f"x{a} = {-axis.pad}")
+    terms = [f"i0 * {x.strides[0]}"] if x.shape[0] != 1 else []
+    terms += [f"x{a} * {x.strides[a + 1]}" for a in range(rank) if x.shape[a + 1] != 1]
     terms.append(f"{names[-1]} * {x.strides[-1]}")
     base = " + ".join(terms)
     if texpr.is_wide(x):
@@ -117,4 +118,4 @@ def taps(
 
 def _leaves(x: Operand, out: Operand, a: int, axis: Axis, t: int) -> bool:
     first = t * axis.dilation - axis.pad
-    return first < 0 or first + (out.shape[a + 1] - 1) * axis.stride >= x.shape[a + 1]
+    return first < 0 or may_be(lambda: first + (out.shape[a + 1] - 1) * axis.stride >= x.shape[a + 1])

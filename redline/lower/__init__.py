@@ -1,7 +1,7 @@
 """From the graph to kernel problems: fusion, views instead of copies, tactic candidates and the memory plan."""
 
-from redline.lower.lower import lower, unsupported
+from redline.lower.lower import large_ones, lower, unsupported
 from redline.lower.memory import MemoryPlan, plan
 from redline.lower.program import Buffer, Program, Step, View
 
-__all__ = ["Buffer", "MemoryPlan", "Program", "Step", "View", "lower", "plan", "unsupported"]
+__all__ = ["Buffer", "MemoryPlan", "Program", "Step", "View", "large_ones", "lower", "plan", "unsupported"]

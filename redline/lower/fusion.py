@@ -6,7 +6,7 @@ chain of elementwise operators behind it into its epilogue; an expression either
 readers, as ``Policy`` decides.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from redline.base.shapes import size, static
@@ -162,15 +162,21 @@ def _elements(node: Node) -> int:
     return size(static(node.types[0].shape, node.name))
 
 
-def may_be_narrow(value: Value, consumers: Consumers) -> bool:
+def may_be_narrow(value: Value, consumers: Consumers, large: Collection[Node] | None = None) -> bool:
     """Whether a float32 value may be stored in 16 bits: not where its kernel computes in the type of its result, nor
-    masks, whose -3.4e38 would become infinite, nor what is small and multiplied by nothing."""
+    masks, whose -3.4e38 would become infinite, nor what is small and multiplied by nothing.
+
+    ``large``: the nodes whose results count as large, where sizes are not to be asked for."""
     readers = consumers.of(value)
     is_mask = any(reader.op in ATTENTION and value in reader.inputs[MASK:] for reader in readers)
     if is_mask or value.op in NO_EPILOGUE - ATTENTION:
         return False
     is_multiplied = any(reader.op in PRODUCTS for reader in readers)
-    return is_multiplied or size(static(value.shape, value.node.name)) > SMALL_ELEMENTS
+    return is_multiplied or (is_large(value.node) if large is None else value.node in large)
+
+
+def is_large(node: Node) -> bool:
+    return size(static(node.types[0].shape, node.name)) > SMALL_ELEMENTS
 
 
 def is_only_attended(value: Value, consumers: Consumers) -> bool:

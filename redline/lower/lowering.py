@@ -8,7 +8,7 @@ In: a graph of static shapes in the vocabulary of anchors and expressions. Out: 
 decided in fusion.py, where results are written in placement.py; the anchors' problems are made in anchors/.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -54,10 +54,11 @@ class Lowering:
 
     def __init__(
         self, graph: Graph, anchors: Mapping[str, Anchor], storage: DType | None = None, attended: DType | None = None,
-        is_open: bool = False,
+        is_open: bool = False, large: Collection[int] | None = None,
     ) -> None:  # fmt: skip
         self.graph, self.anchors, self.storage, self.attended = graph, anchors, storage, attended or storage
         self.is_open = is_open
+        self.large = None if large is None else {n for i, n in enumerate(graph.operations) if i in large}
         self.consumers = fusion.Consumers(graph)
         self.policy = fusion.Policy(self.consumers)
         self.chains = fusion.chains(graph, self.consumers, anchors)
@@ -98,12 +99,16 @@ class Lowering:
     def allocate_for(self, value: Value) -> View:
         """A new temporary that can hold ``value``, in the type of the storage where that is narrower."""
         narrow = None
-        may_be = fusion.is_only_multiplied if self.is_open else fusion.may_be_narrow
-        if value.dtype == dtypes.float32 and self.storage is not None and may_be(value, self.consumers):
+        if value.dtype == dtypes.float32 and self.storage is not None and self._may_be_narrow(value):
             narrow = self.storage
         elif value.dtype == dtypes.float32 and self.attended is not None and not self.is_open:
             narrow = self.attended if fusion.is_only_attended(value, self.consumers) else None
         return self.allocate(narrow or value.dtype, static(value.shape, value.node.name))
+
+    def _may_be_narrow(self, value: Value) -> bool:
+        if self.is_open:
+            return fusion.is_only_multiplied(value, self.consumers)
+        return fusion.may_be_narrow(value, self.consumers, self.large)
 
     def constant(self, array: np.ndarray) -> View:
         """A view of a constant of the program."""

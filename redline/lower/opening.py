@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from redline.base.dtypes import DType
 from redline.base.errors import BuildError
 from redline.base.extents import Extent
 from redline.base.shapes import StaticShape, contiguous_strides
 from redline.kernels.expr import Expr, Lit, call, cast, integer, lit
+from redline.kernels.mapped import mapped
 from redline.kernels.problem import Operand
 from redline.lower.program import Program, Step, View
 
@@ -59,24 +59,13 @@ def opened(points: Sequence[Point], programs: Sequence[Program], dims: Sequence[
 
 def _at_largest(program: Program) -> Program:
     """``program`` with every dimension at the end of its range."""
-    known: dict[Expr, Any] = {}
+    parts = tuple(getattr(program, name) for name in ("buffers", "steps", "inputs", "outputs"))
+    buffers, steps, inputs, outputs = mapped(parts, _largest)
+    return replace(program, buffers=buffers, steps=steps, inputs=inputs, outputs=outputs)
 
-    def closed(value: Any) -> Any:
-        if isinstance(value, Extent):
-            return sum(c * prod(atom.high for atom in m) for m, c in value.terms)
-        if isinstance(value, Expr):
-            if value not in known:
-                known[value] = rebuilt(value)
-            return known[value]
-        if isinstance(value, tuple):
-            return tuple(map(closed, value))
-        return rebuilt(value) if is_dataclass(value) and not isinstance(value, DType) else value
 
-    def rebuilt(value: Any) -> Any:
-        return type(value)(**{f.name: closed(getattr(value, f.name)) for f in fields(value) if f.init})
-
-    parts = {name: closed(getattr(program, name)) for name in ("buffers", "steps", "inputs", "outputs")}
-    return replace(program, **parts)
+def _largest(extent: Extent) -> int:
+    return sum(c * prod(atom.high for atom in m) for m, c in extent.terms)
 
 
 class Fit:

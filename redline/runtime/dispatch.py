@@ -83,4 +83,7 @@ class Dispatch:
 
 
 def _shape(value: Any) -> StaticShape:
-    return value.shape if type(value) is np.ndarray else np.shape(value)
+    if type(value) is np.ndarray:
+        return value.shape
+    facts = getattr(value, "__cuda_array_interface__", None)  # of memory that numpy cannot read
+    return np.shape(value) if facts is None else tuple(facts["shape"])

@@ -13,9 +13,12 @@ import numpy as np
 
 from redline.base import log
 from redline.base.errors import BuildError, RedlineError
+from redline.base.extents import Undecided, at_nominal, is_open, most_where, nominal, nominal_dims, tuned_at
 from redline.codegen.triton.compile import Cubin, Request, compile_cubins
+from redline.kernels.gemm_schedule import MAX_COUNTERS
 from redline.kernels.gpu import GpuCode, GpuTarget
 from redline.kernels.gpu_families import GPU_FAMILIES
+from redline.kernels.mapped import mapped
 from redline.kernels.problem import Operand, Problem
 from redline.runtime.cuda.driver import Driver, Params
 from redline.tune.cache import TimingCache
@@ -25,16 +28,33 @@ POOL_BYTES = 3 << 30
 ROTATED_BYTES = 96 << 20
 MAX_COPIES = 16
 ENOUGH_SECONDS = 0.004
+MAX_OPEN_WORKSPACE = 64 << 20
+WAY_OUT = "fix that dimension, or give a --bucket or a profile of one shape for every shape that comes"
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class GpuJob:
-    """A problem to be solved on a GPU. ``aligned``: which operands lie at addresses divisible by 16."""
+    """A problem to be solved on a GPU. ``aligned``: which operands lie at addresses divisible by 16.
+
+    ``most``: the product of the open dimensions is not larger.
+    """
 
     family: str
     problem: Problem
     aligned: tuple[bool, ...]
+    most: int = 1
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a call decides an extent."""
+        return "<(" in repr(self.problem)
+
+    def tuned_at(self, dims: Sequence[int], most: int) -> "GpuJob":
+        """The same to be solved best where the open dimensions have these values, and for a product of at most ``most``."""
+        if not self.is_open:
+            return self
+        return replace(self, problem=mapped(self.problem, lambda extent: tuned_at(extent, dims)), most=most)
 
     @property
     def key(self) -> str:
@@ -92,12 +112,48 @@ def _options(job: GpuJob, target: GpuTarget, opt_level: int, known: Mapping[str,
         raise BuildError("--target", f"kernels of the family {job.family!r} have no GPU form yet", "", "build for the CPU")
     family = GPU_FAMILIES[job.family]
     distinct: dict[tuple[object, ...], _Option] = {}
-    for number, schedule in enumerate(family.schedules(job.problem, target)):
+    number = 0
+    for schedule in family.schedules(job.problem, target):
         if number >= CANDIDATES[opt_level] and not (known and repr(schedule) in known):
             continue
-        code = family.render(job.problem, schedule, target)
-        distinct.setdefault((code.text, code.num_warps, code.num_stages), _Option(schedule, code))
+        code = _rendered(job, schedule, target)
+        if code is not None:
+            number += 1
+            distinct.setdefault((code.text, code.num_warps, code.num_stages), _Option(schedule, code))
     return list(distinct.values())
+
+
+def _rendered(job: GpuJob, schedule: Any, target: GpuTarget) -> GpuCode | None:
+    """The code of a schedule; None for what open extents do not allow."""
+    try:
+        code = GPU_FAMILIES[job.family].render(job.problem, schedule, target)
+    except Undecided:
+        return None
+    return code if not is_open(code.workspace_bytes) or _fits(code, job.most) else None
+
+
+def why_closed(job: GpuJob, target: GpuTarget) -> str:
+    """Why a job of open extents has no kernel; empty where it has one."""
+    family = GPU_FAMILIES.get(job.family)
+    if family is None or not family.opens:
+        return f"kernels of the family {job.family!r} have no form for open shapes on GPUs"
+    reason = f"a kernel of the family {job.family!r} must know its shape"
+    try:
+        for schedule in family.schedules(job.problem, target):
+            try:
+                family.render(job.problem, schedule, target)
+                return ""
+            except Undecided as error:
+                reason = f"a kernel of the family {job.family!r} must know {error}"
+    except Undecided as error:
+        return f"a kernel of the family {job.family!r} must know {error}"
+    return reason
+
+
+def _fits(code: GpuCode, most: int) -> bool:
+    """Whether the partial sums of an open kernel have room."""
+    tiles = most_where(code.grid[0] * code.grid[2], most)
+    return tiles <= MAX_COUNTERS and most_where(code.workspace_bytes, most) <= MAX_OPEN_WORKSPACE
 
 
 def _ranked(job: GpuJob, options: Sequence[_Option], cache: TimingCache) -> list[_Option]:
@@ -169,7 +225,7 @@ class Timer:
             return 1e3
 
     def _seconds(self, code: GpuCode, cubin: Cubin, problem: Problem) -> float:
-        if code.workspace_bytes > 256 << 20:
+        if nominal(code.workspace_bytes) > 256 << 20:
             return 1e3
         module, function = self.driver.load(cubin.code, cubin.shared_bytes, code.symbol)
         try:
@@ -183,12 +239,13 @@ class Timer:
         self, function: Any, code: GpuCode, cubin: Cubin, problem: Problem, launches: int, replays: int
     ) -> float:
         params = [self._params(code, cubin, problem, number) for number in range(launches)]
+        grid = [nominal(axis) for axis in code.grid]
         self.driver.begin_capture(self.stream)
         try:
             for number, each in enumerate(params):
                 threads = 32 * code.num_warps
                 self.driver.launch(
-                    function, code.grid, threads, cubin.shared_bytes, each.close(), self.stream, self.overlap and number > 0,
+                    function, grid, threads, cubin.shared_bytes, each.close(), self.stream, self.overlap and number > 0,
                 )  # fmt: skip
         finally:
             graph = self.driver.end_capture(self.stream)
@@ -218,12 +275,16 @@ class Timer:
                 params.pointer(address)
                 continue
             fact = next(facts)
+            shape, strides = at_nominal(m.shape), at_nominal(m.strides)
             made = self.driver.tensor_map(
-                operand.dtype.name, address, m.shape, m.strides, fact["block_size"], fact["swizzle"], operand.dtype.size
+                operand.dtype.name, address, shape, strides, fact["block_size"], fact["swizzle"], operand.dtype.size
             )
-            params.map(made, m.shape, m.strides)
-        if code.workspace_bytes:
+            params.map(made, shape, strides)
+        if is_open(code.workspace_bytes) or code.workspace_bytes:
             params.pointer(self.work)
+        tuned = nominal_dims((code.grid, *((o.shape, o.strides) for o in problem.reads + problem.writes)))
+        for dim in code.dims:
+            params.number(tuned[dim])
         return params
 
     def close(self) -> None:
@@ -236,4 +297,5 @@ class Timer:
 
 
 def _reach(operand: Operand) -> int:
-    return 1 + sum(abs(s) * (e - 1) for e, s in zip(operand.shape, operand.strides, strict=True) if e)
+    axes = zip(map(nominal, operand.shape), map(nominal, operand.strides), strict=True)
+    return 1 + sum(abs(s) * (e - 1) for e, s in axes if e)

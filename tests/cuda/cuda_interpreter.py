@@ -97,7 +97,7 @@ def _accept_one_element_arrays() -> None:
 def run(
     text: str,
     grid: Sequence[int],
-    args: Sequence[Tensor],
+    args: Sequence[Tensor | int],
     maps: Mapping[int, tuple[Sequence[int], Sequence[int], Sequence[int]]],
 ) -> None:
     """Runs KERNEL of ``text``; where ``maps`` names a parameter it is a tensor map (shape, strides, box) of that address."""

@@ -4,8 +4,11 @@ import ml_dtypes
 import numpy as np
 from cuda_interpreter import Tensor, run
 
+from redline.base import extents
+from redline.engine import formula
 from redline.kernels import FAMILIES
 from redline.kernels.gpu import GpuTarget
+from redline.kernels.mapped import mapped
 
 PLAIN = GpuTarget(plain=True, tf32=False)
 
@@ -29,18 +32,21 @@ def filled(operand, rng, highest=3):
     return rng.integers(low, high, count).astype(operand.dtype.numpy)
 
 
-def check(family, problem, schedule, gpu_family, target=PLAIN, tolerance=None, highest=3, seed=0, arrays=None):
-    """``arrays``: contiguous operands to read in place of random ones."""
+def check(family, problem, schedule, gpu_family, target=PLAIN, tolerance=None, highest=3, seed=0, arrays=None, dims=()):
+    """``arrays``: contiguous operands to read in place of random ones. ``dims``: of an open problem."""
     rng = np.random.default_rng(seed)
     code = gpu_family.render(problem, schedule, target)
+    at = lambda extent: formula.value(extents.formula(extent), dims)  # noqa: E731
+    problem = mapped(problem, at)
     flats = [np.ravel(a) for a in arrays] if arrays else [filled(o, rng, highest) for o in problem.reads]
     arrays = [view(f, o) for f, o in zip(flats, problem.reads, strict=True)]
     expected = FAMILIES[family].reference(problem, arrays)
     passed = [code.packings[i].apply(arrays[i]).reshape(-1) if i in code.packings else flat for i, flat in enumerate(flats)]
     outs = [np.full(max(reach(o), 1), poison(o.dtype.numpy), o.dtype.numpy) for o in problem.writes]
-    work = [np.zeros(code.workspace_bytes, np.int8)] if code.workspace_bytes else []
-    maps = {i: (m.shape, m.strides, m.box) for i, m in code.maps.items()}
-    run(code.text, code.grid, [Tensor.of(raw(a)) for a in [*passed, *outs, *work]], maps)
+    work = [np.zeros(at(code.workspace_bytes), np.int8)] if at(code.workspace_bytes) else []
+    maps = {i: (tuple(map(at, m.shape)), tuple(map(at, m.strides)), m.box) for i, m in code.maps.items()}
+    told = [dims[dim] for dim in code.dims]
+    run(code.text, [at(axis) for axis in code.grid], [*(Tensor.of(raw(a)) for a in [*passed, *outs, *work]), *told], maps)
     for flat, operand, wanted in zip(outs, problem.writes, expected, strict=True):
         got = view(flat, operand).astype(np.float64)
         wanted = wanted.astype(np.float64)

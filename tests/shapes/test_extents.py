@@ -10,13 +10,19 @@ from redline.base.extents import (
     at_nominal,
     ceil_div,
     dimension,
+    dims_in,
     extents_in,
+    formula,
     high,
     low,
     minimum,
+    most_where,
     nominal,
     nominal_dims,
+    triton_dimension,
+    tuned_at,
 )  # fmt: skip
+from redline.engine.formula import check, value
 
 B, S = dimension(0, 1, 5, 2), dimension(1, 1, 9, 4)
 POINTS = list(itertools.product(range(1, 6), range(1, 10)))
@@ -66,3 +72,42 @@ def test_helpers():
     assert nominal_dims((B * S, 7))[:3] == [2, 4, 1]
     assert list(extents_in((1, (B, 2), S))) == [B, S]
     assert isinstance(minimum(B, 3), Extent) and minimum(B, 9) is B
+
+
+def test_the_most_under_a_bounded_product():
+    b, s = triton_dimension(0, 1, 5, 2), triton_dimension(1, 1, 9, 4)
+    forms = [
+        lambda b, s: b * s * 384,
+        lambda b, s: ((b * s + 7) // 8) * 3,
+        lambda b, s: b * b,
+        lambda b, s: 10 - b,
+        lambda b, s: b * s + 2 * s,
+    ]
+    for form in forms:
+        for product in (1, 6, 12, 45):
+            seen = max(form(x, y) for x, y in POINTS if x * y <= product)
+            assert seen <= most_where(form(b, s), product) <= max(high(form(b, s)), seen)
+    assert most_where(b * s * 384, 12) == 12 * 384 and most_where(7, 3) == 7
+
+
+def test_extents_in_triton_and_as_formulas():
+    b, s = triton_dimension(0, 1, 5, 2), triton_dimension(1, 1, 9, 4)
+    for form in FORMS:
+        open_ = form(b, s)
+        if "tl." in str(open_):
+            with pytest.raises(Undecided):
+                formula(open_)
+            continue
+        text = str(open_)
+        assert dims_in(text) == tuple(sorted({i for i in (0, 1) if f"dims{i}" in text}))
+        written = formula(open_)
+        check(written, 2)
+        for point in POINTS:
+            assert eval(text, {"dims0": point[0], "dims1": point[1]}) == value(written, point) == form(*point)
+        assert nominal(tuned_at(open_, (3, 7))) == form(3, 7)
+
+
+@pytest.mark.parametrize("wrong", ["1", [1], [[1, 2]], [[1, -1]], [[1, [1]]], [[1.5]], [[1, [[[1, 3]], 2]]], None, [[]]])
+def test_what_is_no_formula(wrong):
+    with pytest.raises(ValueError, match="is no"):
+        check(wrong, 2)

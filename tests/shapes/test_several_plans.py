@@ -220,7 +220,7 @@ def test_a_build_of_fixed_shapes_only(model, session):
             {"shapes": PROFILES, "precision": "w8"},
             "w8 with open shapes, several plans or results whose shapes depend on data; allowed: fp32, bf16, fp16",
         ),
-        ({"shapes": PROFILES, "target": "cuda:sm_90"}, "a CUDA engine with 2 profiles and 0 buckets; allowed: one profile"),
+        ({"shapes": PROFILES, "target": "cuda:sm_90", "ragged": True}, "a CUDA engine; allowed: engines for processors"),
     ],
 )
 def test_what_does_not_go_together(model, options, message):

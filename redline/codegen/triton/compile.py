@@ -37,8 +37,9 @@ class Request:
 
     @staticmethod
     def of(code: GpuCode, aligned: Sequence[bool], target: GpuTarget) -> "Request":
-        rest = [True] * (len(code.signature) - len(aligned))
-        return Request(code.text, code.signature, (*aligned, *rest), code.num_warps, code.num_stages, target.arch)
+        signature = (*code.signature, *("i32" for _ in code.dims))
+        rest = [True] * (len(signature) - len(aligned))
+        return Request(code.text, signature, (*aligned, *rest), code.num_warps, code.num_stages, target.arch)
 
     @property
     def key(self) -> str:

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from redline.base import dtypes
+from redline.base.extents import dims_in, is_open, nominal
 from redline.kernels import texpr, tgemm
 from redline.kernels.attention.problem import Problem
 from redline.kernels.expr import Acc, Call, Lit, loads
@@ -26,7 +27,7 @@ class Schedule:
 
 
 def schedules(problem: Problem, target: GpuTarget) -> list[Schedule]:
-    b, h, sq, sk = problem.extents
+    b, h, sq, sk = map(nominal, problem.extents)
     depth = next_power(max(problem.reads[0].shape[3], problem.reads[2].shape[3], 16))
     size = problem.reads[0].dtype.size
     found = []
@@ -47,11 +48,12 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
     """Whole blocks of queries; those that are left over have a block of their own, as small as tensor cores allow."""
     p = problem
     b, h, sq, _sk = p.extents
-    whole, rest = divmod(sq, s.queries)
+    whole, rest = (-(-sq // s.queries), 0) if is_open(sq) else divmod(sq, s.queries)
     params = [f"arg{i}" for i in range(len(p.reads))] + ["out0"]
     last = min(s.queries, max(16, next_power(rest)))
-    if rest and whole and last < s.queries:
-        head, tail = (_queries(p, s, Part(size, first), target) for size, first in ((s.queries, 0), (last, whole * s.queries)))
+    kinds = [(s.queries, 0), (last, whole * s.queries)] if rest and whole and last < s.queries else []
+    head, tail = [_queries(p, s, Part(size, first), target) for size, first in kinds] or ([], [])
+    if kinds and not dims_in("\n".join([*head, *tail])):
         text = texpr.module(params, _either(f"tl.program_id(0) < {whole}", params), {"whole": head, "left": tail})
     else:
         text = texpr.module(params, _queries(p, s, Part(s.queries, None), target))
@@ -77,7 +79,7 @@ class Part:
         """Whether rows may lie behind the last query."""
         if self.first == 0:
             return False
-        return (queries - (self.first or 0)) % self.size > 0
+        return (queries - (self.first or 0)) % self.size != 0
 
 
 def _queries(p: Problem, s: Schedule, part: Part, target: GpuTarget) -> list[str]:
@@ -100,15 +102,19 @@ def _queries(p: Problem, s: Schedule, part: Part, target: GpuTarget) -> list[str
         f"acc = tl.zeros(({part.size}, {v}), tl.float32)",
     ]  # fmt: skip
     whole, left = _cut(sk, s.keys)
-    if whole:
+    if whole != 0:
         last = str(whole)
         if p.causal is not None:
             reached = f"({start} + {part.size + p.causal + s.keys - 1}) // {s.keys}"
             last = f"tl.minimum({whole}, tl.maximum({reached}, 0))"
         body.append(f"for j in range(0, {last}):")
-        body += [f"    {line}" for line in _block(p, _Keys(s.keys, f"j * {s.keys}", whole * s.keys > sk), ragged, d, v, target)]
+        keys = _Keys(s.keys, f"j * {s.keys}", not is_open(sk) and whole * s.keys > sk)
+        body += [f"    {line}" for line in _block(p, keys, ragged, d, v, target)]
     for first, size in left:
         body += _block(p, _Keys(size, str(first), first + size > sk), ragged, d, v, target)
+    if is_open(sk) and sk % s.keys != 0:
+        body.append(f"if {sk} % {s.keys} != 0:")
+        body += [f"    {line}" for line in _block(p, _Keys(s.keys, f"{whole} * {s.keys}", True), ragged, d, v, target)]
     body += ["out = acc / tl.where(total == 0.0, 1.0, total)[:, None]"]
     conditions = [f"(rm[:, None] < {sq})"] if ragged else []
     if width % v:
@@ -118,7 +124,9 @@ def _queries(p: Problem, s: Schedule, part: Part, target: GpuTarget) -> list[str
 
 
 def _cut(count: int, size: int) -> tuple[int, list[tuple[int, int]]]:
-    """Whole blocks of ``size``, and (start, size) of the smaller ones for what is left."""
+    """Whole blocks of ``size``, and (start, size) of the smaller ones for what is left; of open counts the whole ones alone."""
+    if is_open(count):
+        return count // size, []
     whole, rest = divmod(count, size)
     left = [(whole * size, 64)] if rest >= 64 and size > 64 else []
     rest -= 64 * len(left)
@@ -204,4 +212,4 @@ def _block(p: Problem, keys: _Keys, ragged: bool, d: int, v: int, target: GpuTar
     return lines
 
 
-FAMILY = GpuFamily("attention", schedules, render)
+FAMILY = GpuFamily("attention", schedules, render, opens=True)

@@ -12,6 +12,7 @@ from math import prod
 
 import numpy as np
 
+from redline.base.extents import is_open, may_be
 from redline.kernels import texpr, tgemm
 from redline.kernels.conv.problem import Problem
 from redline.kernels.expr import loads
@@ -44,7 +45,9 @@ def row_stride(p: Problem) -> int | None:
 
 def stacks(p: Problem) -> bool:
     """Whether a tile of the copy engine may be one channel block of many images at one position."""
-    if p.groups > 1 or not p.w.constant or p.x.strides[-1] != 1 or p.pad_value or p.rank > 3 or p.x.shape[0] < 64:
+    if p.groups > 1 or not p.w.constant or p.x.strides[-1] != 1 or p.pad_value or p.rank > 3:
+        return False
+    if is_open(p.x.shape[0]) or p.x.shape[0] < 64:
         return False
     if any(load.operand < 2 for load in loads(p.epilogue)) or row_stride(p) is not None:
         return False
@@ -87,9 +90,12 @@ def render(problem: Problem, schedule: Schedule, target: GpuTarget) -> GpuCode:
         before, step = _gathered(p, s, size)
     names = [f"arg{i}" for i in range(len(p.reads))] + ["out0"]
     rank = len(p.out.shape)
+    rows = texpr.Rows("rm[:, None]", tuple(range(rank - 1)), row_shape)
+    if s.copy_engine and row_stride(p) is None:
+        rows = texpr.NO_ROWS
     gemm = Gemm(
         size, before, step, tgemm.multiply(p.x, p.w, s, target), p.reads, p.out, p.epilogue,
-        [*texts, column], range(rank - 1), [rank - 1], p.acc, names,
+        [*texts, column], range(rank - 1), [rank - 1], p.acc, names, rows,
         "arg1" if p.w.constant else "", size.batch * size.columns * tgemm.padded(size.depth) * p.w.dtype.size,
     )  # fmt: skip
     signature = [POINTER[o.dtype.name] for o in p.reads + p.writes]
@@ -180,10 +186,10 @@ def _gathered(p: Problem, s: Schedule, size: Size) -> tuple[list[str], list[str]
 def _rows(p: Problem, s: Schedule, size: Size) -> list[str]:
     """For every row: where its first tap lies in x, and the input position of that tap along each axis that needs checks."""
     lines = ["ra = rm"]
-    if size.rows % s.block_m:
-        lines = [f"ra = rm % {size.rows}"]
+    if size.rows % s.block_m != 0:
+        lines = [f"ra = {tgemm.inside('rm', size.rows)}"]
     texts = tgemm.row_coordinates("ra", p.out.shape[:-1])
-    terms = [f"({texts[0]}) * {p.x.strides[0]}"] if p.x.shape[0] > 1 else []
+    terms = [f"({texts[0]}) * {p.x.strides[0]}"] if p.x.shape[0] != 1 else []
     for axis in range(p.rank):
         position = "ra * 0" if texts[axis + 1] == "0" else texts[axis + 1]
         text = f"({position}) * {p.strides[axis]}"
@@ -219,14 +225,14 @@ def _taps(p: Problem, is_vector: bool) -> tuple[list[str], list[str]]:
 
 def reaches_outside(p: Problem, axis: int) -> bool:
     last = (p.out.shape[axis + 1] - 1) * p.strides[axis] + (p.w.shape[2 + axis] - 1) * p.dilations[axis] - p.pads[axis]
-    return p.pads[axis] > 0 or last >= p.x.shape[axis + 1]
+    return may_be(lambda: p.pads[axis] > 0 or last >= p.x.shape[axis + 1])
 
 
 def _filters(p: Problem, s: Schedule, size: Size, is_vector: bool, inside: str) -> list[str]:
     """The tile of filters [block_k, block_n]."""
     columns = "rn"
     lines = []
-    if size.columns % s.block_n:
+    if size.columns % s.block_n != 0:
         lines.append(f"bn = rn % {size.columns}")
         columns = "bn"
     if p.w.constant:
@@ -243,4 +249,4 @@ def _filters(p: Problem, s: Schedule, size: Size, is_vector: bool, inside: str) 
     return [*lines, f"b = tl.load(arg1 + {' + '.join(terms)}{mask})"]
 
 
-FAMILY = GpuFamily("conv", schedules, render)
+FAMILY = GpuFamily("conv", schedules, render, opens=True)

@@ -49,4 +49,4 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
     return GpuCode("depthwise", text, signature, window.grid(p.out, s), s.num_warps, 2, packings={1: Packing("taps", _pack)})
 
 
-FAMILY = GpuFamily("depthwise", schedules, render)
+FAMILY = GpuFamily("depthwise", schedules, render, opens=True)

@@ -27,7 +27,7 @@ class _Axes:
 
     @staticmethod
     def of(p: Problem) -> "_Axes":
-        kept = [axis for axis, extent in enumerate(p.batch) if extent > 1 and p.b.strides[axis]]
+        kept = [axis for axis, extent in enumerate(p.batch) if p.b.strides[axis] != 0 and extent != 1]
         return _Axes(tuple(axis for axis in range(len(p.batch)) if axis not in kept), tuple(kept))
 
     def rows(self, p: Problem) -> tuple[int, ...]:
@@ -86,7 +86,7 @@ def render(problem: Problem, schedule: Schedule, target: GpuTarget) -> GpuCode:
     constant_bytes = size.batch * p.n * tgemm.padded(p.k) * p.b.dtype.size if p.b.constant else 0
     gemm = Gemm(
         size, before, step, tgemm.multiply(p.a, p.b, s, target), reads, p.out, p.epilogue,
-        coordinates, row_axes, [rank - 1], p.acc, names,
+        coordinates, row_axes, [rank - 1], p.acc, names, texpr.Rows("rm[:, None]", tuple(row_axes), axes.rows(p)),
         "arg1" if constant_bytes else "", constant_bytes,
     )  # fmt: skip
     signature = [POINTER[o.dtype.name] for o in reads + writes]
@@ -136,19 +136,20 @@ def _loads(
     size = size_of(p)
     before = [f"rk = tl.arange(0, {s.block_k})"]
     rows, columns = "rm", "rn"
-    if size.rows % s.block_m:
-        before.append(f"am = rm % {size.rows}")
+    if size.rows % s.block_m != 0:
+        before.append(f"am = {tgemm.inside('rm', size.rows)}")
         rows = "am"
-    if size.columns % s.block_n:
+    if size.columns % s.block_n != 0:
         before.append(f"bn = rn % {size.columns}")
         columns = "bn"
     place = [c.replace("rm[:, None]", f"{rows}[:, None]") for c in coordinates]
     k_text, mask = "rk", ""
     step = []
-    if p.k % s.block_k:
+    if p.k % s.block_k != 0:
         step.append(f"inside = (s * {s.block_k} + rk) < {p.k}")
         mask = ", mask=inside[None, :], other=0"
-    a = f"{rows}[:, None] * 0 + {_offset(p.a, [*place[:-2], place[-2], '0'])}"
+    even = texpr.Rows(f"{rows}[:, None]", (*axes.folded, len(place) - 2), axes.rows(p))
+    a = f"{rows}[:, None] * 0 + {_offset(p.a, [*place[:-2], place[-2], '0'], even)}"
     before.append(f"a_at = arg0 + {a} + {k_text}[None, :] * {p.a.strides[-1]}")
     step.append(f"a = tl.load(a_at + s * {s.block_k * p.a.strides[-1]}{mask})")
     b_mask = ""
@@ -164,8 +165,8 @@ def _loads(
     return before, step, {}
 
 
-def _offset(operand: Operand, coordinates: list[str]) -> str:
-    return texpr.offset(operand, [c if c == "0" or c.isidentifier() else f"({c})" for c in coordinates])
+def _offset(operand: Operand, coordinates: list[str], rows: texpr.Rows = texpr.NO_ROWS) -> str:
+    return texpr.offset(operand, [c if c == "0" or c.isidentifier() else f"({c})" for c in coordinates], rows)
 
 
-FAMILY = GpuFamily("matmul", schedules, render)
+FAMILY = GpuFamily("matmul", schedules, render, opens=True)

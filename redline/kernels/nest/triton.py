@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from redline.base import dtypes
 from redline.base.dtypes import DType
 from redline.base.errors import RedlineError
+from redline.base.extents import high, nominal
 from redline.base.shapes import size
 from redline.kernels import texpr, tgemm
 from redline.kernels.accumulator import ARG_KINDS
@@ -29,7 +30,7 @@ class Schedule:
 
 
 def schedules(problem: Problem, target: GpuTarget) -> list[Schedule]:
-    count = size(problem.shape)
+    count = nominal(size(problem.shape))
     if problem.reduction is None:
         found = [
             Schedule(block, 1, max(1, min(8, block // 256)))
@@ -37,7 +38,7 @@ def schedules(problem: Problem, target: GpuTarget) -> list[Schedule]:
             if block == 256 or count >= block * target.processors
         ]
         return found or [Schedule(256, 1, 2)]
-    reduced = next_power(max(1, size(problem.reduction.extents)))
+    reduced = next_power(max(1, nominal(size(problem.reduction.extents))))
     found = []
     for block in (64, 32, 16, 8, 4, 2, 1, 128):
         for total, warps in ((2048, 4), (4096, 8), (1024, 4)):
@@ -50,7 +51,7 @@ def schedules(problem: Problem, target: GpuTarget) -> list[Schedule]:
 def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
     p, rank = problem, len(problem.shape)
     count = size(p.shape)
-    wide = count + s.block >= 1 << 31
+    wide = high(count) + s.block >= 1 << 31
     start = f"tl.program_id(0){'.to(tl.int64)' if wide else ''} * {s.block}"
     body = [f"at = {start} + tl.arange(0, {s.block})", *texpr.wait(target)]
     if p.reduction is None:
@@ -67,9 +68,10 @@ def _pointwise(p: Problem, s: Schedule) -> list[str]:
     count = size(p.shape)
     names = [f"i{a}" for a in range(len(p.shape))]
     lines = [f"{n} = {t}" for n, t in zip(names, tgemm.row_coordinates("at", p.shape), strict=True)]
-    guards = dict.fromkeys(range(len(p.shape)), f"(at < {count})") if count % s.block else {}
+    guards = dict.fromkeys(range(len(p.shape)), f"(at < {count})") if count % s.block != 0 else {}
     exact = all(o.dtype.size > 2 for o in p.writes)
-    renderer = texpr.Renderer(p.reads, names, p.shape, [], guards, exact=exact)
+    rows = texpr.Rows("at", tuple(range(len(p.shape))), p.shape)
+    renderer = texpr.Renderer(p.reads, names, p.shape, [], guards, exact=exact, rows=rows)
     for i, (body, _write) in enumerate(zip(p.bodies, p.writes, strict=True)):
         statements, value = renderer.render(body)
         lines += [*statements, _store(i, p, names, value, list(dict.fromkeys(guards.values())))]
@@ -92,11 +94,11 @@ def _reduce(p: Problem, s: Schedule) -> list[str]:
     rank, count, reduced = len(p.shape), size(p.shape), size(p.reduction.extents)
     names = [f"i{a}" for a in range(rank)]
     inner = [f"r{a}" for a in range(len(p.reduction.extents))]
-    outside = f"(at < {count})" if count % s.block else ""
+    outside = f"(at < {count})" if count % s.block != 0 else ""
     columns = tgemm.row_coordinates("at[:, None]", p.shape)
     lines = [f"{n} = {t}" for n, t in zip(names, columns, strict=True)]
     guards = dict.fromkeys(range(rank), f"(at[:, None] < {count})") if outside else {}
-    inside = f"(step[None, :] < {reduced})" if reduced % s.chunk else ""
+    inside = f"(step[None, :] < {reduced})" if reduced % s.chunk != 0 else ""
     if inside:
         guards.update(dict.fromkeys(range(rank, rank + len(inner)), inside))
     kind = p.reduction.kind
@@ -177,4 +179,4 @@ def _best(i: int, kind: str) -> list[str]:
     ]
 
 
-FAMILY = GpuFamily("nest", schedules, render)
+FAMILY = GpuFamily("nest", schedules, render, opens=True)

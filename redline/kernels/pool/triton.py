@@ -50,4 +50,4 @@ def _count(p: Problem, axes: list[Axis]) -> list[str]:
     return [*lines, f"acc = acc / ({' * '.join(f'n{a}' for a in range(len(axes)))}).to({texpr.TYPES[p.acc.name]})"]
 
 
-FAMILY = GpuFamily("pool", schedules, render)
+FAMILY = GpuFamily("pool", schedules, render, opens=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from redline.base import shapes
 from redline.base.errors import InputError
+from redline.base.shapes import StaticShape
 from redline.runtime.ports import Port
 
 ON_CUDA = (2, 13)  # DLPack's numbers for device memory: cuda, managed
@@ -44,17 +45,17 @@ def on_device(value: Any) -> bool:
     return hasattr(value, "__dlpack_device__") and value.__dlpack_device__()[0] in ON_CUDA
 
 
-def take(value: Any, port: Port, kind: str) -> DeviceArray:
-    """``value`` where it is; raises InputError for another type, shape or layout than the port's."""
+def take(value: Any, port: Port, kind: str, shape: StaticShape) -> DeviceArray:
+    """``value`` where it is; raises InputError for another type or layout than the port's, or another shape than ``shape``."""
     if isinstance(value, DeviceArray):
         found = value
     elif hasattr(value, "__cuda_array_interface__"):
-        found = _from_interface(value, port)
+        found = _from_interface(value, port, shape)
     else:
         found = _from_dlpack(value, port)
-    if found.shape != port.shape or found.dtype != port.dtype:
+    if found.shape != shape or found.dtype != port.dtype:
         seen = f"{found.dtype} {shapes.text(found.shape)} was given"
-        raise InputError(f"{kind} {port.name!r}", seen, f"expected {port.dtype} {shapes.text(port.shape)}")
+        raise InputError(f"{kind} {port.name!r}", seen, f"expected {port.dtype} {shapes.text(shape)}")
     if found.address % ALIGNMENT:
         raise InputError(f"{kind} {port.name!r}", "its address is not a multiple of 16", "", "copy it")
     return found
@@ -65,10 +66,10 @@ def _contiguous(shape: tuple[int, ...], strides: tuple[int, ...] | None) -> bool
     return strides is None or all(e == 1 or s == n for e, s, n in zip(shape, strides, natural, strict=True))
 
 
-def _from_interface(value: Any, port: Port) -> DeviceArray:
+def _from_interface(value: Any, port: Port, expected: StaticShape) -> DeviceArray:
     facts = value.__cuda_array_interface__
-    if facts["typestr"] == port.dtype.str and facts["shape"] == port.shape and facts.get("strides") is None:
-        return DeviceArray(int(facts["data"][0]), port.shape, port.dtype, value)  # the short way, for the usual case
+    if facts["typestr"] == port.dtype.str and facts["shape"] == expected and facts.get("strides") is None:
+        return DeviceArray(int(facts["data"][0]), expected, port.dtype, value)  # the short way, for the usual case
     dtype = np.dtype(facts["typestr"])
     shape = tuple(facts["shape"])
     strides = facts.get("strides")

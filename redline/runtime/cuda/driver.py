@@ -224,6 +224,9 @@ class Params:
     def pointer(self, address: int) -> None:
         self._values.append(ctypes.c_void_p(address))
 
+    def number(self, value: int) -> None:
+        self._values.append(ctypes.c_int32(value))
+
     def map(self, tensor_map: Any, shape: Sequence[int], strides: Sequence[int]) -> None:
         """A tensor map, and its extents and strides, which Triton's kernels take beside it."""
         self._values.append(tensor_map)

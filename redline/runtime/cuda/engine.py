@@ -1,11 +1,14 @@
 """A loaded CUDA engine: the counterpart of runtime.Engine, with the same calls."""
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
-from redline.engine import EngineFile, open_engine
+from redline.engine import EngineFile, Header, open_engine
 from redline.runtime.callable import CallableEngine
 from redline.runtime.cuda.context import CudaContext, Results
 from redline.runtime.cuda.loaded import CudaLoaded
+from redline.runtime.ports import check_names
 
 
 class CudaEngine(CallableEngine[CudaLoaded, Results]):
@@ -20,6 +23,12 @@ class CudaEngine(CallableEngine[CudaLoaded, Results]):
     def context(self, num_threads: int = 0) -> CudaContext:
         """A context with memory and a stream of its own; ``num_threads`` is for CPU engines."""
         return CudaContext(self._open())
+
+    def header_at(self, inputs: Mapping[str, Any]) -> Header:
+        """The plan that a call with ``inputs`` runs."""
+        loaded = self._open()
+        check_names(inputs, loaded.inputs, "input")
+        return loaded.plans[loaded.shapes.bind(inputs, None, {}).plan].header
 
 
 def load(path: str | os.PathLike[str], device: int = 0, verify: str = "full") -> CudaEngine:

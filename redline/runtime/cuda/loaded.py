@@ -1,4 +1,4 @@
-"""A CUDA engine's parts on one device: mapped file, primary context, modules, weights. Shared by its contexts.
+"""A CUDA engine's parts on one device: mapped file, plans, primary context, modules, weights. Shared by its contexts.
 
 Code is loaded when a kernel is first launched; weights are copied once, piece by piece through pinned memory, so that
 reading the file and copying overlap.
@@ -7,16 +7,26 @@ reading the file and copying overlap.
 import ctypes
 import os
 import weakref
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from redline.base.errors import EngineError
-from redline.engine import EngineFile, check_plan, launch
+from redline.engine import EngineFile, Header, check_plan, check_variants, launch
 from redline.runtime.cuda.driver import Driver
+from redline.runtime.dispatch import Dispatch
 from redline.runtime.ports import Port
 
 PIECE_BYTES = 32 << 20
+
+
+@dataclass(frozen=True)
+class CudaPlan:
+    """The steps for some shapes, and how they are launched on this GPU."""
+
+    header: Header
+    launches: launch.Launches
 
 
 class CudaLoaded:
@@ -26,15 +36,13 @@ class CudaLoaded:
         """``file``: open, and owned by this object from here on."""
         try:
             self.path, self.header = file.path, file.header
-            check_plan(file.header, file.blob("weights").nbytes, file.path)
-            if file.header.variants:
-                raise EngineError(self.path, "a CUDA engine with several plans", "allowed: one", "build the engine again")
+            check_variants(file.header, file.path)
             self.driver, self.device, self.process = driver or Driver(), device, os.getpid()
             _check_device(self.driver, device, self.path)
             arch = _best_arch(file.header.stamp.features, self.driver, device, self.path)
             self._code = file.blob(f"cubins.{arch}")
-            text = file.blob(f"launches.{arch}").tobytes()
-            self.launches = launch.decode(text, self._code.nbytes, len(file.header.kernels), self.path)
+            self.plans = tuple(_plan(file, number, arch, self._code.nbytes) for number in range(1 + len(file.header.variants)))
+            self.shapes = Dispatch(self.header)
             self.context = self.driver.retain(device)
         except BaseException:
             file.close()
@@ -42,8 +50,8 @@ class CudaLoaded:
         self.functions: dict[int, Any] = {}
         self._modules: list[Any] = []
         self._freed: list[int] = []
-        self.inputs = tuple(map(Port, self.header.inputs))
-        self.outputs = tuple(map(Port, self.header.outputs))
+        self.inputs = tuple(Port(io, self.header.dims) for io in self.header.inputs)
+        self.outputs = tuple(Port(io, self.header.dims) for io in self.header.outputs)
         parts = (self.driver, device, self.context, self._modules, self._freed, file, self.process)
         weakref.finalize(self, _close, *parts).atexit = False
         with self.current():
@@ -58,16 +66,20 @@ class CudaLoaded:
             )
         return _Current(self.driver, self.context)
 
-    def function(self, step: int) -> Any:
-        """The kernel of a step, loaded now if it is not yet."""
-        record = self.launches.launches[step]
-        if record.cubin not in self.functions:
-            part = self.launches.cubins[record.cubin]
+    def function(self, plan: CudaPlan, record: launch.Launch, symbol: str) -> Any:
+        """The kernel of a launch, loaded now if it is not yet. Plans share what has the same code."""
+        part = plan.launches.cubins[record.cubin]
+        if part.offset not in self.functions:
             code = self._code[part.offset : part.offset + part.num_bytes].tobytes()
-            shared = max(r.shared_bytes for r in self.launches.launches if r.cubin == record.cubin)
-            module, self.functions[record.cubin] = self.driver.load(code, shared, f"kernel {self.header.kernels[step].symbol}")
+            shared = max(self._shared_bytes(each, part) for each in self.plans)
+            module, self.functions[part.offset] = self.driver.load(code, shared, f"kernel {symbol}")
             self._modules.append(module)
-        return self.functions[record.cubin]
+        return self.functions[part.offset]
+
+    @staticmethod
+    def _shared_bytes(plan: CudaPlan, part: launch.Part) -> int:
+        """The most shared memory that launches of the code ``part`` ask for."""
+        return max((r.shared_bytes for r in plan.launches.all if plan.launches.cubins[r.cubin] == part), default=0)
 
     def _upload(self, file: EngineFile) -> int:
         source = file.blob("weights")
@@ -109,6 +121,15 @@ class _Current:
 
     def __exit__(self, *error: object) -> None:
         self._driver.pop()
+
+
+def _plan(file: EngineFile, number: int, arch: str, code_bytes: int) -> CudaPlan:
+    """Plan number ``number``, checked."""
+    header = file.plan(number)
+    check_plan(header, file.blob("weights").nbytes, file.path)
+    text = file.blob(launch.blob_of(arch, number)).tobytes()
+    largest = [dim.max for dim in header.dims]
+    return CudaPlan(header, launch.decode(text, code_bytes, len(header.kernels), file.path, largest))
 
 
 def _check_device(driver: Driver, device: int, where: str) -> None:
