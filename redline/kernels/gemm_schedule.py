@@ -63,7 +63,10 @@ class Size:
     depth_unit: int = 0  # block_k must divide this; 0: any
 
     def steps(self, s: Schedule) -> int:
-        return -(-self.depth // s.block_k)
+        return self.steps_of(s.block_k)
+
+    def steps_of(self, block_k: int) -> int:
+        return -(-self.depth // block_k)
 
     def tiles(self, s: Schedule) -> int:
         return -(-self.rows // s.block_m) * -(-self.columns // s.block_n) * self.batch

@@ -92,10 +92,14 @@ def _options(job: GpuJob, target: GpuTarget, opt_level: int, known: Mapping[str,
         raise BuildError("--target", f"kernels of the family {job.family!r} have no GPU form yet", "", "build for the CPU")
     family = GPU_FAMILIES[job.family]
     distinct: dict[tuple[object, ...], _Option] = {}
-    for number, schedule in enumerate(family.schedules(job.problem, target)):
+    number = 0
+    for schedule in family.schedules(job.problem, target):
         if number >= CANDIDATES[opt_level] and not (known and repr(schedule) in known):
             continue
         code = family.render(job.problem, schedule, target)
+        if code.maps and not all(job.aligned):
+            continue  # the copy engine wants addresses divisible by 16
+        number += 1
         distinct.setdefault((code.text, code.num_warps, code.num_stages), _Option(schedule, code))
     return list(distinct.values())
 

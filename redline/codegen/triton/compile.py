@@ -34,11 +34,16 @@ class Request:
     num_warps: int
     num_stages: int
     arch: int
+    language: str = "triton"
+    shared_bytes: int = 0
 
     @staticmethod
     def of(code: GpuCode, aligned: Sequence[bool], target: GpuTarget) -> "Request":
         rest = [True] * (len(code.signature) - len(aligned))
-        return Request(code.text, code.signature, (*aligned, *rest), code.num_warps, code.num_stages, target.arch)
+        return Request(
+            code.text, code.signature, (*aligned, *rest), code.num_warps, code.num_stages, target.arch, code.language,
+            code.shared_bytes,
+        )  # fmt: skip
 
     @property
     def key(self) -> str:

@@ -1,0 +1,271 @@
+/* A product on Hopper by a crew of warp groups: one asks the copy engine for tiles, the others multiply and finish them.
+
+   out[r, c] = value(sum over k of a[r, k] * b[c, k]); a tile is 64 * BLOCKS * CONSUMERS rows by TILE_N columns.
+
+   Programs stay and walk from tile to tile. Tiles of a and b lie in STAGES stages of shared memory, 64 elements of k
+   (128 bytes) each, swizzled as the tensor cores want them. ``full`` counts the bytes of a stage that arrived, ``empty`` the
+   warps that are done with it; in a cluster of two both processors get the halves of the tile that they share.
+
+   In front of this stand, from crew.py: the constants in capitals, Params (what the epilogue reads, and out), multiply (one
+   wgmma), wait_for_product and packed (two neighbouring values of a row as 32 bits). */
+
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#define ROW_BYTES 128
+#define TILE_M (64 * BLOCKS * CONSUMERS)
+#define A_BYTES (TILE_M * ROW_BYTES)
+#define B_BYTES (TILE_N * ROW_BYTES)
+#define STAGE_BYTES (A_BYTES + B_BYTES)
+#define STAGING_BYTES 2048 /* of a warp: 16 rows of 64 values */
+#define WARPS (4 * CONSUMERS)
+#define CLUSTER (CLUSTER_M * CLUSTER_N)
+#define GROUPS_N (TILES_N / CLUSTER_N)
+#define GROUPS (TILES_M / CLUSTER_M * GROUPS_N)
+
+static __device__ __forceinline__ void init_barrier(u32 at, u32 count) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(at), "r"(count) : "memory");
+}
+
+static __device__ __forceinline__ void expect(u32 at, u32 num_bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at), "r"(num_bytes) : "memory");
+}
+
+static __device__ __forceinline__ void wait_for(u32 at, u32 parity) {
+  asm volatile(
+      "{\n.reg .pred done;\nagain:\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra again;\n}" ::"r"(at), "r"(parity) : "memory");
+}
+
+/* Tells every processor of the cluster that a warp is done with a stage. */
+static __device__ __forceinline__ void release(u32 at) {
+#if CLUSTER == 1
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(at) : "memory");
+#else
+  for (int rank = 0; rank < CLUSTER; rank++)
+    asm volatile(
+        "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
+        "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}" ::"r"(at), "r"(rank) : "memory");
+#endif
+}
+
+/* A box whose first element is (row, k), to this processor's shared memory. */
+static __device__ __forceinline__ void fetch(u32 to, const Map *map, u32 barrier, int row, int k) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(to),
+      "l"(map), "r"(barrier), "r"(k), "r"(row) : "memory");
+}
+
+/* The same to the same place of both processors. */
+static __device__ __forceinline__ void fetch_for_both(u32 to, const Map *map, u32 barrier, int row, int k) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+      "[%0], [%1, {%4, %5}], [%2], %3;" ::"r"(to),
+      "l"(map), "r"(barrier), "h"((unsigned short)3), "r"(k), "r"(row) : "memory");
+}
+
+static __device__ __forceinline__ u64 descriptor(u32 at) {
+  return (u64)((at & 0x3FFFF) >> 4) | (u64)1 << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
+}
+
+static __device__ __forceinline__ u32 rank_in_cluster() {
+  u32 rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+
+static __device__ __forceinline__ void meet() {
+#if CLUSTER == 1
+  __syncthreads();
+#else
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+
+static __device__ __forceinline__ void load_matrices(u32 (&x)[4], u32 at) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(at) : "memory");
+}
+
+static __device__ __forceinline__ void store_matrices(u32 at, const u32 (&x)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(x[0]), "r"(x[1]), "r"(x[2]),
+               "r"(x[3]) : "memory");
+}
+
+struct Quad { u32 x, y, z, w; };
+
+static __device__ __forceinline__ Quad read_shared(u32 at) {
+  Quad v;
+  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(at) : "memory");
+  return v;
+}
+
+static __device__ __forceinline__ void write_shared(u32 at, Quad v) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
+}
+
+static __device__ __forceinline__ Quad read_global(const void *at) {
+  Quad v;
+  asm volatile("ld.global.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(at) : "memory");
+  return v;
+}
+
+static __device__ __forceinline__ void write_global(void *at, Quad v) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(at), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
+}
+
+/* Element (row, column) of a matrix of 16-bit values with COLUMNS columns. */
+static __device__ __forceinline__ char *element(const void *base, int row, int column) {
+  return (char *)base + ((long long)row * COLUMNS + column) * 2;
+}
+
+/* The lane's share of 16 rows of 64 values: four times 16 bytes, a warp takes four whole rows at a time. */
+#if HAS_ELEMENTS
+static __device__ __forceinline__ void ask(Quad (&got)[4], const Params &p, int row, int column, int lane) {
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    int r = row + i * 4 + lane / 8;
+    got[i] = read_global(element(p.elements, r < ROWS ? r : ROWS - 1, column + lane % 8 * 8));
+  }
+}
+#endif
+
+/* The bytes of 16-byte piece ``piece`` of row ``row`` in a warp's staging area. */
+static __device__ __forceinline__ u32 staged(u32 staging, int row, int piece) {
+  return staging + row * 128 + ((piece ^ (row & 7)) << 4);
+}
+
+/* Finishes 16 rows by TILE_N columns of sums. */
+static __device__ __forceinline__ void finish(float (&acc)[TILE_N / 2], const Params &p, u32 staging, int row, int column,
+                                              int lane) {
+#if HAS_ELEMENTS
+  Quad ahead[4];
+  ask(ahead, p, row, column, lane);
+#endif
+#pragma unroll
+  for (int chunk = 0; chunk < TILE_N / 64; chunk++) {
+    int first = column + chunk * 64;
+#if HAS_ELEMENTS
+#pragma unroll
+    for (int i = 0; i < 4; i++) write_shared(staged(staging, i * 4 + lane / 8, lane % 8), ahead[i]);
+    __syncwarp();
+    if (chunk + 1 < TILE_N / 64) ask(ahead, p, row, first + 64, lane);
+#endif
+#pragma unroll
+    for (int q = 0; q < 4; q++) {
+      const float *x = acc + (chunk * 8 + q * 2) * 4;
+      u32 at = staged(staging, lane / 8 % 2 * 8 + lane % 8, q * 2 + lane / 16), e[4] = {0, 0, 0, 0}, y[4];
+#if HAS_ELEMENTS
+      load_matrices(e, at);
+#endif
+      int c = first + q * 16 + lane % 4 * 2;
+      y[0] = packed(p, x[0], x[1], c, e[0]);
+      y[1] = packed(p, x[2], x[3], c, e[1]);
+      y[2] = packed(p, x[4], x[5], c + 8, e[2]);
+      y[3] = packed(p, x[6], x[7], c + 8, e[3]);
+      store_matrices(at, y);
+    }
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      int r = i * 4 + lane / 8;
+      Quad v = read_shared(staged(staging, r, lane % 8));
+      if (row + r < ROWS) write_global(element(p.out, row + r, first + lane % 8 * 8), v);
+    }
+    __syncwarp();
+  }
+}
+
+/* The tile of ``group`` that this processor computes. */
+static __device__ __forceinline__ void place(int group, u32 rank, int &tile_m, int &tile_n) {
+  tile_m = group / GROUPS_N * CLUSTER_M + (CLUSTER_M == 2 ? (int)rank : 0);
+  tile_n = group % GROUPS_N * CLUSTER_N + (CLUSTER_N == 2 ? (int)rank : 0);
+}
+
+static __device__ __forceinline__ void produce(const Map *a, const Map *b, u32 pool, u32 full, u32 empty, u32 rank) {
+  int stage = 0;
+  u32 phase = 1;
+  for (int group = blockIdx.x / CLUSTER; group < GROUPS; group += gridDim.x / CLUSTER) {
+    int tile_m, tile_n;
+    place(group, rank, tile_m, tile_n);
+    for (int step = 0; step < STEPS; step++) {
+      wait_for(empty + 8 * stage, phase);
+      u32 barrier = full + 8 * stage, to = pool + stage * STAGE_BYTES;
+      expect(barrier, STAGE_BYTES);
+#if CLUSTER_N == 2
+      fetch_for_both(to + rank * (A_BYTES / 2), a, barrier, tile_m * TILE_M + rank * (TILE_M / 2), step * 64);
+#else
+      fetch(to, a, barrier, tile_m * TILE_M, step * 64);
+#endif
+#if CLUSTER_M == 2
+      fetch_for_both(to + A_BYTES + rank * (B_BYTES / 2), b, barrier, tile_n * TILE_N + rank * (TILE_N / 2), step * 64);
+#else
+      fetch(to + A_BYTES, b, barrier, tile_n * TILE_N, step * 64);
+#endif
+      if (++stage == STAGES) stage = 0, phase ^= 1;
+    }
+  }
+}
+
+static __device__ __forceinline__ void consume(const Params &p, u32 pool, u32 staging, u32 full, u32 empty, u32 rank,
+                                               int consumer) {
+  int stage = 0, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
+  u32 phase = 0;
+  float acc[BLOCKS][TILE_N / 2];
+  staging += (consumer * 4 + warp) * STAGING_BYTES;
+  for (int group = blockIdx.x / CLUSTER; group < GROUPS; group += gridDim.x / CLUSTER) {
+    int before = 0;
+#pragma unroll 1
+    for (int step = 0; step < STEPS; step++) {
+      u32 at = pool + stage * STAGE_BYTES;
+      u64 a = descriptor(at + consumer * BLOCKS * 64 * ROW_BYTES), b = descriptor(at + A_BYTES);
+      wait_for(full + 8 * stage, phase);
+      asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#pragma unroll
+      for (int k = 0; k < 4; k++)
+#pragma unroll
+        for (int block = 0; block < BLOCKS; block++)
+          multiply(acc[block], a + k * 2 + block * (64 * ROW_BYTES / 16), b + k * 2, step | k);
+      asm volatile("wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 1;" ::: "memory");
+      if (step > 0 && lane == 0) release(empty + 8 * before);
+      before = stage;
+      if (++stage == STAGES) stage = 0, phase ^= 1;
+    }
+#pragma unroll
+    for (int block = 0; block < BLOCKS; block++) wait_for_product(acc[block]);
+    if (lane == 0) release(empty + 8 * before);
+    int tile_m, tile_n;
+    place(group, rank, tile_m, tile_n);
+#pragma unroll
+    for (int block = 0; block < BLOCKS; block++) {
+      int row = tile_m * TILE_M + (consumer * BLOCKS + block) * 64 + warp * 16;
+      if (row < ROWS) finish(acc[block], p, staging, row, tile_n * TILE_N, lane);
+    }
+  }
+}
+
+static __device__ __forceinline__ void work(const Map *a, const Map *b, const Params &p) {
+  extern __shared__ unsigned char memory[];
+  u32 pool = ((u32)__cvta_generic_to_shared(memory) + 1023) & ~1023u, staging = pool + STAGES * STAGE_BYTES;
+  u32 full = staging + WARPS * STAGING_BYTES, empty = full + 8 * STAGES, rank = CLUSTER == 1 ? 0 : rank_in_cluster();
+  if (threadIdx.x == 0) {
+    for (int stage = 0; stage < STAGES; stage++) {
+      init_barrier(full + 8 * stage, 1);
+      init_barrier(empty + 8 * stage, WARPS * CLUSTER);
+    }
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  }
+  meet();
+  WAIT_FOR_THE_KERNEL_IN_FRONT
+  if (threadIdx.x < 128) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(PRODUCER_REGISTERS));
+    if (threadIdx.x == 0) produce(a, b, pool, full, empty, rank);
+  } else {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(CONSUMER_REGISTERS));
+    consume(p, pool, staging, full, empty, rank, threadIdx.x / 128 - 1);
+  }
+#if CLUSTER > 1
+  __syncwarp();
+  meet(); /* a processor's memory lives until the other one's last word to it */
+#endif
+}
