@@ -33,7 +33,7 @@ static __device__ __forceinline__ void expect(u32 at, u32 num_bytes) {
 
 static __device__ __forceinline__ void wait_for(u32 at, u32 parity) {
   asm volatile(
-      "{\n.reg .pred done;\nagain:\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+      "{\n.reg .pred done;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
       "@!done bra again;\n}" ::"r"(at), "r"(parity) : "memory");
 }
 
@@ -45,7 +45,7 @@ static __device__ __forceinline__ void release(u32 at) {
   for (int rank = 0; rank < CLUSTER; rank++)
     asm volatile(
         "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-        "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}" ::"r"(at), "r"(rank) : "memory");
+        "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(at), "r"(rank) : "memory");
 #endif
 }
 
@@ -78,7 +78,7 @@ static __device__ __forceinline__ void meet() {
 #if CLUSTER == 1
   __syncthreads();
 #else
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 #endif
 }
 
