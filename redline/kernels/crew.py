@@ -107,19 +107,20 @@ def render(p: Product, s: Crew, target: GpuTarget) -> str:
     constants = {
         "ROWS": p.size.rows, "COLUMNS": p.size.columns, "STEPS": p.size.steps_of(DEPTH), "CONSUMERS": s.consumers,
         "BLOCKS": s.blocks, "TILE_N": s.block_n, "STAGES": s.num_stages, "CLUSTER_M": s.cluster[0], "CLUSTER_N": s.cluster[1],
+        "CLUSTER": s.cluster[0] * s.cluster[1],
         "TILES_M": down_across[0], "TILES_N": down_across[1], "PRODUCER_REGISTERS": few, "CONSUMER_REGISTERS": many,
-        "HAS_ELEMENTS": int(p.how.elements is not None), "WAIT_FOR_THE_KERNEL_IN_FRONT": _wait(target),
+        "HAS_ELEMENTS": int(p.how.elements is not None), "WAIT_FOR_THE_KERNEL_IN_FRONT": wait(target),
     }  # fmt: skip
     head = "".join(f"#define {name} {value}\n" for name, value in constants.items())
-    body = resources.files(__package__).joinpath("crew.h").read_text()
+    common, body = (resources.files(__package__).joinpath(name).read_text() for name in ("hopper.h", "crew.h"))
     value = value_text(p.epilogue, p.reads, p.out, p.how)
-    return "\n".join([head, MAP, _params(p), HELPERS, value, _multiply(s.block_n, half), _wait_for_product(s.block_n), body, _kernel(p, s)])
+    return "\n".join([
+        head, common, _params(p), HELPERS, value, _multiply(s.block_n, half), _wait_for_product(s.block_n), body, _kernel(p, s),
+    ])
 
 
-MAP = "struct alignas(64) Map { unsigned long long words[16]; };\n"
-
-
-def _wait(target: GpuTarget) -> str:
+def wait(target: GpuTarget) -> str:
+    """The statements that stand before the first read of what an earlier kernel wrote."""
     if not target.overlap:
         return ""
     start, end = 'asm volatile("griddepcontrol.launch_dependents;");', 'asm volatile("griddepcontrol.wait;" ::: "memory");'

@@ -4,19 +4,20 @@ What an epilogue may read: constants along the columns (one value, or one for ea
 own shape and layout, which crew.h brings through shared memory. Anything else has no such form, and ``reading`` gives None.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from redline.base import dtypes
 from redline.base.dtypes import DType
 from redline.kernels import bounds
-from redline.kernels.expr import Call, Expr, Lit, Load, loads
+from redline.kernels.expr import Call, Expr, Load, loads
 from redline.kernels.functions import compute_type
 from redline.kernels.prepare import prepare
 from redline.kernels.problem import Operand
 from redline.kernels.scope import Scope
 
 HALVES = {"float16": "f16", "bfloat16": "bf16"}
+Pointers = Mapping[int, str]
 POINTERS = {"float32": "const float *", "float16": "const unsigned short *", "bfloat16": "const unsigned short *"}
 _TEXTS = {
     "add": "{0} + {1}", "sub": "{0} - {1}", "mul": "{0} * {1}", "div": "{0} / {1}", "neg": "-{0}",
@@ -71,26 +72,28 @@ def reading(epilogue: Expr, reads: Sequence[Operand], out: Operand) -> Reading |
             elements.add(load.operand)
         else:
             return None
-    if len(elements) > 1 or elements & set(columns) or not _can_render(prepared):
+    if len(elements) > 1 or elements & set(columns) or not can_render(prepared):
         return None
     return Reading(columns, next(iter(elements), None))
 
 
-def _can_render(expr: Expr) -> bool:
+def can_render(expr: Expr) -> bool:
+    """Whether every function in ``expr`` has a form here; how it reads is another question."""
     if isinstance(expr, Load):
         return True
     if not isinstance(expr, Call):
         return True
     known = expr.fn in _TEXTS or expr.fn == "cast"
     floats = expr.dtype.is_float and compute_type(expr.dtype) == dtypes.float32
-    return known and floats and all(_can_render(arg) for arg in expr.args)
+    return known and floats and all(can_render(arg) for arg in expr.args)
 
 
 def value_text(epilogue: Expr, reads: Sequence[Operand], out: Operand, how: Reading) -> str:
     """The functions ``value`` and ``packed`` of crew.h."""
     if isinstance(epilogue, Call) and epilogue.fn == "cast" and epilogue.dtype == out.dtype:
         epilogue = epilogue.args[0]  # packed rounds
-    renderer = _Renderer(reads, how)
+    places = {i: f"column * {stride}" if stride else "0" for i, stride in how.columns.items()}
+    renderer = Renderer(reads, places, how.elements)
     result = renderer.value(prepare(epilogue, reads, bounds.box_of(out.shape)))
     half = HALVES[out.dtype.name]
     body = "".join(f"  {line}\n" for line in renderer.statements)
@@ -108,10 +111,12 @@ static __device__ __forceinline__ unsigned packed(const Params &p, float left, f
 """
 
 
-class _Renderer(Scope):
-    def __init__(self, reads: Sequence[Operand], how: Reading) -> None:
+class Renderer(Scope):
+    """``places``: where an operand's element is, behind its pointer; ``elements``: the one that is there as ``element``."""
+
+    def __init__(self, reads: Sequence[Operand], places: Pointers, elements: int | None) -> None:
         super().__init__([], ["acc"], _literal)
-        self.reads, self.how, self.statements = reads, how, list[str]()
+        self.reads, self.places, self.elements, self.statements = reads, places, elements, list[str]()
 
     def value(self, expr: Expr) -> str:
         return self._visit(expr)
@@ -122,11 +127,10 @@ class _Renderer(Scope):
         return name
 
     def _load(self, expr: Load) -> str:
-        if expr.operand == self.how.elements:
+        if expr.operand == self.elements:
             return "element"
         dtype = self.reads[expr.operand].dtype
-        stride = self.how.columns[expr.operand]
-        text = f"p.arg{expr.operand}[{f'column * {stride}' if stride else '0'}]"
+        text = f"p.arg{expr.operand}[{self.places[expr.operand]}]"
         return self._name(text if dtype == dtypes.float32 else f"from_{HALVES[dtype.name]}({text})")
 
     def _call(self, expr: Expr) -> str:
@@ -143,5 +147,3 @@ def _literal(value: float | int | bool, dtype: DType) -> str:
         return f"__uint_as_float({bits}u)"
     return f"({number!r}f)" if "." in repr(number) or "e" in repr(number) else f"({number}f)"
 
-
-__all__ = ["HELPERS", "POINTERS", "Lit", "Reading", "reading", "value_text"]
