@@ -80,26 +80,42 @@ static __device__ __forceinline__ void place(int group, u32 rank, int &tile_m, i
   tile_n = group % GROUPS_N * CLUSTER_N + (CLUSTER_N == 2 ? (int)rank : 0);
 }
 
-static __device__ __forceinline__ void produce(const Map *a, const Map *b, u32 pool, u32 full, u32 empty, u32 rank) {
-  int stage = 0;
-  u32 phase = 1;
-  for (int group = blockIdx.x / CLUSTER; group < GROUPS; group += gridDim.x / CLUSTER) {
-    int tile_m, tile_n;
-    place(group, rank, tile_m, tile_n);
-    for (int step = 0; step < STEPS; step++) {
-      wait_for(empty + 8 * stage, phase);
-      u32 barrier = full + 8 * stage, to = pool + stage * STAGE_BYTES;
-      expect(barrier, STAGE_BYTES);
+static __device__ __forceinline__ void fetch_a(const Map *a, u32 to, u32 barrier, int tile, int step, u32 rank) {
 #if CLUSTER_N == 2
-      fetch_for_both(to + rank * (A_BYTES / 2), a, barrier, tile_m * TILE_M + rank * (TILE_M / 2), step * 64);
+  fetch_for_both(to + rank * (A_BYTES / 2), a, barrier, tile * TILE_M + rank * (TILE_M / 2), step * 64);
 #else
-      fetch(to, a, barrier, tile_m * TILE_M, step * 64);
+  fetch(to, a, barrier, tile * TILE_M, step * 64);
 #endif
+}
+
+static __device__ __forceinline__ void fetch_b(const Map *b, u32 to, u32 barrier, int tile, int step, u32 rank) {
 #if CLUSTER_M == 2
-      fetch_for_both(to + A_BYTES + rank * (B_BYTES / 2), b, barrier, tile_n * TILE_N + rank * (TILE_N / 2), step * 64);
+  fetch_for_both(to + A_BYTES + rank * (B_BYTES / 2), b, barrier, tile * TILE_N + rank * (TILE_N / 2), step * 64);
 #else
-      fetch(to + A_BYTES, b, barrier, tile_n * TILE_N, step * 64);
+  fetch(to + A_BYTES, b, barrier, tile * TILE_N, step * 64);
 #endif
+}
+
+/* The first stages' tiles of b, which is constant, are asked for before the kernel in front has ended. */
+static __device__ __forceinline__ void produce(const Map *a, const Map *b, u32 pool, u32 full, u32 empty, u32 rank) {
+  int stage = 0, early = STAGES < STEPS ? STAGES : STEPS, tile_m, tile_n;
+  u32 phase = 1;
+  place(blockIdx.x / CLUSTER, rank, tile_m, tile_n);
+  for (int step = 0; step < early; step++) {
+    expect(full + 8 * step, STAGE_BYTES);
+    fetch_b(b, pool + step * STAGE_BYTES, full + 8 * step, tile_n, step, rank);
+  }
+  WAIT_FOR_THE_KERNEL_IN_FRONT
+  for (int group = blockIdx.x / CLUSTER; group < GROUPS; group += gridDim.x / CLUSTER) {
+    place(group, rank, tile_m, tile_n);
+    for (int step = 0; step < STEPS; step++, early--) {
+      u32 barrier = full + 8 * stage, to = pool + stage * STAGE_BYTES;
+      if (early <= 0) {
+        wait_for(empty + 8 * stage, phase);
+        expect(barrier, STAGE_BYTES);
+        fetch_b(b, to, barrier, tile_n, step, rank);
+      }
+      fetch_a(a, to, barrier, tile_m, step, rank);
       if (++stage == STAGES) stage = 0, phase ^= 1;
     }
   }
@@ -147,6 +163,8 @@ static __device__ __forceinline__ void work(const Map *a, const Map *b, const Pa
   u32 pool = ((u32)__cvta_generic_to_shared(memory) + 1023) & ~1023u, staging = pool + STAGES * STAGE_BYTES;
   u32 full = staging + WARPS * STAGING_BYTES, empty = full + 8 * STAGES, rank = CLUSTER == 1 ? 0 : rank_in_cluster();
   if (threadIdx.x == 0) {
+    prepare(a);
+    prepare(b);
     for (int stage = 0; stage < STAGES; stage++) {
       init_barrier(full + 8 * stage, 1);
       init_barrier(empty + 8 * stage, WARPS * CLUSTER);
@@ -154,12 +172,16 @@ static __device__ __forceinline__ void work(const Map *a, const Map *b, const Pa
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
   meet();
-  WAIT_FOR_THE_KERNEL_IN_FRONT
   if (threadIdx.x < 128) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(PRODUCER_REGISTERS));
-    if (threadIdx.x == 0) produce(a, b, pool, full, empty, rank);
+    if (threadIdx.x == 0) {
+      produce(a, b, pool, full, empty, rank);
+    } else {
+      WAIT_FOR_THE_KERNEL_IN_FRONT
+    }
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(CONSUMER_REGISTERS));
+    WAIT_FOR_THE_KERNEL_IN_FRONT
     consume(p, pool, staging, full, empty, rank, threadIdx.x / 128 - 1);
   }
 #if CLUSTER > 1

@@ -36,6 +36,9 @@ static __device__ __forceinline__ void release(u32 at) {
 #endif
 }
 
+/* Brings a tensor map near, before it is used. */
+static __device__ __forceinline__ void prepare(const Map *map) { asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }
+
 /* A box whose first element is (row, k), to this processor's shared memory. */
 static __device__ __forceinline__ void fetch(u32 to, const Map *map, u32 barrier, int row, int k) {
   asm volatile(

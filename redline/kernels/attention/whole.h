@@ -101,7 +101,7 @@ static __device__ __forceinline__ void finish(const float (&acc)[32], const floa
 
 static __device__ __forceinline__ void consume(const Params &params, u32 pool, u32 staging, u32 scores, u32 values, u32 empty,
                                                int consumer) {
-  int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, round = 0;
+  int warp = __shfl_sync(0xFFFFFFFFu, threadIdx.x / 32 % 4, 0), lane = threadIdx.x % 32, round = 0;
   staging += (consumer * 4 + warp) * STAGING_BYTES;
   for (int head = blockIdx.x; head < BATCH * HEADS; head += gridDim.x, round++) {
     int slot = round % SLOTS, b = head / HEADS, g = head % HEADS;
@@ -138,6 +138,9 @@ static __device__ __forceinline__ void work(const Map *q, const Map *k, const Ma
   u32 pool = ((u32)__cvta_generic_to_shared(memory) + 1023) & ~1023u, staging = pool + SLOTS * SLOT_BYTES;
   u32 scores = staging + WARPS * STAGING_BYTES, values = scores + 8 * SLOTS, empty = values + 8 * SLOTS;
   if (threadIdx.x == 0) {
+    prepare(q);
+    prepare(k);
+    prepare(v);
     for (int slot = 0; slot < SLOTS; slot++) {
       init_barrier(scores + 8 * slot, 1);
       init_barrier(values + 8 * slot, 1);
