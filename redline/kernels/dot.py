@@ -13,6 +13,11 @@ from redline.base.dtypes import DType, bfloat16, bool_, float16, float32, int8, 
 from redline.kernels.problem import CpuTarget
 
 SMALL = (int8, uint8)
+GCC_NAMES = (  # of the instructions that Clang calls by their widths
+    "#if defined(__GNUC__) && !defined(__clang__)",
+    *(f"#define __builtin_ia32_vpdpbusd{bits} __builtin_ia32_vpdpbusd_v{bits // 32}si" for bits in (128, 256, 512)),
+    "#endif",
+)
 
 
 def accumulator(dtype: DType) -> DType:
@@ -64,6 +69,7 @@ class Dot:
             f"typedef {element} wvec __attribute__(({vector}, aligned({self.w.size})));",
             f"typedef int32_t words __attribute__(({vector}));",
             "typedef int32_t word __attribute__((may_alias, aligned(1)));",
+            *(GCC_NAMES if self.w != bfloat16 else ()),
         ]
 
     def multiply(self, acc: str, scalar: str, vector: str, bits: int = 512) -> str:
