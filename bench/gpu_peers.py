@@ -25,7 +25,9 @@ def serve(name: str, batch: int, precision: str) -> None:
         print("ready", flush=True)
         sys.stdin.readline()
 
-    print(json.dumps({"model": name, "batch": batch, "torch_compile_ms": round(peer(name, batch, precision, True, meanwhile), 4)}))
+    print(
+        json.dumps({"model": name, "batch": batch, "torch_compile_ms": round(peer(name, batch, precision, True, meanwhile), 4)})
+    )
 
 
 def main() -> None:

@@ -114,9 +114,19 @@ def render(p: Product, s: Crew, target: GpuTarget) -> str:
     head = "".join(f"#define {name} {value}\n" for name, value in constants.items())
     common, body = (resources.files(__package__).joinpath(name).read_text() for name in ("hopper.h", "crew.h"))
     value = value_text(p.epilogue, p.reads, p.out, p.how)
-    return "\n".join([
-        head, common, _params(p), HELPERS, value, _multiply(s.block_n, half), _wait_for_product(s.block_n), body, _kernel(p, s),
-    ])
+    return "\n".join(
+        [
+            head,
+            common,
+            _params(p),
+            HELPERS,
+            value,
+            _multiply(s.block_n, half),
+            _wait_for_product(s.block_n),
+            body,
+            _kernel(p, s),
+        ]
+    )
 
 
 def wait(target: GpuTarget) -> str:

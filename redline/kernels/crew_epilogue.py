@@ -146,4 +146,3 @@ def _literal(value: float | int | bool, dtype: DType) -> str:
         bits = 0x7FC00000 if number != number else 0x7F800000 if number > 0 else 0xFF800000
         return f"__uint_as_float({bits}u)"
     return f"({number!r}f)" if "." in repr(number) or "e" in repr(number) else f"({number}f)"
-

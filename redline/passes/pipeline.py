@@ -27,8 +27,8 @@ from redline.passes import (
     shape_rows,
     simplify_arithmetic,
     simplify_movement,
-    slice_early,
     sink_reshapes,
+    slice_early,
 )
 
 Observer = Callable[[str, Graph], None]

@@ -101,7 +101,8 @@ def _queries(p: Problem, s: Schedule, part: Part, target: GpuTarget) -> list[str
     ]  # fmt: skip
     ragged = part.is_ragged(sq)
     q_mask = _mask([(ragged, f"(rm[:, None] < {sq})"), (depth % d, f"(rd[None, :] < {depth})")])
-    body.append(f"q = tl.load(arg0 + {texpr.offset(query, ['n', 'g', 'rm[:, None]', 'rd[None, :]'])}{q_mask})")
+    at = "rm[:, None] * 0 + " if sq == 1 else ""  # a tile of rows, also where all of them are one
+    body.append(f"q = tl.load(arg0 + {at}{texpr.offset(query, ['n', 'g', 'rm[:, None]', 'rd[None, :]'])}{q_mask})")
     body += [
         f'high = tl.full(({part.size},), float("-inf"), tl.float32)', f"total = tl.zeros(({part.size},), tl.float32)",
         f"acc = tl.zeros(({part.size}, {v}), tl.float32)",
@@ -120,7 +121,9 @@ def _queries(p: Problem, s: Schedule, part: Part, target: GpuTarget) -> list[str
     conditions = [f"(rm[:, None] < {sq})"] if ragged else []
     if width % v:
         conditions.append(f"(rv[None, :] < {width})")
-    body.append(texpr.store("out0", p.out, ["n", "g", "rm[:, None]", "rv[None, :]"], "out", conditions))
+    body.append(
+        texpr.store(f"out0 + {at[:-3]}" if at else "out0", p.out, ["n", "g", "rm[:, None]", "rv[None, :]"], "out", conditions)
+    )
     return body
 
 

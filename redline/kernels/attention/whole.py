@@ -106,7 +106,16 @@ def _text(p: Problem, s: Whole, target: GpuTarget) -> str:
     common = resources.files("redline.kernels").joinpath("hopper.h").read_text()
     body = resources.files(__package__).joinpath("whole.h").read_text()
     half = HALVES[p.out.dtype.name]
-    parts = [head, common, HELPERS, _params(p, biases), _scored(p, biases), _instructions(_up(sk, 8), half), body, _kernel(p, s)]
+    parts = [
+        head,
+        common,
+        HELPERS,
+        _params(p, biases),
+        _scored(p, biases),
+        _instructions(_up(sk, 8), half),
+        body,
+        _kernel(p, s),
+    ]
     return "\n".join(parts)
 
 
