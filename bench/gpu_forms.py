@@ -20,6 +20,7 @@ from redline.base.dtypes import float16, float32, int8, int32  # noqa: E402
 from redline.codegen.triton.compile import Request, compile_cubins  # noqa: E402
 from redline.kernels import FAMILIES  # noqa: E402
 from redline.kernels.conv import problem as conv  # noqa: E402
+from redline.kernels.crew import Crew  # noqa: E402
 from redline.kernels.expr import Acc, Load, call, cast, index, lit  # noqa: E402
 from redline.kernels.gpu import GpuTarget  # noqa: E402
 from redline.kernels.gpu_families import GPU_FAMILIES  # noqa: E402
@@ -45,6 +46,11 @@ def problems(small: bool):
         e = epilogue(2, dtype == int8), (dense(float32, (columns,)),)
         a, b, out = dense(dtype, (rows, depth)), dense(dtype, (depth, columns), True), dense(dtype, (rows, columns))
         yield "matmul", matmul.Problem(a, b, out, *e)
+        if dtype == float16:
+            residual = cast(Load(float16, 3, (index(0), index(1))), float32)
+            sums = call("gelu", call("add", Acc(float32), Load(float32, 2, (index(1),))))
+            more = (dense(float32, (columns,)), dense(float16, (rows, columns)))
+            yield "matmul", matmul.Problem(a, b, out, cast(call("add", sums, residual), float16), more)
         for m, c, side, taps in convolutions:
             pads = (taps // 2,) * 4
             yield "conv", conv.Problem(
@@ -56,7 +62,7 @@ def problems(small: bool):
 def forms(family, problem, target, each):
     seen: dict[tuple, int] = {}
     for s in GPU_FAMILIES[family].schedules(problem, target):
-        form = (s.copy_engine, s.walkers > 0, s.turned, s.split > 1, s.tail > 0, s.num_parts)
+        form = (s,) if isinstance(s, Crew) else (s.copy_engine, s.walkers > 0, s.turned, s.split > 1, s.tail > 0, s.num_parts)
         seen[form] = seen.get(form, 0) + 1
         if seen[form] <= each:
             yield s
@@ -106,6 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--each", type=int, default=1)
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--crews", action="store_true", help="only those of crews of warp groups")
     args = parser.parse_args()
     target = GpuTarget(processors=2) if args.small else GpuTarget()
     driver, rng = Driver(), np.random.default_rng()
@@ -114,7 +121,7 @@ def main() -> None:
     for family, problem in problems(args.small):
         arrays = [view(filled(o, rng, (-127, 127)), o) for o in problem.reads]
         expected = FAMILIES[family].reference(problem, arrays)[0].astype(np.float64)
-        chosen = list(forms(family, problem, target, args.each))
+        chosen = [s for s in forms(family, problem, target, args.each) if isinstance(s, Crew) or not args.crews]
         codes = [GPU_FAMILIES[family].render(problem, s, target) for s in chosen]
         aligned = [True] * (len(problem.reads) + 1)
         for s, code, cubin in zip(chosen, codes, compile_cubins([Request.of(c, aligned, target) for c in codes]), strict=True):

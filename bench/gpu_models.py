@@ -175,8 +175,11 @@ def _facts(k, seconds: float) -> list:
     return [k.family, *shapes, k.schedule, round(1e6 * seconds, 2), k.flops, k.num_bytes]
 
 
-def peer(name: str, batch: int, precision: str, compiled: bool) -> float:
-    """Milliseconds of PyTorch: eager captured in a CUDA graph, or torch.compile max-autotune."""
+def peer(name: str, batch: int, precision: str, compiled: bool, meanwhile=lambda: None) -> float:
+    """Milliseconds of PyTorch: eager captured in a CUDA graph, or torch.compile max-autotune.
+
+    ``meanwhile`` is called between compiling and timing.
+    """
     import torch
 
     torch.backends.cudnn.benchmark = True
@@ -215,6 +218,7 @@ def peer(name: str, batch: int, precision: str, compiled: bool) -> float:
             with torch.cuda.graph(graph):
                 model(*inputs)
             run = graph.replay
+        meanwhile()
         times = []
         for _ in range(REPLAYS):
             begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)

@@ -19,7 +19,7 @@ from redline.base.dtypes import float16, float32, int64  # noqa: E402
 from redline.codegen.triton.compile import Request, compile_cubins  # noqa: E402
 from redline.kernels import FAMILIES, attention, nest, pool, row, scan, scatter, sort  # noqa: E402
 from redline.kernels.depthwise.problem import Problem as Depthwise  # noqa: E402
-from redline.kernels.expr import Acc, Load, call, cast, coordinates, index, lit  # noqa: E402
+from redline.kernels.expr import Acc, Load, call, cast, coordinates, index, integer, lit  # noqa: E402
 from redline.kernels.gpu import GpuTarget  # noqa: E402
 from redline.kernels.gpu_families import GPU_FAMILIES  # noqa: E402
 from redline.kernels.nest.problem import Reduction  # noqa: E402
@@ -35,6 +35,12 @@ def problems():
         r = dense(float16, (2, 3, length, 64))
         yield "attention", attention.Problem((r, r, r), r, attention.problem.scaled(0.125))
         yield "attention", attention.Problem((r, r, r), r, attention.problem.scaled(0.125), 0)
+    for length in (37, 128, 197, 256):  # enough heads for whole rows of scores in registers
+        q, k = dense(float16, (8, 12, length, 64)), dense(float16, (8, 4, length, 64))
+        yield "attention", attention.Problem((q, k, k), q, attention.problem.scaled(0.125))
+        mask = cast(Load(float16, 3, (index(0), integer(0), integer(0), index(3))), float32)
+        score = call("add", attention.problem.scaled(0.125), mask)
+        yield "attention", attention.Problem((q, q, q, dense(float16, (8, 1, 1, length))), q, score)
     epilogue = cast(call("add", Acc(float32), cast(Load(float16, 2, (index(3),)), float32)), float16)
     yield "depthwise", Depthwise(
         dense(float16, (2, 9, 7, 33)), dense(float16, (33, 1, 3, 3), True), dense(float16, (2, 9, 7, 33)), epilogue,

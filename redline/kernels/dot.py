@@ -14,6 +14,11 @@ from redline.kernels.problem import CpuTarget
 
 SMALL = (int8, uint8)
 TILE_GROUPS = 16  # most groups that an instruction of the matrix unit sums at once
+GCC_NAMES = (  # of the instructions that Clang calls by their widths
+    "#if defined(__GNUC__) && !defined(__clang__)",
+    *(f"#define __builtin_ia32_vpdpbusd{bits} __builtin_ia32_vpdpbusd_v{bits // 32}si" for bits in (128, 256, 512)),
+    "#endif",
+)
 
 
 def accumulator(dtype: DType) -> DType:
@@ -79,6 +84,7 @@ class Dot:
             f"typedef {element} wvec __attribute__(({vector}, aligned({self.w.size})));",
             f"typedef int32_t words __attribute__(({vector}));",
             "typedef int32_t word __attribute__((may_alias, aligned(1)));",
+            *(GCC_NAMES if self.w != bfloat16 else ()),
         ]
 
     def multiply(self, acc: str, scalar: str, vector: str, bits: int = 512) -> str:

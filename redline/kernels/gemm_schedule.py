@@ -74,7 +74,10 @@ class Size:
         return replace(self, rows=rows, columns=columns, depth=depth, batch=batch)
 
     def steps(self, s: Schedule) -> int:
-        return -(-self.depth // s.block_k)
+        return self.steps_of(s.block_k)
+
+    def steps_of(self, block_k: int) -> int:
+        return -(-self.depth // block_k)
 
     def tiles(self, s: Schedule) -> int:
         return -(-self.rows // s.block_m) * -(-self.columns // s.block_n) * self.batch

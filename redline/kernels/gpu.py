@@ -78,6 +78,8 @@ class GpuCode:
     maps: Mapping[int, TensorMap] = field(default_factory=dict)  # by parameter
     packings: Mapping[int, Packing] = field(default_factory=dict)  # by read operand
     num_chunks: int = 1  # one launch
+    language: str = "triton"  # or "cuda": CUDA C for NVRTC, which says itself how much shared memory it takes
+    shared_bytes: int = 0
 
     @property
     def dims(self) -> tuple[int, ...]:

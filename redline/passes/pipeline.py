@@ -28,6 +28,7 @@ from redline.passes import (
     simplify_arithmetic,
     simplify_movement,
     sink_reshapes,
+    slice_early,
 )
 
 Observer = Callable[[str, Graph], None]
@@ -59,6 +60,7 @@ def optimize(graph: Graph, observer: Observer | None = None, keep: Set[str] = NO
     walk(channels_last.run)
     walk(lambda g: decompose.run(g, decompose.WHOLE | keep), "decompose")
     simplify()
+    walk(slice_early.run)
     walk(fold_scale_shift.run)
     walk(merge_projections.run)
 

@@ -117,9 +117,10 @@ def _options(job: GpuJob, target: GpuTarget, opt_level: int, known: Mapping[str,
         if number >= CANDIDATES[opt_level] and not (known and repr(schedule) in known):
             continue
         code = _rendered(job, schedule, target)
-        if code is not None:
-            number += 1
-            distinct.setdefault((code.text, code.num_warps, code.num_stages), _Option(schedule, code))
+        if code is None or (code.maps and not all(job.aligned)):
+            continue  # the copy engine wants addresses divisible by 16
+        number += 1
+        distinct.setdefault((code.text, code.num_warps, code.num_stages), _Option(schedule, code))
     return list(distinct.values())
 
 

@@ -67,7 +67,7 @@ def test_row(kind: str, length: int) -> None:
 
 
 @pytest.mark.parametrize("causal", [None, 0, 2])
-@pytest.mark.parametrize("b, h, kv, q, k, d", [(1, 2, 2, 33, 40, 24), (2, 4, 2, 16, 64, 32)])
+@pytest.mark.parametrize("b, h, kv, q, k, d", [(1, 2, 2, 33, 40, 24), (2, 4, 2, 16, 64, 32), (2, 2, 2, 1, 21, 16)])
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention(b: int, h: int, kv: int, q: int, k: int, d: int, causal, masked: bool) -> None:
     reads = (dense(float16, (b, h, q, d)), dense(float16, (b, kv, k, d)), dense(float16, (b, kv, k, d)))

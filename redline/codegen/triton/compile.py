@@ -34,12 +34,17 @@ class Request:
     num_warps: int
     num_stages: int
     arch: int
+    language: str = "triton"
+    shared_bytes: int = 0
 
     @staticmethod
     def of(code: GpuCode, aligned: Sequence[bool], target: GpuTarget) -> "Request":
         signature = (*code.signature, *("i32" for _ in code.dims))
         rest = [True] * (len(signature) - len(aligned))
-        return Request(code.text, signature, (*aligned, *rest), code.num_warps, code.num_stages, target.arch)
+        return Request(
+            code.text, signature, (*aligned, *rest), code.num_warps, code.num_stages, target.arch, code.language,
+            code.shared_bytes,
+        )  # fmt: skip
 
     @property
     def key(self) -> str:

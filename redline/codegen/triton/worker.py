@@ -18,10 +18,13 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from redline.base.files import appearing
+from redline.codegen.triton import nvrtc
 
 
 def compile_one(folder: Path, request: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
     """The cubin and what a launch needs to know."""
+    if request["language"] == "cuda":
+        return nvrtc.cubin(request["text"], request["arch"]), nvrtc.facts(request["signature"], request["shared_bytes"])
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "kernel.py"
         path.write_text(request["text"])

@@ -20,7 +20,7 @@ from redline.base.dtypes import DType
 from redline.base.errors import RedlineError
 from redline.base.shapes import StaticShape, size
 from redline.kernels.evaluate import evaluate
-from redline.kernels.expr import Acc, Expr, call, lit
+from redline.kernels.expr import Acc, Call, Expr, Lit, call, lit
 from redline.kernels.problem import Operand
 
 
@@ -84,6 +84,16 @@ def scaled(scale: float, dtype: DType = dtypes.float32) -> Expr:
     """The plain score: the dot product times ``scale``; ``dtype`` is that of query, key and value."""
     acc = accumulator(dtype)
     return call("mul", Acc(acc), lit(scale, acc))
+
+
+def plain_scale(p: Problem) -> float | None:
+    """The scale of a score that is the dot product times a positive number and nothing else."""
+    e = p.score
+    if isinstance(e, Acc):
+        return 1.0
+    if isinstance(e, Call) and e.fn == "mul" and isinstance(e.args[0], Acc) and isinstance(e.args[1], Lit):
+        return float(e.args[1].value) if e.args[1].value > 0 else None
+    return None
 
 
 def reference(problem: Problem, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:

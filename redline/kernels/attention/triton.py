@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from redline.base import dtypes
 from redline.base.extents import dims_in, is_open, nominal
 from redline.kernels import texpr, tgemm
-from redline.kernels.attention.problem import Problem
-from redline.kernels.expr import Acc, Call, Lit, loads
+from redline.kernels.attention import whole
+from redline.kernels.attention.problem import Problem, plain_scale
+from redline.kernels.expr import loads
 from redline.kernels.gpu import POINTER, GpuCode, GpuFamily, GpuTarget, next_power
+from redline.kernels.parts import any_open
 
 LOG2E = math.log2(math.e)
 
@@ -26,7 +28,12 @@ class Schedule:
     num_stages: int = 2
 
 
-def schedules(problem: Problem, target: GpuTarget) -> list[Schedule]:
+def schedules(problem: Problem, target: GpuTarget) -> list[Schedule | whole.Whole]:
+    closed = not any_open(problem.reads, problem.writes)
+    return [*(whole.candidates(problem, target) if closed else ()), *_blocks(problem, target)]
+
+
+def _blocks(problem: Problem, target: GpuTarget) -> list[Schedule]:
     b, h, sq, sk = map(nominal, problem.extents)
     depth = next_power(max(problem.reads[0].shape[3], problem.reads[2].shape[3], 16))
     size = problem.reads[0].dtype.size
@@ -44,21 +51,23 @@ def schedules(problem: Problem, target: GpuTarget) -> list[Schedule]:
     return sorted(found, key=lambda s: (waves(s) < 0.75) * (s.queries > 16) * s.queries) or [Schedule(16, 16, 2, 1)]
 
 
-def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
+def render(problem: Problem, s: Schedule | whole.Whole, target: GpuTarget) -> GpuCode:
     """Whole blocks of queries; those that are left over have a block of their own, as small as tensor cores allow."""
+    if isinstance(s, whole.Whole):
+        return whole.render(problem, s, target)
     p = problem
     b, h, sq, _sk = p.extents
-    whole, rest = (-(-sq // s.queries), 0) if is_open(sq) else divmod(sq, s.queries)
+    blocks, rest = (-(-sq // s.queries), 0) if is_open(sq) else divmod(sq, s.queries)
     params = [f"arg{i}" for i in range(len(p.reads))] + ["out0"]
     last = min(s.queries, max(16, next_power(rest)))
-    kinds = [(s.queries, 0), (last, whole * s.queries)] if rest and whole and last < s.queries else []
+    kinds = [(s.queries, 0), (last, blocks * s.queries)] if rest and blocks and last < s.queries else []
     head, tail = [_queries(p, s, Part(size, first), target) for size, first in kinds] or ([], [])
     if kinds and not dims_in("\n".join([*head, *tail])):
-        text = texpr.module(params, _either(f"tl.program_id(0) < {whole}", params), {"whole": head, "left": tail})
+        text = texpr.module(params, _either(f"tl.program_id(0) < {blocks}", params), {"whole": head, "left": tail})
     else:
         text = texpr.module(params, _queries(p, s, Part(s.queries, None), target))
     signature = tuple(POINTER[o.dtype.name] for o in p.reads + p.writes)
-    return GpuCode("attention", text, signature, (whole + (rest > 0), b * h, 1), s.num_warps, s.num_stages)
+    return GpuCode("attention", text, signature, (blocks + (rest > 0), b * h, 1), s.num_warps, s.num_stages)
 
 
 def _either(condition: str, params: list[str]) -> list[str]:
@@ -96,7 +105,8 @@ def _queries(p: Problem, s: Schedule, part: Part, target: GpuTarget) -> list[str
     ]  # fmt: skip
     ragged = part.is_ragged(sq)
     q_mask = _mask([(ragged, f"(rm[:, None] < {sq})"), (depth % d, f"(rd[None, :] < {depth})")])
-    body.append(f"q = tl.load(arg0 + {texpr.offset(query, ['n', 'g', 'rm[:, None]', 'rd[None, :]'])}{q_mask})")
+    at = "rm[:, None] * 0 + " if sq == 1 else ""  # a tile of rows, also where all of them are one
+    body.append(f"q = tl.load(arg0 + {at}{texpr.offset(query, ['n', 'g', 'rm[:, None]', 'rd[None, :]'])}{q_mask})")
     body += [
         f'high = tl.full(({part.size},), float("-inf"), tl.float32)', f"total = tl.zeros(({part.size},), tl.float32)",
         f"acc = tl.zeros(({part.size}, {v}), tl.float32)",
@@ -119,7 +129,9 @@ def _queries(p: Problem, s: Schedule, part: Part, target: GpuTarget) -> list[str
     conditions = [f"(rm[:, None] < {sq})"] if ragged else []
     if width % v:
         conditions.append(f"(rv[None, :] < {width})")
-    body.append(texpr.store("out0", p.out, ["n", "g", "rm[:, None]", "rv[None, :]"], "out", conditions))
+    body.append(
+        texpr.store(f"out0 + {at[:-3]}" if at else "out0", p.out, ["n", "g", "rm[:, None]", "rv[None, :]"], "out", conditions)
+    )
     return body
 
 
@@ -150,16 +162,6 @@ def _mask(parts: list[tuple[int, str]]) -> str:
     return f", mask={' & '.join(conditions)}, other=0" if conditions else ""
 
 
-def _plain_scale(p: Problem) -> float | None:
-    """The scale of a score that is the dot product times a positive number and nothing else."""
-    e = p.score
-    if isinstance(e, Acc):
-        return 1.0
-    if isinstance(e, Call) and e.fn == "mul" and isinstance(e.args[0], Acc) and isinstance(e.args[1], Lit):
-        return float(e.args[1].value) if e.args[1].value > 0 else None
-    return None
-
-
 def _block(p: Problem, keys: _Keys, ragged: bool, d: int, v: int, target: GpuTarget) -> list[str]:
     """One block of keys and values. ``ragged``: there may be rows without a query."""
     _, key, value = p.reads[:3]
@@ -177,7 +179,7 @@ def _block(p: Problem, keys: _Keys, ragged: bool, d: int, v: int, target: GpuTar
         f"k = tl.load(arg1 + {texpr.offset(key, ['n', 'kv', 'rn[None, :]', 'rd[:, None]'])}{k_mask})",
         f"dot = tl.dot({close}(q){wide}, {close}(k){wide}{precision})",
     ]
-    scale = _plain_scale(p)
+    scale = plain_scale(p)
     if scale is not None:  # powers of two: the scale joins the exponent
         lines.append(f"score = dot * {scale * LOG2E!r}")
     else:

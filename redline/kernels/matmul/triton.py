@@ -9,13 +9,17 @@ from math import prod
 
 import numpy as np
 
-from redline.kernels import texpr, tgemm
+from redline.kernels import crew, texpr, tgemm
+from redline.kernels.crew_epilogue import HALVES, reading
 from redline.kernels.expr import loads
 from redline.kernels.gemm_schedule import Schedule, Size, candidates
 from redline.kernels.gpu import POINTER, GpuCode, GpuFamily, GpuTarget, TensorMap, map_type
 from redline.kernels.matmul.problem import Problem
+from redline.kernels.parts import any_open
 from redline.kernels.problem import Operand, Packing
 from redline.kernels.tgemm import Gemm
+
+MOST_CREWS = 8  # that are tried
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,19 @@ def size_of(p: Problem) -> Size:
 
 
 def schedules(problem: Problem, target: GpuTarget) -> list[Schedule]:
-    return candidates(size_of(problem), target, row_stride(problem) is not None and target.has_copy_engine)
+    by_copies = row_stride(problem) is not None and target.has_copy_engine
+    crews = crew.candidates(size_of(problem), target) if by_copies and crew_product(problem) else []
+    return [*crews[:MOST_CREWS], *candidates(size_of(problem), target, by_copies)]
+
+
+def crew_product(p: Problem) -> crew.Product | None:
+    """The problem as crews see it; None where they cannot do it."""
+    if p.a.dtype != p.b.dtype or not {p.a.dtype.name, p.out.dtype.name} <= set(HALVES) or any_open(p.reads, p.writes):
+        return None
+    size = size_of(p)
+    dense = merged_stride((*_Axes.of(p).rows(p), p.n), p.out.strides) == 1 and p.out.strides[-1] == 1
+    how = reading(p.epilogue, p.reads, p.out)
+    return crew.Product(size, p.reads, p.out, p.epilogue, how) if dense and how else None
 
 
 def row_stride(p: Problem) -> int | None:
@@ -70,7 +86,9 @@ def merged_stride(shape: tuple[int, ...], strides: tuple[int, ...]) -> int | Non
     return found if found is not None else shape[-1] and strides[-1]
 
 
-def render(problem: Problem, schedule: Schedule, target: GpuTarget) -> GpuCode:
+def render(problem: Problem, schedule: Schedule | crew.Crew, target: GpuTarget) -> GpuCode:
+    if isinstance(schedule, crew.Crew):
+        return _render_crew(problem, schedule, target)
     p, s, axes = problem, schedule, _Axes.of(problem)
     size = size_of(p)
     rank = len(p.out.shape)
@@ -97,6 +115,24 @@ def render(problem: Problem, schedule: Schedule, target: GpuTarget) -> GpuCode:
     return GpuCode(
         "matmul", tgemm.render(gemm, s, target), tuple(signature) + (("*i8",) if work else ()), tgemm.grid(size, s),
         s.num_warps, s.num_stages, work, maps, packings,
+    )  # fmt: skip
+
+
+def _render_crew(p: Problem, s: crew.Crew, target: GpuTarget) -> GpuCode:
+    product, stride = crew_product(p), row_stride(p)
+    assert product and stride
+    depth = tgemm.padded(p.k)
+    a_box, b_box = crew.boxes(s)
+    maps = {
+        0: TensorMap((product.size.rows, p.k), (stride, 1), a_box),
+        1: TensorMap((p.n, depth), (depth, 1), b_box),
+    }
+    signature = [POINTER[o.dtype.name] for o in p.reads + p.writes]
+    for i, m in maps.items():
+        signature[i] = map_type(p.reads[i].dtype, m.box)
+    return GpuCode(
+        "matmul", crew.render(product, s, target), tuple(signature), crew.grid(product.size, s, target), s.num_warps, 0, 0,
+        maps, {1: packing(p, target)}, language="cuda", shared_bytes=s.shared_bytes,
     )  # fmt: skip
 
 
