@@ -12,18 +12,20 @@ from typing import Any
 
 from redline import passes
 from redline.base import env, log
-from redline.base.dtypes import DType
+from redline.base.dtypes import GPU_ONLY, DType
 from redline.base.errors import BuildError, EngineError
 from redline.builder import cuda_file
 from redline.builder.workshop import Progress
 from redline.ir import Graph
 from redline.kernels.gpu import GpuTarget
 from redline.lower import MemoryPlan, Program, images, lower, plan
-from redline.quant import of_images
+from redline.quant import FP8, INT8, Grid, of_images
 from redline.runtime.cuda.driver import Driver
 from redline.runtime.cuda.engine import CudaEngine, load
 from redline.tune.cache import TimingCache
 from redline.tune.cuda import GpuChoice, GpuJob, Timer, again, choose
+
+NO_FP8 = "build with --precision int8, or for another GPU"
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class CudaMade:
 
 @dataclass(frozen=True)
 class CudaShop:
-    """The tools of one build. ``storage``: what floats are held in; ``signed``: see workshop.Shop."""
+    """The tools of one build. ``storage``: what floats are held in."""
 
     machine: Machine
     targets: Sequence[GpuTarget]
@@ -85,7 +87,11 @@ class CudaShop:
     timing_cache: str | os.PathLike[str] | None
     report: Progress
     limit: int | None = None
-    signed: bool = True
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """Integers, and floats of 8 bits where all the targets multiply them."""
+        return (INT8, FP8) if all(target.has_float8 for target in self.targets) else (INT8,)
 
     def left_out(self, graph: Graph) -> Collection[str]:
         """Images are read in 16 bits (lower/images.py)."""
@@ -95,6 +101,7 @@ class CudaShop:
         self, graph: Graph, storage: DType | None, summary: Mapping[str, Any], opt_level: int | None = None
     ) -> CudaMade:  # fmt: skip
         program = images.rewrite(lower(graph, storage or self.storage))
+        self._check_types(program)
         memory = plan(program.steps)
         jobs = [GpuJob(step.family, step.problem, _aligned(program, i)) for i, step in enumerate(program.steps)]
         level = self.opt_level if opt_level is None else opt_level
@@ -110,11 +117,17 @@ class CudaShop:
 
     def make_integers(self, graph: Graph, summary: Mapping[str, Any], opt_level: int | None = None) -> CudaMade:
         """The engine of a graph that Redline has quantized."""
-        return self.make(passes.use_integers(graph, signed=self.signed), None, summary, opt_level)
+        return self.make(passes.use_integers(graph, signed=True), None, summary, opt_level)
 
     @property
     def narrow(self) -> None:
         """Floats are held in the storage's type anyway."""
+
+    def _check_types(self, program: Program) -> None:
+        """Raises BuildError for floats of 8 bits on a GPU that does not know them."""
+        old = [target.name for target in self.targets if not target.has_float8]
+        if old and any(view.dtype in GPU_ONLY for step in program.steps for view in (*step.reads, *step.writes)):
+            raise BuildError("--target", f"{old[0]} has no floats of 8 bits", "GPUs from sm_89 on have them", NO_FP8)
 
     def _in_order(self, made: CudaMade) -> CudaMade:
         """``made`` with the order of launching and waiting that makes the whole engine faster on the GPU here."""

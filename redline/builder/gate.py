@@ -105,7 +105,7 @@ class _Trial:
 
     def quantized(self, without: Collection[str]) -> Graph:
         layers = recipe_of(self.graph, {*without, *self.left_out})
-        return insert(self.graph, layers, self.tensors, signed=self.shop.signed)
+        return insert(self.graph, layers, self.tensors, grid=self.shop.grids[0])
 
     def rows(self) -> list[Row]:
         recipe = recipe_of(self.graph, self.left_out)

@@ -15,7 +15,8 @@ import numpy as np
 
 from redline import passes
 from redline.base import cpu, env
-from redline.base.dtypes import DType, bfloat16
+from redline.base.dtypes import GPU_ONLY, DType, bfloat16
+from redline.base.errors import BuildError
 from redline.builder.assemble import Assembler
 from redline.builder.forms import Forms, distinct
 from redline.builder.plans import Part
@@ -28,6 +29,7 @@ from redline.engine import Header, blob_of, encode_steps, joined, write_engine
 from redline.ir import Graph
 from redline.kernels.problem import CpuTarget
 from redline.lower import Program, lower, plan
+from redline.quant import UINT8, Grid
 from redline.runtime import Engine, load
 from redline.tune import Choice, Job, TimingCache, choose
 
@@ -53,14 +55,14 @@ P = TypeVar("P", bound=Product, covariant=True)
 
 
 class Shop(Protocol[P]):
-    """Makes engines of optimized graphs. ``signed``: activations in 8 bits are int8 around 0, not uint8.
+    """Makes engines of optimized graphs. ``grids``: those on which it multiplies quantized tensors, integers first.
 
     ``left_out``: the layers that the device computes in float at all events. ``narrow``: the type of float products that are
     faster than float32's, where that is not the shop's own business.
     """
 
     @property
-    def signed(self) -> bool: ...
+    def grids(self) -> tuple[Grid, ...]: ...
     @property
     def report(self) -> Progress: ...
     @property
@@ -119,7 +121,7 @@ class Workshop:
     opt_level: int
     timing_cache: str | os.PathLike[str] | None
     report: Progress
-    signed: bool = False
+    grids: tuple[Grid, ...] = (UINT8,)
 
     def left_out(self, graph: Graph) -> Collection[str]:
         return ()
@@ -130,6 +132,7 @@ class Workshop:
     ) -> Made:  # fmt: skip
         """The engine of ``graph``; ``storage`` and ``attended`` as for ``lower``."""
         program = lower(graph, storage, attended)
+        _check_types(program)
         return self.assemble([Part("", program, program)], summary, opt_level)
 
     def make_integers(self, graph: Graph, summary: Mapping[str, Any], opt_level: int | None = None) -> Made:
@@ -162,6 +165,15 @@ class Workshop:
         jobs = [Job(step.family, step.problem) for step in program.steps]
         level = self.opt_level if opt_level is None else opt_level
         return choose(jobs, target, self.compiler, level, cache, self.report, forms.wanted(program))
+
+
+def _check_types(program: Program) -> None:
+    """Raises BuildError for element types that only GPUs compute with."""
+    for step in program.steps:
+        kinds = [view.dtype for view in (*step.reads, *step.writes) if view.dtype in GPU_ONLY]
+        if kinds:
+            seen = f"{', '.join(step.nodes[:1])}: values of type {kinds[0]}"
+            raise BuildError("--target", seen, "GPUs from sm_89 on compute with them", "build with --target cuda:sm_90")
 
 
 def _default_cache(machine: str) -> Path:

@@ -178,18 +178,19 @@ def samples(count: int = 40) -> list[dict[str, np.ndarray]]:
         return [{"image": stored["images"][2 * i : 2 * i + 2].reshape(2, 1, 8, 8)} for i in range(count)]
 
 
-def test_int8_from_calibration(tmp_path) -> None:
-    """The layers multiply int8, and the answers stay near; the ranges of one build serve the next."""
+@pytest.mark.parametrize(("precision", "stored"), [("int8", "int8"), ("fp8", "float8_e4m3fn")])
+def test_8_bits_from_calibration(tmp_path, precision: str, stored: str) -> None:
+    """The layers multiply 8 bits, and the answers stay near; the ranges of one build serve the next."""
     ranges = tmp_path / "ranges.json"
     options = {
-        "shapes": {"image": (2, 1, 8, 8)}, "precision": "int8", "target": "cuda:sm_90", "opt_level": 0,
+        "shapes": {"image": (2, 1, 8, 8)}, "precision": precision, "target": "cuda:sm_90", "opt_level": 0,
         "calibration_cache": ranges,
     }  # fmt: skip
     path = builder.build_cuda(MODEL, output=tmp_path / "first.engine", calibrate=samples(4), **options)
     again = builder.build_cuda(MODEL, output=tmp_path / "second.engine", **options)
     products = [k for k in open_engine(path).header.kernels if k.family in ("conv", "matmul")]
     assert products[0].reads[0].dtype == "float16"  # the image
-    assert {k.reads[0].dtype for k in products[1:]} == {"int8"} and len(products) > 2
+    assert {k.reads[0].dtype for k in products[1:]} == {stored} and len(products) > 2
     hits = 0
     with loaded(path) as engine, loaded(again) as other:
         for feed in samples(3):
@@ -198,6 +199,15 @@ def test_int8_from_calibration(tmp_path) -> None:
             assert np.linalg.norm(found - wanted) <= 0.1 * np.linalg.norm(wanted)
             hits += int((found.argmax(1) == wanted.argmax(1)).sum())
     assert hits >= 5
+
+
+@pytest.mark.parametrize("target", ["cuda:sm_80", "cuda:sm_80+sm_90"])
+def test_fp8_is_refused_where_a_gpu_has_none(tmp_path, target: str) -> None:
+    with pytest.raises(BuildError, match="fp8 for this target.*build with --target cuda:sm_90, or in int8"):
+        builder.build_cuda(
+            MODEL, output=tmp_path / "no.engine", shapes={"image": (2, 1, 8, 8)}, precision="fp8", target=target,
+            calibrate=samples(2),
+        )  # fmt: skip
 
 
 @pytest.mark.slow

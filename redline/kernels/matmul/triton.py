@@ -147,7 +147,7 @@ def _loads(
     step = []
     if p.k % s.block_k:
         step.append(f"inside = (s * {s.block_k} + rk) < {p.k}")
-        mask = ", mask=inside[None, :], other=0"
+        mask = f", mask=inside[None, :], other={texpr.zero(p.a.dtype)}"
     a = f"{rows}[:, None] * 0 + {_offset(p.a, [*place[:-2], place[-2], '0'])}"
     before.append(f"a_at = arg0 + {a} + {k_text}[None, :] * {p.a.strides[-1]}")
     step.append(f"a = tl.load(a_at + s * {s.block_k * p.a.strides[-1]}{mask})")
@@ -157,7 +157,7 @@ def _loads(
         before.append(f"b_at = arg1 + {base}{columns}[None, :] * {depth} + rk[:, None]")
         step.append(f"b = tl.load(b_at + s * {s.block_k})")
     else:
-        b_mask = ", mask=inside[:, None], other=0" if mask else ""
+        b_mask = f", mask=inside[:, None], other={texpr.zero(p.b.dtype)}" if mask else ""
         base = _offset(p.b, [*place[:-2], "0", "0"])
         before.append(f"b_at = arg1 + {base} + {columns}[None, :] * {p.b.strides[-1]} + rk[:, None] * {p.b.strides[-2]}")
         step.append(f"b = tl.load(b_at + s * {s.block_k * p.b.strides[-2]}{b_mask})")
