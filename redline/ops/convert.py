@@ -11,10 +11,14 @@ from redline.ops.rules import cast, onnx_dtype, same, wide
 
 
 def _infer_cast(op: Op) -> list[TensorType]:
-    dtype = onnx_dtype(op, "to")
+    return [TensorType(_saturating(op, onnx_dtype(op, "to")), op.type(0).shape)]
+
+
+def _saturating(op: Op, dtype: dtypes.DType) -> dtypes.DType:
+    """``dtype``, the target of a cast; raises UnsupportedError for a float8 whose excess would become NaN."""
     if dtype == dtypes.float8_e4m3fn and not op.attr("saturate", 1):
-        raise UnsupportedError(op.label, f"a Cast to {dtype} that does not saturate", "allowed: saturate = 1")
-    return [TensorType(dtype, op.type(0).shape)]
+        raise UnsupportedError(op.label, f"a cast to {dtype} that does not saturate", "allowed: saturate = 1")
+    return dtype
 
 
 def _converted(x: np.ndarray, dtype: dtypes.DType) -> np.ndarray:
@@ -25,7 +29,7 @@ def _converted(x: np.ndarray, dtype: dtypes.DType) -> np.ndarray:
 
 
 def _infer_cast_like(op: Op) -> list[TensorType]:
-    return [TensorType(op.type(1).dtype, op.type(0).shape)]
+    return [TensorType(_saturating(op, op.type(1).dtype), op.type(0).shape)]
 
 
 def _infer_bit_cast(op: Op) -> list[TensorType]:
@@ -43,7 +47,7 @@ def _bit_cast(op: Op, x: np.ndarray) -> np.ndarray:
 # Float to integer beyond the integer's range is undefined in the standard; integers wrap; NaN is True.
 define("Cast", _infer_cast, lambda op, x: _converted(x, onnx_dtype(op, "to")), elementwise=True)
 define(
-    "CastLike", _infer_cast_like, lambda op, x, like: x.astype(like.dtype),
+    "CastLike", _infer_cast_like, lambda op, x, like: _converted(x, op.type(1).dtype),
     lambda op: cast(op.value(0), op.type(1).dtype),
 )  # fmt: skip
 define("BitCast", _infer_bit_cast, _bit_cast, elementwise=True)
