@@ -18,7 +18,7 @@ from redline.builder import cuda_file
 from redline.builder.workshop import Progress
 from redline.ir import Graph
 from redline.kernels.gpu import GpuTarget
-from redline.lower import MemoryPlan, Program, images, lower, plan
+from redline.lower import MemoryPlan, Program, images, lower, plan, scalars
 from redline.quant import FP8, INT8, Grid, of_images
 from redline.runtime.cuda.driver import Driver
 from redline.runtime.cuda.engine import CudaEngine, load
@@ -100,7 +100,7 @@ class CudaShop:
     def make(
         self, graph: Graph, storage: DType | None, summary: Mapping[str, Any], opt_level: int | None = None
     ) -> CudaMade:  # fmt: skip
-        program = images.rewrite(lower(graph, storage or self.storage))
+        program = scalars.rewrite(images.rewrite(lower(graph, storage or self.storage)))
         self._check_types(program)
         memory = plan(program.steps)
         jobs = [GpuJob(step.family, step.problem, _aligned(program, i)) for i, step in enumerate(program.steps)]

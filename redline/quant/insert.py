@@ -64,8 +64,8 @@ class _Insertion:
 
     def _other(self, node: Node) -> tuple[Value, ...]:
         shares = node.op not in FLOAT_READERS
-        groups = self.recipe.groups
-        take = lambda v: self._stored(v, self.shared[groups[v]]) if shares and v in groups else self.floats[v]  # noqa: E731
+        groups, shared = self.recipe.groups, lambda group: self.shared.get(group, self.grid)
+        take = lambda v: self._stored(v, shared(groups[v])) if shares and v in groups else self.floats[v]  # noqa: E731
         return node.with_inputs(tuple(v and take(v) for v in node.inputs)).outputs()
 
     def _grid(self, layer: Layer) -> Grid:
