@@ -203,7 +203,7 @@ def test_8_bits_from_calibration(tmp_path, precision: str, stored: str) -> None:
 
 @pytest.mark.parametrize("target", ["cuda:sm_80", "cuda:sm_80+sm_90"])
 def test_fp8_is_refused_where_a_gpu_has_none(tmp_path, target: str) -> None:
-    with pytest.raises(BuildError, match="fp8 for this target.*build with --target cuda:sm_90, or in int8"):
+    with pytest.raises(BuildError, match=r"fp8 for this target.*build with --target cuda:sm_90, or in int8"):
         builder.build_cuda(
             MODEL, output=tmp_path / "no.engine", shapes={"image": (2, 1, 8, 8)}, precision="fp8", target=target,
             calibrate=samples(2),

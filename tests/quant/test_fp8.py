@@ -108,8 +108,8 @@ def test_what_must_not_saturate_is_refused() -> None:
 def test_processors_refuse_them(tmp_path) -> None:
     path = tmp_path / "m.onnx"
     onnx.save(quantized_model(), path)
-    with pytest.raises(BuildError, match="values of type float8_e4m3fn; GPUs from sm_89 on .*--target cuda:sm_90"):
+    with pytest.raises(BuildError, match=r"values of type float8_e4m3fn; GPUs from sm_89 on .*--target cuda:sm_90"):
         redline.build(path)
     options = {"precision": "fp8", "calibrate": models.samples(2)}
-    with pytest.raises(BuildError, match="fp8 for this target.*--target cuda:sm_90, or in int8"):
+    with pytest.raises(BuildError, match=r"fp8 for this target.*--target cuda:sm_90, or in int8"):
         redline.build(models.two_convolutions(), **options)
