@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from cuda_interpreter import Tensor, run
 
@@ -127,6 +128,9 @@ class FakeDriver:
         return "module", json.loads(bytes(cubin))
 
     def tensor_map(self, *facts: Any) -> Map:
+        assert facts[-1] == np.dtype(getattr(ml_dtypes, facts[0], facts[0])).itemsize, (
+            f"{facts[-1]} bytes an element of {facts[0]}"
+        )
         made = Map(*facts)
         self.maps[id(made)] = made
         return made

@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from fake_driver import FakeDriver, as_cubins
+from onnx import helper
 
 import redline.tune.cuda as tuning
 from redline.base.errors import BuildError, EngineError, InputError
@@ -13,12 +14,15 @@ from redline.builder import cuda as builder
 from redline.builder import cuda_shop as shop
 from redline.builder import gate
 from redline.engine import launch, open_engine
-from redline.kernels.gpu import GpuTarget
+from redline.kernels.gemm_schedule import Schedule
+from redline.kernels.gpu import GpuFamily, GpuTarget
+from redline.kernels.gpu_families import GPU_FAMILIES
 from redline.runtime.cuda import context as running
 from redline.runtime.cuda.engine import CudaEngine
 from redline.runtime.cuda.loaded import CudaLoaded
 from redline.server.backends import engines
 from redline.server.config import ModelConfig
+from tests.quant import models
 
 MODEL = "models/digits.onnx"
 TOLERANCE = {"fp32": 1e-5, "tf32": 1e-5, "fp16": 2e-3, "bf16": 2e-2}  # relative L2, as the issue's acceptance has it
@@ -199,6 +203,25 @@ def test_8_bits_from_calibration(tmp_path, precision: str, stored: str) -> None:
             assert np.linalg.norm(found - wanted) <= 0.1 * np.linalg.norm(wanted)
             hits += int((found.argmax(1) == wanted.argmax(1)).sum())
     assert hits >= 5
+
+
+@pytest.mark.parametrize(("precision", "stored"), [("int8", "int8"), ("fp8", "float8_e4m3fn")])
+def test_8_bits_through_the_copy_engine(tmp_path, monkeypatch: pytest.MonkeyPatch, precision: str, stored: str) -> None:
+    """Tensor maps of the engine know how wide its elements are."""
+    rng = np.random.default_rng(0)
+    weights = {name: rng.standard_normal((64, 64), np.float32) / 8 for name in ("v", "w")}
+    nodes = [helper.make_node("MatMul", ["x", "v"], ["h"]), helper.make_node("Relu", ["h"], ["r"])]
+    model = models.model([*nodes, helper.make_node("MatMul", ["r", "w"], ["y"])], {"x": (2, 64, 64)}, ["y"], weights)
+    way = GpuFamily("matmul", lambda p, target: [Schedule(64, 32, 64, copy_engine=True)], GPU_FAMILIES["matmul"].render)
+    monkeypatch.setitem(GPU_FAMILIES, "matmul", way)
+    feeds = [{"x": rng.standard_normal((2, 64, 64), np.float32)} for _ in range(3)]
+    path = builder.build_cuda(
+        model, output=tmp_path / "maps.engine", precision=precision, target="cuda:sm_90", opt_level=0, calibrate=feeds
+    )
+    assert f'"dtype":"{stored}"' in open_engine(path).blob("launches.sm_90").tobytes().decode()
+    wanted = np.maximum(feeds[0]["x"] @ weights["v"], 0) @ weights["w"]
+    found = loaded(path).run(feeds[0])["y"]
+    assert np.linalg.norm(found - wanted) <= 0.1 * np.linalg.norm(wanted)
 
 
 @pytest.mark.parametrize("target", ["cuda:sm_80", "cuda:sm_80+sm_90"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from redline.base import dtypes
 from redline.base.errors import EngineError, InputError
 from redline.engine import Access
 from redline.runtime.cuda.arrays import DeviceArray, on_device, take
@@ -234,7 +235,7 @@ class CudaContext:
             if m is None:
                 params.pointer(address)
             else:
-                size = {"float32": 4, "int8": 1, "uint8": 1}.get(m.dtype, 2)
+                size = dtypes.from_name(m.dtype).size
                 made = self._driver.tensor_map(m.dtype, address, m.shape, m.strides, m.box, m.swizzle, size)
                 params.map(made, m.shape, m.strides)
         if record.workspace:
