@@ -15,6 +15,7 @@ from redline.base import env, log
 from redline.base.dtypes import GPU_ONLY, DType
 from redline.base.errors import BuildError, EngineError
 from redline.builder import cuda_file
+from redline.builder.types import only_on_gpus
 from redline.builder.workshop import Progress
 from redline.ir import Graph
 from redline.kernels.gpu import GpuTarget
@@ -124,9 +125,13 @@ class CudaShop:
         """Floats are held in the storage's type anyway."""
 
     def _check_types(self, program: Program) -> None:
-        """Raises BuildError for floats of 8 bits on a GPU that does not know them."""
+        """Raises BuildError for floats of 8 bits as inputs or outputs, and on a GPU that does not know them."""
+        for name, buffer, _ in (*program.inputs, *program.outputs):
+            if buffer.dtype in GPU_ONLY:
+                remedy = "put a Cast or a DequantizeLinear between it and the model's end"
+                raise BuildError(name, f"an input or output of type {buffer.dtype}", "callers have no such numbers", remedy)
         old = [target.name for target in self.targets if not target.has_float8]
-        if old and any(view.dtype in GPU_ONLY for step in program.steps for view in (*step.reads, *step.writes)):
+        if old and only_on_gpus(program):
             raise BuildError("--target", f"{old[0]} has no floats of 8 bits", "GPUs from sm_89 on have them", NO_FP8)
 
     def _in_order(self, made: CudaMade) -> CudaMade:

@@ -55,7 +55,7 @@ class Wish:
         if self.precision not in PRECISIONS:
             if self.calibrate is not None or self.cache is not None or self.has_gate:
                 seen = f"calibration or a gate with the precision {self.precision}"
-                raise BuildError("--calibrate", seen, f"they belong to {' and '.join(PRECISIONS)}", "add --precision int8")
+                raise BuildError("--calibrate", seen, f"they belong to {', '.join(PRECISIONS)}", "add --precision int8")
             return
         if self.calibrate is None and (self.cache is None or not Path(self.cache).exists()):
             remedy = "give --calibrate DATA (an .npz or a folder of .npy), or the --calibration-cache of an earlier build"

@@ -15,11 +15,12 @@ import numpy as np
 
 from redline import passes
 from redline.base import cpu, env
-from redline.base.dtypes import GPU_ONLY, DType, bfloat16
+from redline.base.dtypes import DType, bfloat16
 from redline.base.errors import BuildError
 from redline.builder.assemble import Assembler
 from redline.builder.forms import Forms, distinct
 from redline.builder.plans import Part
+from redline.builder.types import only_on_gpus
 from redline.builder.weights import Weights
 from redline.codegen.c import isa
 from redline.codegen.c.compile import compile_objects, source
@@ -132,7 +133,6 @@ class Workshop:
     ) -> Made:  # fmt: skip
         """The engine of ``graph``; ``storage`` and ``attended`` as for ``lower``."""
         program = lower(graph, storage, attended)
-        _check_types(program)
         return self.assemble([Part("", program, program)], summary, opt_level)
 
     def make_integers(self, graph: Graph, summary: Mapping[str, Any], opt_level: int | None = None) -> Made:
@@ -146,6 +146,8 @@ class Workshop:
 
     def assemble(self, parts: Sequence[Part], summary: Mapping[str, Any], opt_level: int | None = None) -> Made:
         """The engine of these plans: kernels and weights that several of them have are in it once."""
+        for part in parts:
+            _check_types(part.program)
         forms, weights, made = Forms(), Weights(), []
         picked = [forms.choices(part.program, self._tune(part.program, forms, opt_level)) for part in parts]
         for part, choices in zip(parts, picked, strict=True):
@@ -169,11 +171,10 @@ class Workshop:
 
 def _check_types(program: Program) -> None:
     """Raises BuildError for element types that only GPUs compute with."""
-    for step in program.steps:
-        kinds = [view.dtype for view in (*step.reads, *step.writes) if view.dtype in GPU_ONLY]
-        if kinds:
-            seen = f"{', '.join(step.nodes[:1])}: values of type {kinds[0]}"
-            raise BuildError("--target", seen, "GPUs from sm_89 on compute with them", "build with --target cuda:sm_90")
+    found = only_on_gpus(program)
+    if found is not None:
+        seen = f"{', '.join(found[0].nodes[:1])}: values of type {found[1]}"
+        raise BuildError("--target", seen, "GPUs from sm_89 on compute with them", "build with --target cuda:sm_90")
 
 
 def _default_cache(machine: str) -> Path:

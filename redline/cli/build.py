@@ -21,7 +21,8 @@ Output = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="The engine to write; without it, beside the model.")
 ]
 Precision = Annotated[
-    str, typer.Option(help="fp32; bf16 or fp16: weights and tensors between kernels in 16 bits; int8, best, w8, w4.")
+    str,
+    typer.Option(help="fp32; bf16 or fp16: weights and tensors between kernels in 16 bits; int8, best, w8, w4; fp8 on GPUs."),
 ]
 OptLevel = Annotated[int, typer.Option(min=0, max=5, help="How many tactics are timed for a kernel: 0 none, 5 all.")]
 TimingCache = Annotated[Path | None, typer.Option(metavar="FILE", help="Timings of tactics, read and added to.")]

@@ -2,11 +2,12 @@
 
 import os
 
+import ml_dtypes
 import numpy as np
 import onnxruntime
 import pytest
 from fake_driver import FakeDriver, as_cubins
-from onnx import helper
+from onnx import TensorProto, helper
 
 import redline.tune.cuda as tuning
 from redline.base.errors import BuildError, EngineError, InputError
@@ -222,6 +223,22 @@ def test_8_bits_through_the_copy_engine(tmp_path, monkeypatch: pytest.MonkeyPatc
     wanted = np.maximum(feeds[0]["x"] @ weights["v"], 0) @ weights["w"]
     found = loaded(path).run(feeds[0])["y"]
     assert np.linalg.norm(found - wanted) <= 0.1 * np.linalg.norm(wanted)
+
+
+def test_floats_of_8_bits_stay_inside(tmp_path) -> None:
+    """A model of them builds for GPUs that have them, if its inputs and outputs are others."""
+    node = helper.make_node("QuantizeLinear", ["x", "s", "z"], ["y"])
+    constants = {"s": np.array(0.5, np.float32), "z": np.array(0, ml_dtypes.float8_e4m3fn)}
+    model = models.model([node], {"x": (4, 8)}, ["y"], constants, output_type=TensorProto.FLOAT8E4M3FN)
+    with pytest.raises(BuildError, match=r"output of type float8_e4m3fn.*DequantizeLinear between"):
+        builder.build_cuda(model, output=tmp_path / "no.engine", target="cuda:sm_90")
+    model = models.model([node, helper.make_node("DequantizeLinear", ["y", "s", "z"], ["d"])], {"x": (4, 8)}, ["d"], constants)
+    with pytest.raises(BuildError, match=r"sm_80 has no floats of 8 bits.*--precision int8, or for another GPU"):
+        builder.build_cuda(model, output=tmp_path / "no.engine", target="cuda:sm_80", opt_level=0)
+    path = builder.build_cuda(model, output=tmp_path / "yes.engine", target="cuda:sm_90", opt_level=0)
+    x = np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32)
+    wanted = (2 * x).astype(ml_dtypes.float8_e4m3fn).astype(np.float32) / 2
+    assert np.array_equal(loaded(path).run({"x": x})["d"], wanted)
 
 
 @pytest.mark.parametrize("target", ["cuda:sm_80", "cuda:sm_80+sm_90"])

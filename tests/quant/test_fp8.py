@@ -110,6 +110,10 @@ def test_processors_refuse_them(tmp_path) -> None:
     onnx.save(quantized_model(), path)
     with pytest.raises(BuildError, match=r"values of type float8_e4m3fn; GPUs from sm_89 on .*--target cuda:sm_90"):
         redline.build(path)
+    nodes = quantized_model().graph.node[:2]  # which end within one loop, where no float8 is in memory
+    constants = {"s": np.array(0.01, np.float32), "z": np.array(0, F8)}
+    with pytest.raises(BuildError, match="values of type float8_e4m3fn"):
+        redline.build(models.model(nodes, {"x": (4, 64)}, ["d"], constants))
     options = {"precision": "fp8", "calibrate": models.samples(2)}
     with pytest.raises(BuildError, match=r"fp8 for this target.*--target cuda:sm_90, or in int8"):
         redline.build(models.two_convolutions(), **options)
