@@ -262,6 +262,7 @@ def test_the_gate_runs_on_the_gpu(tmp_path, monkeypatch: pytest.MonkeyPatch) -> 
     )  # fmt: skip
     report = open_engine(path).header.report
     assert report["gate"]["cosine"] > 0.9 and len(report["layers"]) == 3
+    assert all({"fp32_us", "int8_us", "fp8_us"} <= row.keys() for row in report["layers"]), "sm_90 has all three"
     found = loaded(path).run(samples(1)[0])["logits"]
     assert np.isfinite(found).all()
 

@@ -14,7 +14,7 @@ from redline.ir import Graph
 from redline.kernels.gpu import GpuTarget
 from redline.kernels.gpu_families import GPU_FAMILIES
 from redline.lower import lower, scalars
-from redline.quant import FP8, Tensor, insert, recipe_of
+from redline.quant import FP8, INT8, Tensor, insert, recipe_of
 from tests.lower import machine
 from tests.quant import models
 
@@ -50,6 +50,24 @@ def test_a_network_in_floats_of_8_bits_means_what_its_quantization_says() -> Non
         size = np.linalg.norm(real)
         assert np.linalg.norm(found - said) <= 2e-2 * size  # a sum next to the middle of two float8 may go to the other
         assert np.linalg.norm(said - real) <= 8e-2 * size
+
+
+def test_layers_may_lie_on_different_grids() -> None:
+    """What all readers share lies on the grid of the layer that reads it; a layer on another one gets a form of its own."""
+    graph = passes.optimize(frontend.load(models.two_convolutions()), signed=True)
+    feeds = models.samples(4)
+    tensors = peaks(graph, feeds)
+    names = [layer.name for layer in recipe_of(graph).layers]
+    for chosen in ({names[0]: FP8}, {names[1]: FP8}, {names[2]: FP8, names[3]: FP8}):
+        whole = insert(graph, recipe_of(graph), tensors, grid=INT8, others=chosen)
+        program = scalars.rewrite(lower(passes.use_integers(whole, signed=True), dtypes.float32))
+        read = [step.reads[0].dtype for step in program.steps if step.family in ("conv", "depthwise", "matmul")]
+        assert read.count(dtypes.float8_e4m3fn) == len(chosen) and set(read) == {dtypes.int8, dtypes.float8_e4m3fn}
+        (real,), (said,), (found,) = (
+            each.values() for each in (ops.run(graph, feeds[0]), ops.run(whole, feeds[0]), machine.run(program, feeds[0]))
+        )
+        assert np.linalg.norm(found - said) <= 2e-2 * np.linalg.norm(real)
+        assert np.linalg.norm(said - real) <= 8e-2 * np.linalg.norm(real)
 
 
 def test_weights_have_a_scale_a_channel_and_reach_the_end_of_the_grid() -> None:
