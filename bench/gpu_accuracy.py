@@ -1,13 +1,14 @@
-"""What a GPU's INT8 costs in accuracy, on trained models: FP32 by ONNX Runtime beside Redline's INT8 with signed activations.
+"""What 8 bits on a GPU cost in accuracy, on trained models: FP32 by ONNX Runtime beside Redline's INT8 (around 0) or FP8.
 
 digits     the bundled network on 300 of its test images; the other 150 calibrate it
 minilm     two thirds of its sentences, calibrated on the others: mean cosine with FP32, and who keeps the nearest sentence
 
-Where there is a GPU its engines answer. Elsewhere the CPU runs the same quantized graph: float32 for float16.
+Where there is a GPU its engines answer. Elsewhere the CPU runs the same quantized graph, float32 for float16: an engine for
+INT8, the interpreter for FP8.
 
-    python bench/gpu_accuracy.py [digits minilm] [--best] [--ranges]
+    python bench/gpu_accuracy.py [digits minilm] [--fp8 | --fp16 | --best] [--ranges]
 
-``--best``: the precision best in place of int8, which keeps a layer in integers where that gains time within the gate.
+``--best``: the precision best in place of int8, which keeps a layer in 8 bits where that gains time within the gate.
 ``--ranges``: only measures the ranges, on the CPU, into .cache/ranges_TASK.json, from where other runs take them.
 """
 
@@ -23,14 +24,15 @@ import zoo
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from redline import frontend, passes  # noqa: E402
+from redline import frontend, ops, passes  # noqa: E402
+from redline.base.dtypes import float32  # noqa: E402
 from redline.base.errors import EngineError  # noqa: E402
 from redline.builder import quantization  # noqa: E402
 from redline.builder.cuda import build_cuda  # noqa: E402
 from redline.builder.workshop import Workshop  # noqa: E402
 from redline.codegen.c import isa, toolchain  # noqa: E402
 from redline.ir import Graph  # noqa: E402
-from redline.quant import of_images  # noqa: E402
+from redline.quant import FP8, INT8, Samples, insert, of_images, recipe_of  # noqa: E402
 from redline.runtime.cuda.driver import Driver  # noqa: E402
 from redline.runtime.cuda.engine import load  # noqa: E402
 
@@ -72,23 +74,32 @@ def batches(arrays: Mapping[str, np.ndarray]) -> list[Feed]:
 
 
 def answers(
-    model: Path, out: str, test: Sequence[Feed], calibration: Sequence[Feed], has_gpu: bool, is_best: bool = False
+    model: Path, out: str, test: Sequence[Feed], calibration: Sequence[Feed], has_gpu: bool, precision: str = "int8"
 ) -> np.ndarray:
     shapes = {name: array.shape for name, array in test[0].items()}
     if has_gpu:
         with tempfile.TemporaryDirectory() as place:
-            gate = {"precision": "best", "min_cosine": 0.99} if is_best else {"precision": "int8"}
+            options = {"precision": precision, **({"min_cosine": 0.99} if precision == "best" else {})}
             known = ranges_of(model)
-            gate["calibration_cache" if known.exists() else "calibrate"] = known if known.exists() else calibration
-            path = build_cuda(model, output=Path(place) / "it.engine", shapes=shapes, opt_level=1, **gate)
+            if precision != "fp16":
+                options |= {"calibration_cache": known} if known.exists() else {"calibrate": calibration}
+            if precision == "best":  # whose gate measures on samples
+                options["calibrate"] = calibration
+            path = build_cuda(model, output=Path(place) / "it.engine", shapes=shapes, opt_level=1, **options)
             with load(path) as engine:
-                if is_best:
+                if precision == "best":
                     print(engine.report["gate"], engine.report["layers"], flush=True)
                 return np.concatenate([engine.run(feed)[out] for feed in test])
     tools = isa.target("cpu", 0), toolchain.find(), 0, None, lambda stage, done, total: None
     graph = passes.optimize(frontend.load(model, shapes=shapes, freeze={}), signed=True)
+    if precision == "fp8":
+        cache = quantization.cache_of(
+            model, graph, Samples(tuple(calibration), ()), ranges_of(model), "mse", lambda: Workshop(*tools)
+        )
+        whole = insert(graph, recipe_of(graph, of_images(graph)), cache.tensors, wide=float32, grid=FP8)
+        return np.concatenate([ops.run(whole, feed)[out] for feed in test])
     wish = quantization.Wish("int8", calibration)
-    made = quantization.make(model, graph, {}, AsOnGpu(*tools, signed=True), wish, lambda: Workshop(*tools))
+    made = quantization.make(model, graph, {}, AsOnGpu(*tools, (INT8,)), wish, lambda: Workshop(*tools))
     engine = made.write(None)
     return np.concatenate([engine.run(feed)[out] for feed in test])
 
@@ -102,8 +113,9 @@ def main() -> None:
         where, has_gpu = Driver().name(0), True
     except EngineError:
         where, has_gpu = "the CPU, the GPU's quantized graph", False
-    tasks, is_best = [arg for arg in sys.argv[1:] if not arg.startswith("--")], "--best" in sys.argv
-    print(f"| task | FP32 -> {'best' if is_best else 'INT8'} on {where} | relative L2 |\n|---|---|---|")
+    tasks = [arg for arg in sys.argv[1:] if not arg.startswith("--")]
+    precision = next((kind for kind in ("fp8", "fp16", "best") if f"--{kind}" in sys.argv), "int8")
+    print(f"| task | FP32 -> {precision} on {where} | relative L2 |\n|---|---|---|")
     for task in tasks or ("digits", "minilm"):
         model, out, test, calibration, said = {"digits": digits, "minilm": minilm}[task]()
         if "--ranges" in sys.argv:
@@ -112,7 +124,7 @@ def main() -> None:
             continue
         session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
         wanted = np.concatenate([session.run([out], feed)[0] for feed in test])
-        found = answers(model, out, test, calibration, has_gpu, is_best)
+        found = answers(model, out, test, calibration, has_gpu, precision)
         error = np.linalg.norm(found - wanted) / np.linalg.norm(wanted)
         print(f"| {task} | {said(found, wanted)} | {error:.1e} |", flush=True)
 

@@ -16,7 +16,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "cuda")]
 
 from cuda_kernel_check import filled, view  # noqa: E402
 
-from redline.base.dtypes import float16, float32, int8, int32  # noqa: E402
+from redline.base.dtypes import float8_e4m3fn, float16, float32, int8, int32  # noqa: E402
 from redline.codegen.triton.compile import Request, compile_cubins  # noqa: E402
 from redline.kernels import FAMILIES  # noqa: E402
 from redline.kernels.conv import problem as conv  # noqa: E402
@@ -42,9 +42,10 @@ def epilogue(rank: int, whole: bool):
 def problems(small: bool):
     rows, columns, depth = (500, 256, 128) if small else (6304, 768, 768)
     convolutions = ((64, 64, 4, 3), (256, 64, 3, 1)) if small else ((64, 64, 14, 3), (512, 128, 7, 1))
-    for dtype in (float16, int8):
+    for dtype in (float16, int8, float8_e4m3fn):
+        result = float16 if dtype == float8_e4m3fn else dtype  # whose own steps would hide what is wrong
         e = epilogue(2, dtype == int8), (dense(float32, (columns,)),)
-        a, b, out = dense(dtype, (rows, depth)), dense(dtype, (depth, columns), True), dense(dtype, (rows, columns))
+        a, b, out = dense(dtype, (rows, depth)), dense(dtype, (depth, columns), True), dense(result, (rows, columns))
         yield "matmul", matmul.Problem(a, b, out, *e)
         if dtype == float16:
             residual = cast(Load(float16, 3, (index(0), index(1))), float32)
@@ -54,7 +55,7 @@ def problems(small: bool):
         for m, c, side, taps in convolutions:
             pads = (taps // 2,) * 4
             yield "conv", conv.Problem(
-                dense(dtype, (128, side, side, c)), dense(dtype, (m, c, taps, taps), True), dense(dtype, (128, side, side, m)),
+                dense(dtype, (128, side, side, c)), dense(dtype, (m, c, taps, taps), True), dense(result, (128, side, side, m)),
                 epilogue(4, dtype == int8), (dense(float32, (m,)),), (1, 1), (1, 1), pads, 1,
             )  # fmt: skip
 
@@ -117,7 +118,7 @@ def main() -> None:
     target = GpuTarget(processors=2) if args.small else GpuTarget()
     driver, rng = Driver(), np.random.default_rng()
     driver.push(driver.retain(0))
-    stream, wrong, count = driver.stream(), 0, 0
+    stream, wrong, count, worst = driver.stream(), 0, 0, {}
     for family, problem in problems(args.small):
         arrays = [view(filled(o, rng, (-127, 127)), o) for o in problem.reads]
         expected = FAMILIES[family].reference(problem, arrays)[0].astype(np.float64)
@@ -131,10 +132,12 @@ def main() -> None:
                 continue
             found = run(driver, stream, problem, code, cubin, arrays)[0].astype(np.float64)
             error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+            kind = problem.reads[0].dtype.name
+            worst[kind] = max(worst.get(kind, 0.0), float(error))
             if not error <= 2e-3:
                 wrong += 1
                 print(f"WRONG {error:.1e}", family, problem.reads[0].dtype, problem.reads[0].shape, s, flush=True)
-    print(f"{count} kernels, {wrong} wrong", flush=True)
+    print(f"{count} kernels, {wrong} wrong; worst relative L2", {k: f"{e:.1e}" for k, e in worst.items()}, flush=True)
 
 
 if __name__ == "__main__":

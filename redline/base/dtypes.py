@@ -57,10 +57,13 @@ float64 = DType("float64", 11, "double", "f", "FP64")
 uint32 = DType("uint32", 12, "uint32_t", "u", "UINT32")
 uint64 = DType("uint64", 13, "uint64_t", "u", "UINT64")
 bfloat16 = DType("bfloat16", 16, "rl_bf16", "f", "BF16", foreign=True)
+float8_e4m3fn = DType("float8_e4m3fn", 17, "", "f", "", foreign=True)  # 4 bits of exponent, 3 of mantissa, no infinity
 
 ALL = (float32, uint8, int8, uint16, int16, int32, int64, bool_, float16, float64, uint32, uint64, bfloat16)
-BY_NAME = {d.name: d for d in ALL}
-BY_ONNX = {d.onnx: d for d in ALL}
+GPU_ONLY = (float8_e4m3fn,)  # what kernels of processors do not take
+NARROW_FLOATS = (float16, bfloat16, float8_e4m3fn)  # computed with in float32
+BY_NAME = {d.name: d for d in (*ALL, *GPU_ONLY)}
+BY_ONNX = {d.onnx: d for d in (*ALL, *GPU_ONLY)}
 
 
 def from_name(name: str) -> DType:

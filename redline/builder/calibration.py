@@ -82,7 +82,7 @@ def _unclipped(
 def _whole_range(statistics: Statistics, divisor: np.ndarray | None) -> Tensor:
     by = 1.0 if divisor is None else divisor
     low, high = float((statistics.low / by).min(initial=0)), float((statistics.high / by).max(initial=0))
-    return Tensor(min(low, 0.0), max(high, 0.0), statistics.mean, divisor)
+    return Tensor(min(low, 0.0), max(high, 0.0), statistics.mean, divisor, peak=max(-low, high, 0.0))
 
 
 def _observer(graph: Graph, values: Sequence[Value], shop: AnyShop):  # type: ignore[no-untyped-def]
@@ -104,12 +104,17 @@ def _observer(graph: Graph, values: Sequence[Value], shop: AnyShop):  # type: ig
 
 def _tensors(recipe: Recipe, found: Mapping[Value, Statistics], calibrator: str) -> dict[str, Tensor]:
     ends = {value: calibrate(calibrator, statistics.counts, statistics.edges) for value, statistics in found.items()}
-    whole: dict[Value, tuple[float, float]] = {}
+    whole: dict[Value, tuple[float, float, float]] = {}
     for value, group in recipe.groups.items():
-        low, high = whole.get(group, (0.0, 0.0))
-        whole[group] = min(low, ends[value][0]), max(high, ends[value][1])
+        low, high, peak = whole.get(group, (0.0, 0.0, 0.0))
+        whole[group] = min(low, ends[value][0]), max(high, ends[value][1]), max(peak, _peak(found[value]))
     tensors = {}
     for value, name in recipe.tensors.items():
-        low, high = whole[recipe.groups[value]] if value in recipe.groups else ends[value]
-        tensors[name] = Tensor(low, high, found[value].mean, found[value].divisor)
+        low, high, peak = whole[recipe.groups[value]] if value in recipe.groups else (*ends[value], _peak(found[value]))
+        tensors[name] = Tensor(low, high, found[value].mean, found[value].divisor, peak=peak)
     return tensors
+
+
+def _peak(statistics: Statistics) -> float:
+    by = 1.0 if statistics.divisor is None else statistics.divisor
+    return float((statistics.peak / by).max(initial=0))

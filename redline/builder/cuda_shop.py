@@ -13,22 +13,25 @@ from typing import Any
 
 from redline import passes
 from redline.base import env, log
-from redline.base.dtypes import DType
+from redline.base.dtypes import GPU_ONLY, DType
 from redline.base.errors import BuildError, EngineError
 from redline.base.shapes import StaticShape
 from redline.builder import bands, cuda_file
 from redline.builder.cuda_file import Band, CudaPlan
 from redline.builder.plans import Part
+from redline.builder.types import only_on_gpus
 from redline.builder.workshop import Progress
 from redline.engine import Header, shape_at
 from redline.ir import Graph
 from redline.kernels.gpu import GpuTarget
-from redline.lower import Program, images, lower, plan
-from redline.quant import of_images
+from redline.lower import Program, images, lower, plan, scalars
+from redline.quant import FP8, INT8, Grid, of_images
 from redline.runtime.cuda.driver import Driver
 from redline.runtime.cuda.engine import CudaEngine, load
 from redline.tune.cache import TimingCache
 from redline.tune.cuda import WAY_OUT, GpuChoice, GpuJob, Timer, again, choose, why_closed
+
+NO_FP8 = "build with --precision int8, or for another GPU"
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class CudaMade:
 
 @dataclass(frozen=True)
 class CudaShop:
-    """The tools of one build. ``storage``: what floats are held in; ``signed``: see workshop.Shop."""
+    """The tools of one build. ``storage``: what floats are held in."""
 
     machine: Machine
     targets: Sequence[GpuTarget]
@@ -90,7 +93,11 @@ class CudaShop:
     timing_cache: str | os.PathLike[str] | None
     report: Progress
     limit: int | None = None
-    signed: bool = True
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """Integers, and floats of 8 bits where all the targets multiply them."""
+        return (INT8, FP8) if all(target.has_float8 for target in self.targets) else (INT8,)
 
     def left_out(self, graph: Graph) -> Collection[str]:
         """Images are read in 16 bits (lower/images.py)."""
@@ -99,11 +106,13 @@ class CudaShop:
     def make(
         self, graph: Graph, storage: DType | None, summary: Mapping[str, Any], opt_level: int | None = None
     ) -> CudaMade:  # fmt: skip
-        program = images.rewrite(lower(graph, storage or self.storage))
+        program = scalars.rewrite(images.rewrite(lower(graph, storage or self.storage)))
         return self.assemble([Part("", program, program)], summary, opt_level)
 
     def assemble(self, parts: Sequence[Part], summary: Mapping[str, Any], opt_level: int | None = None) -> CudaMade:
         """The engine of these plans: machine code and weights that several of them have are in it once."""
+        for part in parts:
+            self._check_types(part.program)
         level = self.opt_level if opt_level is None else opt_level
         jobs = [_jobs(part.program) for part in parts]
         _check_forms(parts, jobs, self.targets[0])
@@ -129,11 +138,21 @@ class CudaShop:
 
     def make_integers(self, graph: Graph, summary: Mapping[str, Any], opt_level: int | None = None) -> CudaMade:
         """The engine of a graph that Redline has quantized."""
-        return self.make(passes.use_integers(graph, signed=self.signed), None, summary, opt_level)
+        return self.make(passes.use_integers(graph, signed=True), None, summary, opt_level)
 
     @property
     def narrow(self) -> None:
         """Floats are held in the storage's type anyway."""
+
+    def _check_types(self, program: Program) -> None:
+        """Raises BuildError for floats of 8 bits as inputs or outputs, and on a GPU that does not know them."""
+        for name, buffer, _ in (*program.inputs, *program.outputs):
+            if buffer.dtype in GPU_ONLY:
+                remedy = "put a Cast or a DequantizeLinear between it and the model's end"
+                raise BuildError(name, f"an input or output of type {buffer.dtype}", "callers have no such numbers", remedy)
+        old = [target.name for target in self.targets if not target.has_float8]
+        if old and only_on_gpus(program):
+            raise BuildError("--target", f"{old[0]} has no floats of 8 bits", "GPUs from sm_89 on have them", NO_FP8)
 
     def _in_order(self, made: CudaMade) -> CudaMade:
         """``made`` with the order of launching and waiting that makes each plan faster on the GPU here."""

@@ -1,9 +1,11 @@
 """The gate of the precision ``best``: layers stay in 8 bits where they are faster and the model stays within its drop.
 
-1. A probe engine runs every layer in float and, from the same float inputs, in integers: the noise that each layer adds.
-2. A float and an all-integer engine are timed kernel by kernel: the time that each layer gains.
-3. Layers that gain nothing stay in float, unless that makes the whole slower, as an island in float does; of the others
-   the noisiest, as few as the gate asks for (found by bisection).
+1. A probe engine runs every layer in float and, from the same float inputs, on every grid that the device multiplies
+   (integers; on some GPUs floats of 8 bits): the noise that each layer adds.
+2. A float engine and one for each grid are timed kernel by kernel: the time that each layer gains.
+3. The fastest plan has one grid, or for each layer its fastest. Layers that gain nothing stay in float, unless that makes the
+   whole slower, as an island in float does; of the others the noisiest go back to integers, then to float, as few as the
+   gate asks for (found by bisection: gate_plans.py).
 4. The plan that comes out is timed against the float plan. The slower of the two is never returned.
 
 The drop is that of a metric: the caller's, or the accuracy where the samples have labels, or the share of samples that
@@ -12,17 +14,18 @@ keep their largest output.
 
 import statistics
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from redline.base.errors import BuildError
+from redline.builder.gate_plans import Plan, Row, Try, quickest, within
 from redline.builder.noise import noise_of
 from redline.builder.workshop import AnyShop, P, Runnable, Shop
 from redline.ir import Graph
-from redline.quant import Layer, Samples, Tensor, insert, recipe_of
+from redline.quant import Grid, Layer, Samples, Tensor, insert, recipe_of
 
 Outputs = Mapping[str, np.ndarray]
 Metric = Callable[[Sequence[Outputs]], float]
@@ -52,44 +55,23 @@ def check_drop(drop: float) -> None:
         raise BuildError("--max-drop", f"{drop:g} is no drop", "allowed: 0% up to 100%, as in 0.5%")
 
 
-@dataclass(frozen=True)
-class Row:
-    """A layer in the table: relative noise of its output in 8 bits, and its kernels' seconds; None where not told apart."""
-
-    name: str
-    noise: float
-    float_s: float | None
-    int8_s: float | None
-
-    @property
-    def gains(self) -> bool:
-        return self.float_s is None or self.int8_s is None or self.int8_s < self.float_s
-
-    def entry(self, precision: str) -> dict[str, Any]:
-        micro = lambda s: None if s is None else round(s * 1e6, 1)  # noqa: E731
-        return {
-            "layer": self.name, "precision": precision, "noise": float(f"{self.noise:.3g}"), "fp32_us": micro(self.float_s),
-            "int8_us": micro(self.int8_s),
-        }  # fmt: skip
-
-
 def best(
     graph: Graph, tensors: Mapping[str, Tensor], samples: Samples, limits: Limits, summary: Mapping[str, Any], shop: Shop[P]
 ) -> P:
     """The fastest plan within ``limits``; its report holds the table. Raises BuildError where no layer passes the gate."""
     trial = _Trial(graph, tensors, samples, limits, shop)
     rows = trial.rows()
-    slow = trial.slow([row.name for row in rows if not row.gains])
-    noisy = sorted((row for row in rows if row.name not in slow), key=lambda row: -row.noise)
-    kept = trial.fewest([row.name for row in noisy], slow)
-    without = {*slow, *(row.name for row in noisy[:kept])}
-    table = [row.entry("fp32" if row.name in without else "int8") for row in rows]
-    chosen = shop.make_integers(trial.quantized(without), {**summary, "layers": table, "gate": trial.measured(without)})
+    fast = quickest(rows, shop.grids, trial.plan_seconds)
+    plan = within(rows, fast, trial.passes)
+    if plan is None:
+        raise BuildError("gate", *trial.complaint(rows, fast))
+    table = [row.entry(plan.get(row.name)) for row in rows]
+    chosen = shop.make_integers(trial.quantized(plan), {**summary, "layers": table, "gate": trial.measured(plan)})
     engine = chosen.write(None)
     if trial.seconds(engine) < trial.seconds(trial.float_engine):
         return chosen
-    note = {**trial.measured(without), "note": "the 8-bit plan was slower than the float one, which was kept"}
-    return shop.make(graph, None, {**summary, "layers": [row.entry("fp32") for row in rows], "gate": note})
+    note = {**trial.measured(plan), "note": "the 8-bit plan was slower than the float one, which was kept"}
+    return shop.make(graph, None, {**summary, "layers": [row.entry(None) for row in rows], "gate": note})
 
 
 class _Trial:
@@ -98,37 +80,57 @@ class _Trial:
     def __init__(self, graph: Graph, tensors: Mapping[str, Tensor], samples: Samples, limits: Limits, shop: AnyShop) -> None:
         self.graph, self.tensors, self.limits, self.shop = graph, tensors, limits, shop
         self.left_out = frozenset(shop.left_out(graph))
+        self.recipe = recipe_of(graph, self.left_out)
         self.feeds, self.labels = samples.feeds[:MOST_EVALUATED], samples.labels
         self.float_engine = shop.make(graph, None, {}).write(None)
         self.expected = [self.float_engine.run(feed) for feed in self.feeds]
-        self.known: dict[frozenset[str], tuple[float, float]] = {}
+        self.known: dict[frozenset[tuple[str, Grid]], tuple[float, float]] = {}
 
-    def quantized(self, without: Collection[str]) -> Graph:
-        layers = recipe_of(self.graph, {*without, *self.left_out})
-        return insert(self.graph, layers, self.tensors, signed=self.shop.signed)
+    def quantized(self, plan: Plan) -> Graph:
+        without = [layer.name for layer in self.recipe.layers if layer.name not in plan]
+        recipe = recipe_of(self.graph, {*without, *self.left_out})
+        return insert(self.graph, recipe, self.tensors, grid=self.shop.grids[0], others=plan)
 
     def rows(self) -> list[Row]:
-        recipe = recipe_of(self.graph, self.left_out)
-        given = [self.tensors[recipe.tensors[layer.x]] for layer in recipe.layers]
-        noise = noise_of(self.graph, recipe.layers, given, self.feeds, self.shop)
-        times = [_layer_seconds(engine, self.feeds[0], recipe.layers) for engine in (
-            self.float_engine, self.shop.make_integers(self.quantized(()), {}).write(None))]  # fmt: skip
-        return [
-            Row(layer.name, added, *(t.get(layer.name) for t in times))
-            for layer, added in zip(recipe.layers, noise, strict=True)
-        ]
+        layers = self.recipe.layers
+        given = [self.tensors[self.recipe.tensors[layer.x]] for layer in layers]
+        floats = _layer_seconds(self.float_engine, self.feeds[0], layers)
+        tries: list[list[Try]] = [[] for _ in layers]
+        for grid in self.shop.grids:
+            noise = noise_of(self.graph, layers, given, self.feeds, self.shop, grid=grid)
+            times = _layer_seconds(self._engine({layer.name: grid for layer in layers}), self.feeds[0], layers)
+            for layer, added, found in zip(layers, noise, tries, strict=True):
+                found.append(Try(grid, added, times.get(layer.name)))
+        return [Row(layer.name, floats.get(layer.name), tuple(f)) for layer, f in zip(layers, tries, strict=True)]
 
-    def evaluate(self, without: Collection[str]) -> tuple[float, float]:
-        """(drop, mean cosine) with these layers in float."""
-        key = frozenset(without)
+    def _engine(self, plan: Plan) -> Runnable:
+        return self.shop.make_integers(self.quantized(plan), {}).write(None)
+
+    def plan_seconds(self, plan: Plan) -> float:
+        return self.seconds(self._engine(plan))
+
+    def passes(self, plan: Plan) -> bool:
+        self.shop.report("gate", len(self.known), len(self.known) + 1)
+        return self.limits.passes(*self.evaluate(plan))
+
+    def evaluate(self, plan: Plan) -> tuple[float, float]:
+        """(drop, mean cosine) of a plan."""
+        key = frozenset(plan.items())
         if key not in self.known:
-            engine = self.shop.make_integers(self.quantized(key), {}, opt_level=0).write(None)
+            engine = self.shop.make_integers(self.quantized(plan), {}, opt_level=0).write(None)
             self.known[key] = self._compare([engine.run(feed) for feed in self.feeds])
         return self.known[key]
 
-    def measured(self, without: Collection[str]) -> dict[str, Any]:
-        drop, cosine = self.evaluate(without)
+    def measured(self, plan: Plan) -> dict[str, Any]:
+        drop, cosine = self.evaluate(plan)
         return {"limits": str(self.limits), "drop": round(drop, 6), "cosine": round(cosine, 6)}
+
+    def complaint(self, rows: Sequence[Row], plan: Plan) -> tuple[str, str, str]:
+        """What was seen, what is allowed and what to do, where even the quietest layer alone is too noisy."""
+        quietest = min((row for row in rows if row.name in plan), key=lambda row: row.tries[0].noise)
+        drop, cosine = self.evaluate({quietest.name: quietest.tries[0].grid})
+        seen = f"{self.limits} cannot be met: with one layer in 8 bits the drop is {drop:.3%}, the cosine {cosine:.5f}"
+        return seen, "", "allow more, give better calibration data, or build with --precision fp32"
 
     def _compare(self, found: Sequence[Outputs]) -> tuple[float, float]:
         cosines = [
@@ -145,31 +147,6 @@ class _Trial:
         else:
             drop = 1 - _accuracy(found, [_largest(outputs) for outputs in self.expected])
         return float(drop), float(np.mean(cosines)) if cosines else 1.0
-
-    def slow(self, names: Sequence[str]) -> list[str]:
-        """Those layers that gain nothing by themselves, if the plan is faster with them in float."""
-        if not names:
-            return []
-        plans = [self.shop.make_integers(self.quantized(without), {}).write(None) for without in ((), names)]
-        return list(names) if self.seconds(plans[1]) < self.seconds(plans[0]) else []
-
-    def fewest(self, noisy: Sequence[str], slow: Sequence[str]) -> int:
-        """How many of the noisiest layers must stay in float."""
-        low, high = 0, len(noisy)
-        if not noisy:
-            return 0
-        while low < high:
-            middle = (low + high) // 2
-            self.shop.report("gate", len(self.known), len(self.known) + 1)
-            if self.limits.passes(*self.evaluate({*slow, *noisy[:middle]})):
-                high = middle
-            else:
-                low = middle + 1
-        if low == len(noisy):
-            drop, cosine = self.evaluate({*slow, *noisy[: len(noisy) - 1]})
-            seen = f"{self.limits} cannot be met: with one layer in 8 bits the drop is {drop:.3%}, the cosine {cosine:.5f}"
-            raise BuildError("gate", seen, "", "allow more, give better calibration data, or build with --precision fp32")
-        return low
 
     def seconds(self, engine: Runnable) -> float:
         feed, times = self.feeds[0], []

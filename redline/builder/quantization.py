@@ -20,9 +20,9 @@ from redline.builder.workshop import AnyShop, P, Progress, Shop, Workshop
 from redline.codegen.c import isa, toolchain
 from redline.ir import Graph
 from redline.passes.quantized import holds_quantization
-from redline.quant import CALIBRATORS, CalibrationCache, Samples, insert, read_samples, recipe_of
+from redline.quant import CALIBRATORS, CalibrationCache, Grid, Samples, insert, read_samples, recipe_of
 
-PRECISIONS = ("int8", "best")
+PRECISIONS = ("int8", "fp8", "best")
 DEFAULT_CALIBRATOR = "mse"
 
 
@@ -55,7 +55,7 @@ class Wish:
         if self.precision not in PRECISIONS:
             if self.calibrate is not None or self.cache is not None or self.has_gate:
                 seen = f"calibration or a gate with the precision {self.precision}"
-                raise BuildError("--calibrate", seen, f"they belong to {' and '.join(PRECISIONS)}", "add --precision int8")
+                raise BuildError("--calibrate", seen, f"they belong to {', '.join(PRECISIONS)}", "add --precision int8")
             return
         if self.calibrate is None and (self.cache is None or not Path(self.cache).exists()):
             remedy = "give --calibrate DATA (an .npz or a folder of .npy), or the --calibration-cache of an earlier build"
@@ -74,15 +74,25 @@ def make(
     """The engine of ``graph``, a float graph, in the precision wished for; ranges are measured by engines of ``observing``."""
     if holds_quantization(graph):
         raise BuildError("--precision", "the model is quantized already", "", "build it without --precision")
+    grid = None if wish.precision == "best" else _grid(wish.precision, shop)
     samples = None if wish.calibrate is None else samples_of(graph, wish.calibrate)
     cache = cache_of(model, graph, samples, wish.cache, wish.calibrator, observing)
-    if wish.precision == "int8":
+    if grid is not None:
         recipe = recipe_of(graph, shop.left_out(graph))
-        whole = insert(graph, recipe, cache.tensors, wide=shop.narrow or float32, signed=shop.signed)
+        whole = insert(graph, recipe, cache.tensors, wide=shop.narrow or float32, grid=grid)
         return shop.make_integers(whole, {**summary, "calibrator": cache.calibrator})
     assert samples is not None, "checked"
     limits = gate.Limits(wish.max_drop, wish.min_cosine, wish.metric)
     return gate.best(graph, cache.tensors, samples, limits, summary, shop)
+
+
+def _grid(precision: str, shop: AnyShop) -> Grid:
+    """The grid that a precision is named after; raises BuildError where the target does not multiply its numbers."""
+    found = next((grid for grid in shop.grids if grid.name == precision), None)
+    if found is None:
+        seen = f"{precision} for this target, which has no such products"
+        raise BuildError("--precision", seen, "GPUs from sm_89 on have them", "build with --target cuda:sm_90, or in int8")
+    return found
 
 
 def calibrate(

@@ -16,9 +16,11 @@ import numpy as np
 from redline import passes
 from redline.base import cpu, env
 from redline.base.dtypes import DType, bfloat16
+from redline.base.errors import BuildError
 from redline.builder.assemble import Assembler
 from redline.builder.forms import Forms, distinct
 from redline.builder.plans import Part
+from redline.builder.types import only_on_gpus
 from redline.builder.weights import Weights
 from redline.codegen.c import isa
 from redline.codegen.c.compile import compile_objects, source
@@ -28,6 +30,7 @@ from redline.engine import Header, blob_of, encode_steps, joined, write_engine
 from redline.ir import Graph
 from redline.kernels.problem import CpuTarget
 from redline.lower import Program, lower, plan
+from redline.quant import UINT8, Grid
 from redline.runtime import Engine, load
 from redline.tune import Choice, Job, TimingCache, choose
 
@@ -53,14 +56,14 @@ P = TypeVar("P", bound=Product, covariant=True)
 
 
 class Shop(Protocol[P]):
-    """Makes engines of optimized graphs. ``signed``: activations in 8 bits are int8 around 0, not uint8.
+    """Makes engines of optimized graphs. ``grids``: those on which it multiplies quantized tensors, integers first.
 
     ``left_out``: the layers that the device computes in float at all events. ``narrow``: the type of float products that are
     faster than float32's, where that is not the shop's own business.
     """
 
     @property
-    def signed(self) -> bool: ...
+    def grids(self) -> tuple[Grid, ...]: ...
     @property
     def report(self) -> Progress: ...
     @property
@@ -119,7 +122,7 @@ class Workshop:
     opt_level: int
     timing_cache: str | os.PathLike[str] | None
     report: Progress
-    signed: bool = False
+    grids: tuple[Grid, ...] = (UINT8,)
 
     def left_out(self, graph: Graph) -> Collection[str]:
         return ()
@@ -143,6 +146,8 @@ class Workshop:
 
     def assemble(self, parts: Sequence[Part], summary: Mapping[str, Any], opt_level: int | None = None) -> Made:
         """The engine of these plans: kernels and weights that several of them have are in it once."""
+        for part in parts:
+            _check_types(part.program)
         forms, weights, made = Forms(), Weights(), []
         picked = [forms.choices(part.program, self._tune(part.program, forms, opt_level)) for part in parts]
         for part, choices in zip(parts, picked, strict=True):
@@ -162,6 +167,14 @@ class Workshop:
         jobs = [Job(step.family, step.problem) for step in program.steps]
         level = self.opt_level if opt_level is None else opt_level
         return choose(jobs, target, self.compiler, level, cache, self.report, forms.wanted(program))
+
+
+def _check_types(program: Program) -> None:
+    """Raises BuildError for element types that only GPUs compute with."""
+    found = only_on_gpus(program)
+    if found is not None:
+        seen = f"{', '.join(found[0].nodes[:1])}: values of type {found[1]}"
+        raise BuildError("--target", seen, "GPUs from sm_89 on compute with them", "build with --target cuda:sm_90")
 
 
 def _default_cache(machine: str) -> Path:

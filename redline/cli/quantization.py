@@ -48,11 +48,12 @@ def print_gate(report: Mapping[str, Any]) -> None:
     """Layer, precision, time gained, error added; nothing for engines that passed no gate."""
     if "layers" not in report:
         return
+    times = [key for key in ("fp32_us", "int8_us", "fp8_us") if any(key in row for row in report["layers"])]
     rows = [
-        (row["layer"], row["precision"], _micro(row["fp32_us"]), _micro(row["int8_us"]), f"{row['noise']:.2e}")
+        (row["layer"], row["precision"], *(_micro(row[key]) for key in times), f"{row['noise']:.2e}")
         for row in report["layers"]
     ]
-    console.table("", ("layer", "precision", "fp32", "int8", "noise"), rows)
+    console.table("", ("layer", "precision", *(key.removesuffix("_us") for key in times), "noise"), rows)
     gate = report["gate"]
     console.out().print(f"{gate['limits']}: drop {gate['drop']:.3%}, mean cosine {gate['cosine']:.5f}")
     if "note" in gate:

@@ -3,7 +3,6 @@
 import math
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 import onnx
 
@@ -17,8 +16,8 @@ _FIELDS = {
     dtypes.int64: ("int64_data", np.int64),
     dtypes.uint64: ("uint64_data", np.uint64),
     dtypes.uint32: ("uint64_data", np.uint64),
-}  # every other type lies in int32_data, the 16-bit floats as their bits
-_BITS = {dtypes.float16: np.float16, dtypes.bfloat16: ml_dtypes.bfloat16}
+}  # every other type lies in int32_data, the narrow floats as their bits
+_BITS = {dtypes.float16: np.uint16, dtypes.bfloat16: np.uint16, dtypes.float8_e4m3fn: np.uint8}
 
 
 def element_type(code: int, where: str) -> DType:
@@ -64,7 +63,7 @@ def _from_field(tensor: onnx.TensorProto, dtype: DType, count: int, where: str) 
         raise ModelError(where, f"{len(data)} values of data", f"its shape {tuple(tensor.dims)} holds {count}")
     values = np.array(data, stored)
     if dtype in _BITS:
-        return values.astype(np.uint16).view(_BITS[dtype])
+        return values.astype(_BITS[dtype]).view(dtype.numpy)
     return values.astype(dtype.numpy)
 
 

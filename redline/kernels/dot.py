@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from redline.base.dtypes import DType, bfloat16, bool_, float16, float32, int8, int32, uint8
+from redline.base.dtypes import NARROW_FLOATS, DType, bfloat16, bool_, float32, int8, int32, uint8
 from redline.kernels.problem import CpuTarget
 
 SMALL = (int8, uint8)
@@ -22,8 +22,8 @@ GCC_NAMES = (  # of the instructions that Clang calls by their widths
 
 
 def accumulator(dtype: DType) -> DType:
-    """The type in which products of ``dtype`` are summed: float32 for the 16-bit floats, int32 for small integers."""
-    if dtype in (float16, bfloat16):
+    """The type in which products of ``dtype`` are summed: float32 for floats of 16 and 8 bits, int32 for small integers."""
+    if dtype in NARROW_FLOATS:
         return float32
     return int32 if dtype == bool_ or (dtype.is_integer and dtype.size < 4) else dtype
 

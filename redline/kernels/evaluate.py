@@ -7,7 +7,7 @@ import numpy as np
 from redline.base import dtypes
 from redline.base.dtypes import DType
 from redline.kernels.expr import Acc, Call, Expr, Index, Lit, Load, walk
-from redline.kernels.functions import compute_type, lookup
+from redline.kernels.functions import compute_type, extreme, lookup
 
 
 def evaluate(
@@ -61,9 +61,12 @@ def _held(array: np.ndarray, dtype: DType) -> np.ndarray:
 
 
 def cast(array: np.ndarray, dtype: DType) -> np.ndarray:
-    """Floats truncate towards zero, integers wrap, bool is ``!= 0``; a float out of range wraps through int32 or int64."""
+    """Floats truncate towards zero, integers wrap, bool is ``!= 0``; a float out of range wraps through int32 or int64, or
+    becomes the largest float8."""
     if dtype == dtypes.bool_:
         return array != 0
+    if dtype == dtypes.float8_e4m3fn:
+        array = np.clip(array, extreme(dtype, lowest=True), extreme(dtype, lowest=False))
     if array.dtype.kind == "f" and dtype.is_integer and dtype != dtypes.uint64:
         return array.astype(np.int32 if dtype.size < 4 or dtype == dtypes.int32 else np.int64).astype(dtype.numpy)
     return array.astype(dtype.numpy)

@@ -42,12 +42,14 @@ def lookup(name: str) -> Function:
 
 
 def compute_type(dtype: DType) -> DType:
-    """The type in which values of ``dtype`` are held between functions: float32 for the 16-bit floats."""
-    return dtypes.float32 if dtype in (dtypes.float16, dtypes.bfloat16) else dtype
+    """The type in which values of ``dtype`` are held between functions: float32 for the floats of 16 and 8 bits."""
+    return dtypes.float32 if dtype in dtypes.NARROW_FLOATS else dtype
 
 
 def extreme(dtype: DType, lowest: bool) -> float | int | bool:
     """The lowest or highest value of a type: the result of a maximum or minimum over nothing."""
+    if dtype == dtypes.float8_e4m3fn:  # which has no infinity
+        return -448.0 if lowest else 448.0
     if dtype.is_float:
         return -np.inf if lowest else np.inf
     if dtype == dtypes.bool_:

@@ -21,6 +21,7 @@ COUNTER_BYTES = 1 << 16  # of every workspace: counters that kernels leave at ze
 POINTER = {
     "float32": "*fp32", "float16": "*fp16", "bfloat16": "*bf16", "float64": "*fp64", "int64": "*i64", "int32": "*i32",
     "int16": "*i16", "int8": "*i8", "uint64": "*u64", "uint32": "*u32", "uint16": "*u16", "uint8": "*u8", "bool": "*i8",
+    "float8_e4m3fn": "*fp8e4nv",
 }  # fmt: skip
 SHARED_BYTES = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10}  # a block may have, by architecture
 PROCESSORS = {80: 108, 86: 84, 89: 128, 90: 132}
@@ -49,6 +50,10 @@ class GpuTarget:
     @property
     def shared_bytes(self) -> int:
         return SHARED_BYTES.get(self.arch, 99 << 10)
+
+    @property
+    def has_float8(self) -> bool:
+        return self.arch >= 89
 
     @property
     def has_copy_engine(self) -> bool:

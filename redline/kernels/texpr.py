@@ -25,6 +25,7 @@ TYPES = {
     "float32": "tl.float32", "float16": "tl.float16", "bfloat16": "tl.bfloat16", "float64": "tl.float64",
     "int64": "tl.int64", "int32": "tl.int32", "int16": "tl.int16", "int8": "tl.int8", "uint64": "tl.uint64",
     "uint32": "tl.uint32", "uint16": "tl.uint16", "uint8": "tl.uint8", "bool": "tl.int1",
+    "float8_e4m3fn": "tl.float8e4nv",
 }  # fmt: skip
 NAN = "propagate_nan=tl.PropagateNan.ALL"
 _INFIX = {
@@ -185,6 +186,11 @@ def to_storage(dtype: DType, text: str) -> str:
     return _converted(text, "tl.int8" if dtype == dtypes.bool_ else TYPES[dtype.name])
 
 
+def zero(dtype: DType) -> str:
+    """What a masked load gives: Triton makes no float of 8 bits from an integer."""
+    return "0.0" if dtype in dtypes.GPU_ONLY else "0"
+
+
 def tile(text: str, dtype: DType, shape: Sequence[int]) -> str:
     """A value, which may be a literal, as a tile of what ``dtype`` is computed in."""
     extents = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
@@ -274,6 +280,13 @@ class Renderer(Scope):
         result = self._visit(prepare(expr, self.reads, self.box))
         return self._statements, result
 
+    def render_stored(self, expr: Expr, dtype: DType) -> tuple[list[str], str]:
+        """The same for a value that goes to memory as ``dtype``: the store rounds it, so nothing has to before."""
+        rounds = isinstance(expr, Call) and expr.fn == "cast" and expr.dtype == dtype and dtype in dtypes.NARROW_FLOATS
+        if rounds and isinstance(expr, Call) and expr.args[0].dtype == compute_type(dtype):
+            return self.render(expr.args[0])
+        return self.render(expr)
+
     def _name(self, text: str) -> str:
         name = f"{self.prefix}{self._count}"
         self._count += 1
@@ -286,7 +299,7 @@ class Renderer(Scope):
         offset = self._visit(index) if form is None else self.rows.text_of(form, self.coordinates, is_wide(operand))
         guards = [self.guards[axis] for axis in sorted(bounds.indices(index)) if axis in self.guards]
         conditions = [*guards, *self._conditions]
-        mask = f", mask={' & '.join(conditions)}, other=0" if conditions else ""
+        mask = f", mask={' & '.join(conditions)}, other={zero(operand.dtype)}" if conditions else ""
         return self._name(from_storage(operand.dtype, f"tl.load({self.pointers[expr.operand]} + {offset}{mask})"))
 
     def _call(self, expr: Expr) -> str:
@@ -299,7 +312,7 @@ class Renderer(Scope):
             return self._branch(expr)
         texts = [self._visit(arg) for arg in expr.args]
         text = self._function(expr, texts)
-        if expr.dtype in (dtypes.float16, dtypes.bfloat16):
+        if expr.dtype in dtypes.NARROW_FLOATS:
             text = f"({text}).to({TYPES[expr.dtype.name]}).to(tl.float32)"
         return self._name(text)
 

@@ -268,7 +268,7 @@ def _epilogue(g: Gemm, s: Schedule) -> list[str]:
     names = [f"i{axis}" for axis in range(len(g.coordinates))]
     lines = [f"{name} = {text}" for name, text in zip(names, g.coordinates, strict=True)]
     renderer = texpr.Renderer(g.reads, names, g.out.shape, ["acc"], guards, exact=exact, rows=g.rows)
-    statements, value = renderer.render(g.epilogue)
+    statements, value = renderer.render_stored(g.epilogue, g.out.dtype)
     conditions = list(dict.fromkeys(guards.values()))
     whole = "(out0 + rm[:, None] * 0 + rn[None, :] * 0)" if 1 in (g.size.rows, g.size.columns) else "out0"
     return [*lines, *statements, texpr.store(whole, g.out, names, value, conditions, g.rows)]

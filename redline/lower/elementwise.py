@@ -1,6 +1,6 @@
 """Elementwise operators as scalar expressions: what one output element is, given one element of each input.
 
-Half precision is computed in float32 and rounded at the end; every other type in itself.
+Floats of 16 and 8 bits are computed with in float32 and rounded at the end; every other type in itself.
 """
 
 import math
@@ -13,7 +13,6 @@ from redline.ops import Op
 from redline.ops.quantize import bounds
 
 Build = Callable[..., Expr]
-HALF = (dtypes.float16, dtypes.bfloat16)
 
 SAME_TYPE = {
     "Abs": "abs", "Neg": "neg", "Floor": "floor", "Ceil": "ceil", "Round": "rint", "Sqrt": "sqrt", "Exp": "exp", "Log": "log",
@@ -31,7 +30,7 @@ TO_BOOL = {
 
 def build(op: Op, args: Sequence[Expr | None], out: DType) -> Expr:
     """One element of ``op``'s result, of type ``out``. ``args`` are the input elements, None for an absent input."""
-    wide = [None if a is None else cast(a, dtypes.float32) if a.dtype in HALF else a for a in args]
+    wide = [None if a is None else cast(a, dtypes.float32) if a.dtype in dtypes.NARROW_FLOATS else a for a in args]
     if op.name in SAME_TYPE:
         value = _fold(SAME_TYPE[op.name], [a for a in wide if a is not None], op.name in VARIADIC)
     elif op.name in TO_BOOL:
@@ -175,12 +174,17 @@ def _selu(op: Op, x: Expr) -> Expr:
 def _quantize(op: Op, x: Expr, scale: Expr, zero: Expr | None = None) -> Expr:
     """round(x / scale) + zero within the type, for constants: the cut comes first, where it keeps the rounding in range.
 
-    ``bounded``: x is in range anyhow (passes/bound_rounding.py), and the cut comes last.
+    ``bounded``: x is in range anyhow (passes/bound_rounding.py), and the cut comes last. Floats of 8 bits have no zero point,
+    and build() casts to them, which rounds and cuts.
     """
-    assert isinstance(scale, Lit) and isinstance(zero, Lit | None), "other parameters have become arithmetic"
+    assert isinstance(scale, Lit), "other parameters have become arithmetic"
     x = x if scale.value == 1 else call("div", x, scale)
+    dtype = op.type(2).dtype if op.has(2) else dtypes.uint8
+    if dtype.is_float:
+        return x
+    assert isinstance(zero, Lit | None), "other parameters have become arithmetic"
     zero_point = 0 if zero is None else int(zero.value)
-    low, high = bounds(op.type(2).dtype if op.has(2) else dtypes.uint8)
+    low, high = bounds(dtype)
     if op.attr("bounded", 0):
         whole = call("add", call("rint32", x, dtype=dtypes.int32), lit(zero_point, dtypes.int32))
         return call("min", call("max", whole, lit(low, dtypes.int32)), lit(high, dtypes.int32))

@@ -85,8 +85,18 @@ def _conv_transpose(op: Op, x: np.ndarray, w: np.ndarray, bias: np.ndarray | Non
     return y if bias is None else y + per_channel(wide(bias), y.ndim)
 
 
+def sum_type(op: Op) -> dtypes.DType:
+    """The type in which ConvInteger and MatMulInteger sum: int32 for bytes, and (ours) float32 for floats of 8 bits."""
+    return dtypes.float32 if op.type(0).dtype.is_float else dtypes.int32
+
+
+def summed(op: Op, sums: np.ndarray) -> np.ndarray:
+    """float64 sums in that type."""
+    return sums.astype(np.float32) if op.type(0).dtype.is_float else sums.astype(np.int64).astype(np.int32)
+
+
 def _infer_conv_integer(op: Op) -> list[TensorType]:
-    return conv_type(op, 1, dtypes.int32)
+    return conv_type(op, 1, sum_type(op))
 
 
 def _conv_integer(
@@ -102,15 +112,15 @@ def _conv_integer(
     w = w.astype(np.float64)
     if w_zero is not None:
         w = w - w_zero.astype(np.float64).reshape(-1, *(1,) * (w.ndim - 1))
-    return convolve(x, w, int(op.attr("group", 1)), window).astype(np.int64).astype(np.int32)
+    return summed(op, convolve(x, w, int(op.attr("group", 1)), window))
 
 
 def centred(op: Op, i: int, zero: int, shape: tuple[int, ...] | None = None) -> Value:
-    """Input ``i`` less its zero point (input ``zero``, reshaped to ``shape``), in int32."""
-    value = cast(op.value(i), dtypes.int32)
+    """Input ``i`` less its zero point (input ``zero``, reshaped to ``shape``), in the type of the sums."""
+    value = cast(op.value(i), sum_type(op))
     if not op.has(zero):
         return value
-    point = cast(op.value(zero), dtypes.int32)
+    point = cast(op.value(zero), value.dtype)
     return make("Sub", value, point if shape is None else reshaped(point, shape))
 
 

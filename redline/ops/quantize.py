@@ -1,5 +1,6 @@
 """QuantizeLinear, DequantizeLinear and DynamicQuantizeLinear: per tensor, per axis and per block."""
 
+import ml_dtypes
 import numpy as np
 
 from redline.base import dtypes, shapes
@@ -10,7 +11,7 @@ from redline.ir import TensorType, Value
 from redline.ops.registry import Op, define, make
 from redline.ops.rules import HALF, cast, ints, onnx_dtype, reshaped, scalar, wide
 
-QUANTIZED = (dtypes.uint8, dtypes.int8, dtypes.uint16, dtypes.int16)
+QUANTIZED = (dtypes.uint8, dtypes.int8, dtypes.uint16, dtypes.int16, dtypes.float8_e4m3fn)
 
 
 def _placed(op: Op, params: Shape) -> Shape | None:
@@ -75,12 +76,14 @@ def _quantized_dtype(op: Op) -> DType:
     dtype = op.type(2).dtype if op.has(2) else _optional_dtype(op, "output_dtype", dtypes.uint8)
     if dtype not in QUANTIZED:
         raise UnsupportedError(op.label, f"quantization to {dtype}", f"allowed: {', '.join(d.name for d in QUANTIZED)}")
+    if dtype.is_float and not op.attr("saturate", 1):
+        raise UnsupportedError(op.label, f"quantization to {dtype} that does not saturate", "allowed: saturate = 1")
     return dtype
 
 
 def bounds(dtype: DType) -> tuple[int, int]:
-    """The least and the largest value of an integer type."""
-    info = np.iinfo(dtype.numpy)
+    """The least and the largest value of a type that tensors are quantized to: all of them whole numbers."""
+    info = ml_dtypes.finfo(dtype.numpy) if dtype.is_float else np.iinfo(dtype.numpy)
     return int(info.min), int(info.max)
 
 
@@ -95,17 +98,20 @@ def _division_dtype(op: Op) -> DType:
 
 
 def _quantize(op: Op, x: np.ndarray, scale: np.ndarray, zero: np.ndarray | None = None) -> np.ndarray:
-    """round(x / scale), halves to even, plus the zero point, held within the type."""
+    """round(x / scale), halves to even, plus the zero point, held within the type, whose floats round by themselves."""
     precision = _division_dtype(op).numpy
     quotient = (wide(x.astype(precision)) / wide(_spread_array(op, scale).astype(precision))).astype(precision)
-    placed = np.rint(wide(quotient)) + (0 if zero is None else _spread_array(op, zero).astype(np.float32))
-    return np.clip(placed, *bounds(_quantized_dtype(op)))
+    dtype = _quantized_dtype(op)
+    placed = wide(quotient) if dtype.is_float else np.rint(wide(quotient))
+    placed = placed + (0 if zero is None else _spread_array(op, zero).astype(np.float32))
+    return np.clip(placed, *bounds(dtype))
 
 
 def _decompose_quantize(op: Op) -> Value:
     precision, dtype = _division_dtype(op), _quantized_dtype(op)
     quotient = make("Div", cast(op.value(0), precision), cast(_spread(op, 1), precision))
-    placed = make("Round", cast(quotient, dtypes.float32) if precision in HALF else quotient)
+    placed = cast(quotient, dtypes.float32) if precision in HALF else quotient
+    placed = placed if dtype.is_float else make("Round", placed)
     if op.has(2):
         placed = make("Add", placed, cast(_spread(op, 2), placed.dtype))
     low, high = (scalar(bound, placed.dtype) for bound in bounds(dtype))

@@ -11,7 +11,7 @@ from redline.base.errors import ModelError
 from redline.base.shapes import Shape
 from redline.ir import TensorType, Value
 from redline.ops.layout import in_onnx_order, is_channels_last
-from redline.ops.nn_conv import conv_type, convolve, per_channel
+from redline.ops.nn_conv import conv_type, convolve, per_channel, sum_type, summed
 from redline.ops.quantize import bounds
 from redline.ops.registry import Op, define, make
 from redline.ops.rules import cast, reshaped, wide
@@ -41,19 +41,17 @@ def _centred(x: np.ndarray, zero: np.ndarray | None) -> np.ndarray:
 
 
 def _infer_integer(op: Op) -> list[TensorType]:
-    return [TensorType(dtypes.int32, _product_shape(op, 0, 1))]
+    return [TensorType(sum_type(op), _product_shape(op, 0, 1))]
 
 
 def _integer(
     op: Op, a: np.ndarray, b: np.ndarray, a_zero: np.ndarray | None = None, b_zero: np.ndarray | None = None
 ) -> np.ndarray:
-    return (
-        np.matmul(_centred(a, None if a_zero is None else _rows(a_zero)), _centred(b, b_zero)).astype(np.int64).astype(np.int32)
-    )
+    return summed(op, np.matmul(_centred(a, None if a_zero is None else _rows(a_zero)), _centred(b, b_zero)))
 
 
 def _decompose_integer(op: Op) -> Value:
-    a, b = (cast(op.value(i), dtypes.int32) for i in range(2))
+    a, b = (cast(op.value(i), sum_type(op)) for i in range(2))
     if op.has(2):
         a = make("Sub", a, cast(_row_values(op.value(2)), dtypes.int32))
     if op.has(3):

@@ -16,8 +16,9 @@ HALF = (dtypes.float16, dtypes.bfloat16)
 
 
 def wide(array: np.ndarray | None) -> Any:
-    """float16 and bfloat16 as float32; anything else as it is."""
-    return array.astype(np.float32) if array is not None and dtypes.from_numpy(array.dtype) in HALF else array
+    """Floats of 16 and 8 bits as float32; anything else as it is."""
+    narrow = array is not None and dtypes.from_numpy(array.dtype) in dtypes.NARROW_FLOATS
+    return array.astype(np.float32) if narrow and array is not None else array
 
 
 def plain(function: Callable[..., Any]) -> Reference:

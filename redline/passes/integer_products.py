@@ -1,10 +1,10 @@
-"""Convolutions and matrix products of dequantized tensors become products of their integers.
+"""Convolutions and matrix products of dequantized tensors become products of their integers, or of their floats of 8 bits.
 
     sum (x - zx) sx * (w - zw) sw  =  sx sw * (sum x w - zx sum w - zw sum x + K zx zw)
 
-The sum of x w is a ConvInteger or MatMulInteger of uint8 by int8 without zero points; everything else is arithmetic
-behind it, which lowering puts into the kernel's epilogue, down to the QuantizeLinear that follows. Sums of constants are
-taken now. The integers that stand for 0 pad a convolution (attribute ``pad_value``).
+The sum of x w is a ConvInteger or MatMulInteger of uint8 by int8, or of two float8, without zero points; everything else
+is arithmetic behind it, which lowering puts into the kernel's epilogue, down to the QuantizeLinear that follows. Sums of
+constants are taken now. The integers that stand for 0 pad a convolution (attribute ``pad_value``).
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from redline.ops.rules import cast
 from redline.passes.propagate_quantization import SIGNED_TO_UNSIGNED, as_unsigned
 from redline.passes.quantized import Quantized, constant_of, dequantized
 
-BYTES = (dtypes.uint8, dtypes.int8)
+BYTES = (dtypes.uint8, dtypes.int8, dtypes.float8_e4m3fn)
 SIGNED = (-128, 127)
 
 
@@ -41,6 +41,11 @@ class Factor:
         return bool(np.any(self.zero))
 
 
+def agree(x: Factor, w: Factor) -> bool:
+    """Whether the numbers of both can be multiplied as they are: integers, or floats of 8 bits."""
+    return x.x.dtype.is_float == w.x.dtype.is_float
+
+
 def _activation(found: Quantized | None) -> Factor | None:
     if found is None or not found.is_per_tensor or found.x.dtype not in BYTES:
         return None
@@ -48,7 +53,12 @@ def _activation(found: Quantized | None) -> Factor | None:
 
 
 def signed_weights(array: np.ndarray, zero: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Integers and the zero points that broadcast against them, as int8 and zero points: all 0 where int8 allows."""
+    """Integers and the zero points that broadcast against them, as int8 and zero points: all 0 where int8 allows.
+
+    Floats of 8 bits, whose zero points are 0, stay as they are.
+    """
+    if array.dtype == dtypes.float8_e4m3fn.numpy:
+        return array, zero
     centred = array.astype(np.int64) - zero
     if centred.min(initial=0) >= SIGNED[0] and centred.max(initial=0) <= SIGNED[1]:
         return centred.astype(np.int8), np.zeros_like(zero)
@@ -77,11 +87,11 @@ def _weights(found: Quantized | None, axis: int) -> tuple[np.ndarray, Factor] | 
 def _conv(node: Node, rewriter: Rewriter) -> Value | None:
     """Conv(DQ(x), DQ(w), b) -> float(ConvInteger(x, w)) * s + (b - zx s sum w)"""
     x, found = _activation(dequantized(node.inputs[0])), _weights(dequantized(node.inputs[1]), 0)
-    if x is None or found is None:
+    if x is None or found is None or not agree(x, found[1]):
         return None
     array, w = found
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    whole = _integer_bias(bias, x.scale * w.scale)
+    whole = None if x.x.dtype.is_float else _integer_bias(bias, x.scale * w.scale)
     addend = np.zeros(()) if bias is None or whole is not None else constant_of(bias)
     groups = int(node.attrs.get("group", 1))
     if addend is None or (w.has_zero and groups != 1):
@@ -158,7 +168,7 @@ def _matmul(node: Node, rewriter: Rewriter) -> Value | None:
     if b.x.array is None:
         return _product_of_activations(node, a, _activation(b))
     found = _weights(b, b.x.array.ndim - 1)
-    if found is None or b.x.array.ndim != 2:
+    if found is None or b.x.array.ndim != 2 or not agree(a, found[1]):
         return None
     array, w = found
     sums, k = array.astype(np.int64).sum(0), array.shape[0]
@@ -172,7 +182,7 @@ def _matmul(node: Node, rewriter: Rewriter) -> Value | None:
 
 def _product_of_activations(node: Node, a: Factor, b: Factor | None) -> Value | None:
     """Both sides come at run time: their sums are small products with ones."""
-    b = None if b is None else _as_signed(b)
+    b = None if b is None or not agree(a, b) else _as_signed(b)
     if b is None:
         return None
     k = int(a.x.shape[-1])  # type: ignore[arg-type]
@@ -187,8 +197,8 @@ def _product_of_activations(node: Node, a: Factor, b: Factor | None) -> Value | 
 
 
 def _as_signed(b: Factor) -> Factor | None:
-    """The right side of a product as int8."""
-    if b.x.dtype == dtypes.int8:
+    """The right side of a product as int8, or as the float that it is."""
+    if b.x.dtype in (dtypes.int8, dtypes.float8_e4m3fn):
         return b
     moved = _shifted_source(b.x)
     return None if moved is None else Factor(moved, b.scale, b.zero - SIGNED_TO_UNSIGNED)

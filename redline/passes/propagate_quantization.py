@@ -1,7 +1,8 @@
 """Quantized tensors stay quantized through operators that only move elements or pick the largest.
 
 QuantizeLinear moves up and DequantizeLinear down until they meet arithmetic; pairs that undo each other go. What is moved
-is then bytes. Activations become unsigned, which is what the processor's dot products take, or ``signed``, for tensor cores.
+is then bytes (floats of 8 bits among them). Integer activations become unsigned, which is what the processor's dot products
+take, or ``signed``, for tensor cores.
 """
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from redline.base import dtypes
 from redline.ir import Graph, Node, Rewriter, Rule, Value, constant, rewrite
 from redline.ops import make_node
+from redline.ops.quantize import bounds
 from redline.passes.algebra import operands
 from redline.passes.constants import number, splat
 from redline.passes.quantized import Quantized, dequantized, quantized, with_steps
@@ -126,7 +128,7 @@ def _saturate(node: Node, rewriter: Rewriter) -> Value | None:
         return None
     inner = found.x.node
     low, high = (0.0, None) if inner.op == "Relu" else map(number, (*inner.inputs[1:], None, None)[:2])
-    bottom, top = (np.iinfo(node.out.dtype.numpy).min, np.iinfo(node.out.dtype.numpy).max)
+    bottom, top = bounds(node.out.dtype)
     if inner.op == "Clip" and any(v is not None and number(v) is None for v in inner.inputs[1:]):
         return None
     cuts_low = low is not None and np.rint(low / found.scale) + found.zero > bottom

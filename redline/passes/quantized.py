@@ -28,7 +28,7 @@ def holds_quantization(graph: Graph) -> bool:
 
 @dataclass(frozen=True)
 class Quantized:
-    """(x - zero) * scale for a DequantizeLinear, round(x / scale) + zero for a QuantizeLinear.
+    """(x - zero) * scale for a DequantizeLinear, round(x / scale) + zero for a QuantizeLinear; a float8 has the zero 0.
 
     ``scale`` [], or [n] along ``axis``, in float64, ``zero`` in int64.
     """
@@ -57,11 +57,14 @@ def read(value: Value | None, op: str) -> Quantized | None:
     if scale.dtype != dtypes.float32 or dtypes.float32 not in (x.dtype, value.dtype) or scale.array.ndim > 1:
         return None
     narrow = value.dtype if op == "QuantizeLinear" else x.dtype
-    if not narrow.is_integer:
+    is_float = narrow == dtypes.float8_e4m3fn
+    if not narrow.is_integer and not is_float:
         return None
     one = scale.array.size == 1
     scales = scale.array.astype(np.float64).reshape(() if one else -1)
     zeros = np.zeros(scales.shape, np.int64) if zero is None else np.asarray(zero.array).astype(np.int64).reshape(scales.shape)
+    if is_float and zero is not None and np.any(zero.array):  # type: ignore[arg-type]
+        return None
     axis = 0 if one else view(value.node).axis(1, len(x.shape))
     return Quantized(x, scales, zeros, axis)
 

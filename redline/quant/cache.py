@@ -66,6 +66,8 @@ def _entry(tensor: Tensor) -> dict[str, Any]:
     entry: dict[str, Any] = {"low": tensor.low, "high": tensor.high}
     if tensor.wide:
         entry["wide"] = True
+    if tensor.peak:
+        entry["peak"] = tensor.peak
     for key, array in (("mean", tensor.mean), ("divisor", tensor.divisor)):
         if array is not None:
             entry[key] = [float(f"{value:.6g}") for value in array]
@@ -82,4 +84,7 @@ def _tensor(entry: Any) -> Tensor:
     divisor = arrays["divisor"]
     if divisor is not None and not (np.isfinite(divisor).all() and (divisor > 0).all()):
         raise ValueError("a divisor that is not positive")
-    return Tensor(low, high, arrays["mean"], divisor, bool(entry.get("wide", False)))
+    peak = float(entry.get("peak", 0.0))
+    if not (math.isfinite(peak) and peak >= 0):
+        raise ValueError(f"a peak of {peak}: it must be a finite size")
+    return Tensor(low, high, arrays["mean"], divisor, bool(entry.get("wide", False)), peak)

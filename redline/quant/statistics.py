@@ -66,7 +66,8 @@ def _rows(array: np.ndarray) -> np.ndarray:
 class Tensor:
     """What quantization keeps of a tensor: the range of its integers, its channels' means and what divides them first.
 
-    ``wide``: the matrix products that read it stay in 16-bit floats (streams.py).
+    ``wide``: the matrix products that read it stay in 16-bit floats (streams.py). ``peak``: the largest size that was seen, 0
+    where that was not kept: floats of 8 bits lose little by holding it, for their steps grow with the size.
     """
 
     low: float
@@ -74,3 +75,9 @@ class Tensor:
     mean: np.ndarray | None = None
     divisor: np.ndarray | None = None
     wide: bool = False
+    peak: float = 0.0
+
+    @property
+    def largest(self) -> float:
+        """The size that the grid of floats must hold."""
+        return self.peak or max(-self.low, self.high, 0.0)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 
 
@@ -94,6 +95,27 @@ def _accept_one_element_arrays() -> None:
     interpreter._patch_lang_tensor = patched
 
 
+def _round_floats_of_8_bits() -> None:
+    """The interpreter cuts bits off where the GPU rounds to the nearest float8 and saturates; ml_dtypes rounds like the GPU."""
+    from triton.runtime import interpreter
+
+    original = interpreter._convert_float
+    if getattr(original, "is_redlines", False):
+        return
+
+    def converted(array: np.ndarray, source: object, target: object, rounding: object) -> np.ndarray:
+        kinds = {"fp8e4nv": ml_dtypes.float8_e4m3fn, "fp32": np.float32, "fp16": np.float16}
+        if "fp8e4nv" not in (str(source), str(target)):
+            return original(array, source, target, rounding)
+        values = array.view(kinds[str(source)]).astype(np.float32)
+        if str(target) == "fp8e4nv":
+            values = np.clip(values, -448, 448)
+        return values.astype(kinds[str(target)]).view(f"u{np.dtype(kinds[str(target)]).itemsize}")
+
+    converted.is_redlines = True  # type: ignore[attr-defined]
+    interpreter._convert_float = converted
+
+
 def run(
     text: str,
     grid: Sequence[int],
@@ -105,6 +127,7 @@ def run(
         from triton.tools.tensor_descriptor import TensorDescriptor
 
         _accept_one_element_arrays()
+        _round_floats_of_8_bits()
         path = Path(folder) / "kernel.py"
         path.write_text(text)
         spec = importlib.util.spec_from_file_location("kernel", path)

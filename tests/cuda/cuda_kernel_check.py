@@ -66,4 +66,5 @@ def raw(array):
 
 
 def poison(dtype):
-    return np.nan if dtype.kind == "f" or dtype == ml_dtypes.bfloat16 else 1
+    foreign = (ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn)
+    return np.nan if dtype.kind == "f" or dtype in foreign else 1

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from cuda_interpreter import Tensor, run
 
@@ -17,8 +18,10 @@ from redline.base.errors import EngineError
 from redline.codegen.triton.compile import Cubin, Request
 
 NUMPY = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "fp64": "float64", "i8": "int8", "i16": "int16",
-         "i32": "int32", "i64": "int64", "u8": "uint8", "u16": "uint16", "u32": "uint32", "u64": "uint64"}  # fmt: skip
+         "i32": "int32", "i64": "int64", "u8": "uint8", "u16": "uint16", "u32": "uint32", "u64": "uint64",
+         "fp8e4nv": "float8_e4m3fn"}  # fmt: skip
 BYTES = {
+    "fp8e4nv": 1,
     "fp32": 4,
     "fp16": 2,
     "bf16": 2,
@@ -126,6 +129,9 @@ class FakeDriver:
         return "module", json.loads(bytes(cubin))
 
     def tensor_map(self, *facts: Any) -> Map:
+        assert facts[-1] == np.dtype(getattr(ml_dtypes, facts[0], facts[0])).itemsize, (
+            f"{facts[-1]} bytes an element of {facts[0]}"
+        )
         made = Map(*facts)
         self.maps[id(made)] = made
         return made

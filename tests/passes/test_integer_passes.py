@@ -7,8 +7,7 @@ from redline.base import dtypes
 from redline.ir import constant
 from redline.ops import make, make_node
 from redline.passes import bound_rounding, fold_requantization, integer_products, propagate_quantization
-from redline.quant import Tensor
-from redline.quant.insert import steps
+from redline.quant import FP8, INT8, Tensor
 from tests.passes.checking import arg, check, histogram, names, unchanged
 
 S, Z = 0.05, 100
@@ -94,9 +93,16 @@ def test_activations_become_signed_for_tensor_cores():
 
 @pytest.mark.parametrize(("low", "high"), [(-1.0, 3.0), (-4.0, 2.0), (0.0, 0.5), (0.0, 0.0)])
 def test_signed_steps_lie_around_zero(low: float, high: float):
-    scale, zero = steps(Tensor(low, high, None, None), signed=True)
+    scale, zero = INT8.steps(Tensor(low, high, None, None))
     assert zero == 0 and zero.dtype == np.int8
     assert np.rint(max(-low, high) / scale) in (127, 0)
+
+
+def test_floats_hold_the_largest_that_was_seen():
+    """What calibrators cut off for the sake of even steps costs floats nothing."""
+    scale, zero = FP8.steps(Tensor(-1.0, 2.0, peak=7.0))
+    assert zero == 0 and zero.dtype == dtypes.float8_e4m3fn.numpy and np.float32(7) / scale == 448
+    assert FP8.steps(Tensor(-3.0, 2.0))[0] == np.float32(3 / 448)
 
 
 RNG = np.random.default_rng(0)

@@ -177,7 +177,8 @@ def _gathered(p: Problem, s: Schedule, size: Size) -> tuple[list[str], list[str]
         where.append(f"x_tap{base}")
     if inside:
         masks.append(f"({inside})[None, :]")
-    mask = f", mask={' & '.join(masks)}, other={p.pad_value}" if masks else ""
+    outside = texpr.literal(p.pad_value, p.x.dtype)
+    mask = f", mask={' & '.join(masks)}, other={outside}" if masks else ""
     step.append(f"a = tl.load({' + '.join(where)}{mask})")
     step += _filters(p, s, size, is_vector, inside)
     return before, step
@@ -245,7 +246,7 @@ def _filters(p: Problem, s: Schedule, size: Size, is_vector: bool, inside: str) 
     for axis in range(p.rank):
         if p.w.shape[2 + axis] > 1:
             terms.append(f"t{axis}{'[:, None]' if is_vector else ''} * {p.w.strides[2 + axis]}")
-    mask = f", mask=({inside})[:, None], other=0" if inside else ""
+    mask = f", mask=({inside})[:, None], other={texpr.zero(p.w.dtype)}" if inside else ""
     return [*lines, f"b = tl.load(arg1 + {' + '.join(terms)}{mask})"]
 
 

@@ -30,18 +30,18 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
     axes = [Axis(*each) for each in zip(p.w.shape[2:], p.strides, p.dilations, p.pads[: p.rank], strict=True)]
     outside = window.guards(p.out, s)
     channels = p.out.shape[-1]
-    before, taps = window.taps(p.x, p.out, axes, outside, str(p.pad_value))
+    before, taps = window.taps(p.x, p.out, axes, outside, texpr.literal(p.pad_value, p.x.dtype))
     kind = texpr.TYPES[p.acc.name]
     names = [f"i{a}" for a in range(len(p.out.shape))]
     places = [f"{n} = {t}" for n, t in zip(names, window.coordinates(p.out), strict=True)]
     guard = outside.get(len(p.out.shape) - 1)
-    mask = f", mask={guard}, other=0" if guard else ""
+    mask = f", mask={guard}, other={texpr.zero(p.w.dtype)}" if guard else ""
     body = [*window.head(p.out, s), *places]
     body += [f"w{t} = tl.load(arg1 + {t * channels} + rn[None, :]{mask}).to({kind})" for t in range(prod(p.w.shape[2:]))]
     body += [*texpr.wait(target), *before, f"acc = tl.zeros(({s.positions}, {s.channels}), {kind})"]
     body += [f"acc += {load}.to({kind}) * w{number}" for number, load, _ in taps]
     renderer = texpr.Renderer(p.reads, names, p.out.shape, ["acc"], outside, exact=p.x.dtype.size > 2)
-    statements, value = renderer.render(p.epilogue)
+    statements, value = renderer.render_stored(p.epilogue, p.out.dtype)
     body += [*statements, texpr.store(window.pointer(p.out), p.out, names, value, list(dict.fromkeys(outside.values())))]
     params = [f"arg{i}" for i in range(len(p.reads))] + ["out0"]
     signature = tuple(POINTER[o.dtype.name] for o in p.reads + p.writes)

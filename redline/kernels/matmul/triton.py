@@ -46,7 +46,7 @@ def size_of(p: Problem) -> Size:
     return Size(prod(axes.rows(p)), p.n, p.k, prod(axes.products(p)), p.a.dtype.size)
 
 
-def schedules(problem: Problem, target: GpuTarget) -> list[Schedule]:
+def schedules(problem: Problem, target: GpuTarget) -> list[Schedule | crew.Crew]:
     by_copies = row_stride(problem) is not None and target.has_copy_engine
     crews = crew.candidates(size_of(problem), target) if by_copies and crew_product(problem) else []
     return [*crews[:MOST_CREWS], *candidates(size_of(problem), target, by_copies)]
@@ -183,7 +183,7 @@ def _loads(
     step = []
     if p.k % s.block_k != 0:
         step.append(f"inside = (s * {s.block_k} + rk) < {p.k}")
-        mask = ", mask=inside[None, :], other=0"
+        mask = f", mask=inside[None, :], other={texpr.zero(p.a.dtype)}"
     even = texpr.Rows(f"{rows}[:, None]", (*axes.folded, len(place) - 2), axes.rows(p))
     a = f"{rows}[:, None] * 0 + {_offset(p.a, [*place[:-2], place[-2], '0'], even)}"
     before.append(f"a_at = arg0 + {a} + {k_text}[None, :] * {p.a.strides[-1]}")
@@ -194,7 +194,7 @@ def _loads(
         before.append(f"b_at = arg1 + {base}{columns}[None, :] * {depth} + rk[:, None]")
         step.append(f"b = tl.load(b_at + s * {s.block_k})")
     else:
-        b_mask = ", mask=inside[:, None], other=0" if mask else ""
+        b_mask = f", mask=inside[:, None], other={texpr.zero(p.b.dtype)}" if mask else ""
         base = _offset(p.b, [*place[:-2], "0", "0"])
         before.append(f"b_at = arg1 + {base} + {columns}[None, :] * {p.b.strides[-1]} + rk[:, None] * {p.b.strides[-2]}")
         step.append(f"b = tl.load(b_at + s * {s.block_k * p.b.strides[-2]}{b_mask})")

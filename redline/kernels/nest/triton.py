@@ -72,8 +72,8 @@ def _pointwise(p: Problem, s: Schedule) -> list[str]:
     exact = all(o.dtype.size > 2 for o in p.writes)
     rows = texpr.Rows("at", tuple(range(len(p.shape))), p.shape)
     renderer = texpr.Renderer(p.reads, names, p.shape, [], guards, exact=exact, rows=rows)
-    for i, (body, _write) in enumerate(zip(p.bodies, p.writes, strict=True)):
-        statements, value = renderer.render(body)
+    for i, (body, write) in enumerate(zip(p.bodies, p.writes, strict=True)):
+        statements, value = renderer.render_stored(body, write.dtype)
         lines += [*statements, _store(i, p, names, value, list(dict.fromkeys(guards.values())))]
     return lines
 

@@ -30,7 +30,7 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
     if p.kind == "average":
         body += _count(p, axes)
     renderer = texpr.Renderer(p.reads, names, p.out.shape, ["acc"], outside, exact=p.x.dtype.size > 2)
-    statements, value = renderer.render(p.epilogue)
+    statements, value = renderer.render_stored(p.epilogue, p.out.dtype)
     body += [*statements, texpr.store(window.pointer(p.out), p.out, names, value, list(dict.fromkeys(outside.values())))]
     params = [f"arg{i}" for i in range(len(p.reads))] + ["out0"]
     signature = tuple(POINTER[o.dtype.name] for o in p.reads + p.writes)

@@ -55,7 +55,7 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
     body += [*statements, f"x = {x} + tl.zeros(({s.rows}, {width}), {texpr.TYPES[p.prologue.dtype.name]})"]
     body += _normalise(p, guards.get(rank - 1, ""))
     renderer = texpr.Renderer(p.reads, names, p.shape, ["y"], guards, prefix="u", exact=p.writes[0].dtype.size > 2, rows=rows)
-    statements, value = renderer.render(p.epilogue)
+    statements, value = renderer.render_stored(p.epilogue, p.writes[0].dtype)
     conditions = list(dict.fromkeys(guards.values()))
     body += [*statements, texpr.store("out0", p.writes[0], names, value, conditions, rows)]
     if len(p.writes) > 1:

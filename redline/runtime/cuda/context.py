@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from redline.base import dtypes
 from redline.base.errors import EngineError, InputError
 from redline.base.shapes import StaticShape
 from redline.engine import Access, formula, spans
@@ -304,7 +305,7 @@ class CudaContext:
             if m is None:
                 params.pointer(address)
             else:
-                size = {"float32": 4, "int8": 1, "uint8": 1}.get(m.dtype, 2)
+                size = dtypes.from_name(m.dtype).size
                 shape, strides = ([formula.value(n, dims) for n in numbers] for numbers in (m.shape, m.strides))
                 made = self._driver.tensor_map(m.dtype, address, shape, strides, m.box, m.swizzle, size)
                 params.map(made, shape, strides)

@@ -16,6 +16,7 @@ LOST = frozenset(
 )
 MAP_TYPES = {
     "float16": "FLOAT16", "bfloat16": "BFLOAT16", "float32": "FLOAT32", "int8": "UINT8", "uint8": "UINT8", "int32": "INT32",
+    "float8_e4m3fn": "UINT8",
 }  # fmt: skip
 
 
