@@ -79,7 +79,10 @@ def answers(
         with tempfile.TemporaryDirectory() as place:
             gate = {"precision": "best", "min_cosine": 0.99} if is_best else {"precision": "int8"}
             known = ranges_of(model)
-            gate["calibration_cache" if known.exists() else "calibrate"] = known if known.exists() else calibration
+            if known.exists():
+                gate["calibration_cache"] = known
+            if is_best or not known.exists():
+                gate["calibrate"] = calibration  # the gate measures on it, too
             path = build_cuda(model, output=Path(place) / "it.engine", shapes=shapes, opt_level=1, **gate)
             with load(path) as engine:
                 if is_best:

@@ -45,7 +45,7 @@ def size_of(p: Problem) -> Size:
     return Size(prod(axes.rows(p)), p.n, p.k, prod(axes.products(p)), p.a.dtype.size)
 
 
-def schedules(problem: Problem, target: GpuTarget) -> list[Schedule]:
+def schedules(problem: Problem, target: GpuTarget) -> list[Schedule | crew.Crew]:
     by_copies = row_stride(problem) is not None and target.has_copy_engine
     crews = crew.candidates(size_of(problem), target) if by_copies and crew_product(problem) else []
     return [*crews[:MOST_CREWS], *candidates(size_of(problem), target, by_copies)]
