@@ -25,9 +25,8 @@ def serve(name: str, batch: int, precision: str) -> None:
         print("ready", flush=True)
         sys.stdin.readline()
 
-    print(
-        json.dumps({"model": name, "batch": batch, "torch_compile_ms": round(peer(name, batch, precision, True, meanwhile), 4)})
-    )
+    milliseconds = peer(name, batch, precision, True, meanwhile)
+    print(json.dumps({"model": name, "batch": batch, "torch_compile_ms": round(milliseconds, 4)}))
 
 
 def main() -> None:
@@ -35,6 +34,7 @@ def main() -> None:
     parser.add_argument("models", nargs="+")
     parser.add_argument("--precision", default="fp16")
     parser.add_argument("--deadline", type=float, default=400, help="seconds")
+    parser.add_argument("--after", type=Path, help="time nothing before this file is there")
     parser.add_argument("--serve", action="store_true", help="what the processes are started with")
     args = parser.parse_args()
     if args.serve:
@@ -61,6 +61,8 @@ def main() -> None:
     for model in waiting:
         print(f"{model}: not compiled in {args.deadline:.0f} s", flush=True)
         processes[model].kill()
+    while args.after and not args.after.exists():
+        time.sleep(0.5)
     for model in [m for m in args.models if m not in waiting]:
         answer, _ = processes[model].communicate(b"go\n")
         print(answer.decode().strip() or f"{model}: failed", flush=True)

@@ -57,7 +57,7 @@ def main() -> None:
         for n, k, kind in ((3072, 768, "gelu"), (768, 3072, "residual"), (2304, 768, ""), (768, 768, "residual")):
             p = problem(tokens, n, k, kind)
             best = known_best(p)
-            chosen = [s for s in triton.crew.candidates(triton.size_of(p), target)][: args.most] + ([best] if best else [])
+            chosen = triton.crew.candidates(triton.size_of(p), target)[: args.most] + ([best] if best else [])
             codes = [triton.render(p, s, target) for s in chosen]
             cubins = compile_cubins([Request.of(c, [True] * (len(p.reads) + 1), target) for c in codes])
             print(f"{32 * tokens} x {n} x {k} {kind}", flush=True)

@@ -24,7 +24,7 @@ REGISTERS = {1: (24, 240), 2: (40, 232), 3: (32, 160)}  # of the producer's and 
 class Crew:
     """``consumers`` warp groups of ``blocks`` times 64 rows, tiles of ``block_n`` columns, ``num_stages`` of loads under way.
 
-    ``cluster``: processors that share a fetch, (2, 1) that of b for two tiles below each other, (1, 2) that of a for two beside.
+    ``cluster``: processors that share a fetch, (2, 1) that of b for two tiles below each other, (1, 2) of a for two beside.
     """
 
     consumers: int
@@ -150,7 +150,8 @@ def _multiply(n: int, half: str) -> str:
     return f"""
 static __device__ __forceinline__ void multiply(float (&acc)[{count}], unsigned long long a, unsigned long long b, int more) {{
   asm volatile("{{\\n.reg .pred more;\\nsetp.ne.b32 more, %{count + 2}, 0;\\n"
-      "wgmma.mma_async.sync.aligned.m64n{n}k16.f32.{half}.{half} {{{registers}}}, %{count}, %{count + 1}, more, 1, 1, 0, 0;\\n}}"
+      "wgmma.mma_async.sync.aligned.m64n{n}k16.f32.{half}.{half} {{{registers}}}, "
+      "%{count}, %{count + 1}, more, 1, 1, 0, 0;\\n}}"
       : {outputs} : "l"(a), "l"(b), "r"(more));
 }}
 """

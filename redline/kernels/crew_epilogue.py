@@ -24,12 +24,37 @@ _TEXTS = {
     "max": "larger({0}, {1})", "min": "smaller({0}, {1})", "clamp": "smaller(larger({0}, {1}), {2})", "gelu": "gelu({0})",
 }  # fmt: skip
 HELPERS = """
-static __device__ __forceinline__ float larger(float a, float b) { asm("max.NaN.f32 %0, %1, %2;" : "=f"(a) : "f"(a), "f"(b)); return a; }
-static __device__ __forceinline__ float smaller(float a, float b) { asm("min.NaN.f32 %0, %1, %2;" : "=f"(a) : "f"(a), "f"(b)); return a; }
-static __device__ __forceinline__ float from_f16(unsigned short h) { float x; asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(h)); return x; }
-static __device__ __forceinline__ float from_bf16(unsigned short h) { return __uint_as_float((unsigned)h << 16); }
-static __device__ __forceinline__ float rounded_f16(float x) { unsigned short h; asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(x)); return from_f16(h); }
-static __device__ __forceinline__ float rounded_bf16(float x) { unsigned short h; asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(h) : "f"(x)); return from_bf16(h); }
+static __device__ __forceinline__ float larger(float a, float b) {
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(a) : "f"(a), "f"(b));
+  return a;
+}
+
+static __device__ __forceinline__ float smaller(float a, float b) {
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(a) : "f"(a), "f"(b));
+  return a;
+}
+
+static __device__ __forceinline__ float from_f16(unsigned short h) {
+  float x;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(h));
+  return x;
+}
+
+static __device__ __forceinline__ float from_bf16(unsigned short h) {
+  return __uint_as_float((unsigned)h << 16);
+}
+
+static __device__ __forceinline__ float rounded_f16(float x) {
+  unsigned short h;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(x));
+  return from_f16(h);
+}
+
+static __device__ __forceinline__ float rounded_bf16(float x) {
+  unsigned short h;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(h) : "f"(x));
+  return from_bf16(h);
+}
 
 /* x * (1 + erf(x / sqrt 2)) / 2; the factor of x is within 1.3e-5: its polynomial leaves 0 .. 1 only where it is cut. */
 static __device__ __forceinline__ float gelu(float x) {

@@ -14,6 +14,7 @@ import numpy as np
 from redline.base import log
 from redline.base.errors import BuildError, RedlineError
 from redline.base.extents import Undecided, at_nominal, is_open, most_where, nominal, nominal_dims, tuned_at
+from redline.codegen.triton import nvrtc
 from redline.codegen.triton.compile import Cubin, Request, compile_cubins
 from redline.kernels.gemm_schedule import MAX_COUNTERS
 from redline.kernels.gpu import GpuCode, GpuTarget
@@ -117,8 +118,8 @@ def _options(job: GpuJob, target: GpuTarget, opt_level: int, known: Mapping[str,
         if number >= CANDIDATES[opt_level] and not (known and repr(schedule) in known):
             continue
         code = _rendered(job, schedule, target)
-        if code is None or (code.maps and not all(job.aligned)):
-            continue  # the copy engine wants addresses divisible by 16
+        if code is None or (code.maps and not all(job.aligned)) or (code.language == "cuda" and not nvrtc.is_installed()):
+            continue  # the copy engine wants addresses divisible by 16, CUDA C its compiler
         number += 1
         distinct.setdefault((code.text, code.num_warps, code.num_stages), _Option(schedule, code))
     return list(distinct.values())

@@ -1,5 +1,9 @@
 """Kernels in CUDA C: which problems have one, that they fit the processor, and that NVRTC compiles them."""
 
+import math
+import re
+
+import numpy as np
 import pytest
 
 from redline.base.dtypes import float16, float32
@@ -7,7 +11,7 @@ from redline.base.errors import CompilerError
 from redline.codegen.triton import nvrtc
 from redline.kernels import attention, crew
 from redline.kernels.attention import whole
-from redline.kernels.crew_epilogue import reading, value_text
+from redline.kernels.crew_epilogue import HELPERS, reading, value_text
 from redline.kernels.expr import Acc, Load, call, cast, index, integer, lit
 from redline.kernels.gpu import GpuCode, GpuTarget
 from redline.kernels.gpu_families import GPU_FAMILIES
@@ -116,3 +120,19 @@ def test_which_attention_has_whole_rows() -> None:
 def test_nvrtc_complains_with_the_line() -> None:
     with pytest.raises((ValueError, CompilerError), match=r"nothing|not installed"):
         nvrtc.cubin('extern "C" __global__ void KERNEL() { nothing(); }', 90)
+
+
+def test_gelu_holds_everywhere() -> None:
+    """The coefficients in the text, evaluated as the text says, against erf; up to where float16 ends and beyond."""
+    body = HELPERS[HELPERS.index("float gelu(") :]
+    numbers = [np.float32(n.replace(" ", "")) for n in re.findall(r"(?:p = |[+-] )(\d[\d.e-]*)f", body)[:-1]]
+    signs = [1, *(1 if sign == "+" else -1 for sign in re.findall(r"p = p \* u ([+-])", body))]
+    assert len(numbers) == len(signs) == 9
+    x = np.concatenate([np.linspace(-12, 12, 20001), [-65504, 65504, -1e4, 300, -1e30, 1e30]]).astype(np.float32)
+    with np.errstate(over="ignore"):
+        u, p = x * x, np.full_like(x, numbers[0])
+        for number, sign in zip(numbers[1:], signs[1:], strict=True):
+            p = p * u + np.float32(sign) * number
+        factor = np.clip(x * p + np.float32(0.5), 0, 1)
+    wanted = [(1 + math.erf(float(v) / math.sqrt(2))) / 2 for v in x]
+    assert np.abs(factor - wanted).max() <= 1.3e-5

@@ -1,1 +1,1 @@
-"""Triton kernels compiled ahead of time to cubins; needs the ``triton`` package and no GPU."""
+"""GPU kernels compiled ahead of time to cubins: Triton's by the ``triton`` package, those in CUDA C by NVRTC. Needs no GPU."""

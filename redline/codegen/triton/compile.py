@@ -18,6 +18,7 @@ from typing import Any
 
 from redline.base import cpu, env
 from redline.base.errors import CompilerError
+from redline.codegen.triton import nvrtc
 from redline.kernels.gpu import GpuCode, GpuTarget
 
 PINNED = "3.6"
@@ -48,7 +49,8 @@ class Request:
 
     @property
     def key(self) -> str:
-        return hashlib.sha256(json.dumps([asdict(self), version()]).encode()).hexdigest()
+        compiler = nvrtc.version() if self.language == "cuda" else version()
+        return hashlib.sha256(json.dumps([asdict(self), compiler]).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,21 @@ NAMES = ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so")
 SWIZZLE = 3  # the tensor map's 128 bytes, as all text here expects it
 
 
+def is_installed() -> bool:
+    try:
+        _library()
+    except CompilerError:
+        return False
+    return True
+
+
+def version() -> str:
+    """Raises CompilerError where NVRTC is not installed."""
+    library, major, minor = _library(), ctypes.c_int(), ctypes.c_int()
+    _check(library, library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
+    return f"nvrtc {major.value}.{minor.value}"
+
+
 def cubin(text: str, arch: int) -> bytes:
     """The machine code of ``text`` for architecture ``arch`` with the instructions that only it has."""
     library, program = _library(), ctypes.c_void_p()
@@ -44,7 +59,7 @@ def _library() -> Any:
             return ctypes.CDLL(name)
         except OSError:
             continue
-    remedy = "pip install nvidia-cuda-nvrtc"
+    remedy = "pip install 'redline[cuda-build]'"
     raise CompilerError("nvrtc", "NVRTC is not installed", "kernels in CUDA C need it", remedy)
 
 

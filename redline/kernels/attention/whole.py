@@ -31,7 +31,7 @@ class Whole:
 
 
 def candidates(p: Problem, target: GpuTarget) -> list[Whole]:
-    b, h, sq, sk = p.extents
+    b, h, _sq, sk = p.extents
     if target.arch != ARCH or target.plain or not _fits(p) or b * h * 2 < target.processors:
         return []
     found = [Whole(c, slots) for c in (3, 2) for slots in (2, 3) if c == 2 or sk <= MOST_KEYS_OF_THREE]
@@ -39,7 +39,7 @@ def candidates(p: Problem, target: GpuTarget) -> list[Whole]:
 
 
 def _fits(p: Problem) -> bool:
-    b, h, sq, sk = p.extents
+    _b, _h, sq, sk = p.extents
     q, k, v = p.reads[:3]
     sizes = q.dtype.name in HALVES and p.out.dtype == q.dtype and q.shape[3] == v.shape[3] == WIDTH
     small = 16 < sq <= MOST_QUERIES and sk <= MOST_KEYS and p.causal is None and not p.is_ragged
@@ -144,7 +144,8 @@ def _instructions(keys: int, half: str) -> str:
     return f"""
 static __device__ __forceinline__ void dots(float (&s)[{scores}], unsigned long long q, unsigned long long k, int more) {{
   asm volatile("{{\\n.reg .pred more;\\nsetp.ne.b32 more, %{scores + 2}, 0;\\n"
-      "wgmma.mma_async.sync.aligned.m64n{keys}k16.f32.{half}.{half} {{{registers}}}, %{scores}, %{scores + 1}, more, 1, 1, 0, 0;\\n}}"
+      "wgmma.mma_async.sync.aligned.m64n{keys}k16.f32.{half}.{half} {{{registers}}}, "
+      "%{scores}, %{scores + 1}, more, 1, 1, 0, 0;\\n}}"
       : {s_out} : "l"(q), "l"(k), "r"(more));
 }}
 
