@@ -2,7 +2,7 @@
 
     position q = h * pitch + w        sums[q][m] = sum over taps of plane(tap)[q + shift(tap)][c] * w[tap][c][m]
 
-An instruction multiplies 16 rows of x that lie at one distance. A narrow image does not have 16 outputs in a row, so the rows of
+An instruction multiplies 16 rows of x that lie at one distance. A narrow image has no 16 outputs in a row, so the rows of
 a staged image are taken as one: tiles go over the end of a row into the next, and what is summed for the columns between,
 where there is no output, is thrown away. With a stride the staged pixels are sorted by their remainders (a *plane* for each
 remainder along height and width that some tap meets), so that outputs side by side read pixels side by side; of one tap only
@@ -25,7 +25,7 @@ from redline.kernels.conv.geometry import Geometry
 from redline.kernels.conv.planes import Planes
 from redline.kernels.conv.problem import Problem
 from redline.kernels.conv.schedule import Flat
-from redline.kernels.ctext import block, clipped, loop, offset, share
+from redline.kernels.ctext import block, clipped, offset, share
 from redline.kernels.dot import Dot, groups_at_once
 from redline.kernels.expr import Expr
 from redline.kernels.parts import dims

@@ -241,6 +241,7 @@ def _cut_flat(g: Geometry, problem: Problem, s: Flat, target: CpuTarget) -> Flat
     prefetch = weights > LARGE_BYTES and shared and not rows_outer
     return replace(s, bands=bands, panel_chunks=parts, rows_outer=rows_outer, prefetch=prefetch)
 
+
 def _winograds(g: Geometry, problem: Problem, target: CpuTarget) -> Iterator[Winograd]:
     """Wide and narrow tiles; the threads share the blocks or, first where weights come from memory, the filters."""
     lanes = tile.lanes(problem.acc, target)
