@@ -18,7 +18,7 @@ MAX_VECTORS = 8
 MAX_TILES = 6
 LARGE_BYTES = 128 << 10  # of constant weights, from which on they come from memory rather than from a cache
 MIN_WINOGRAD_CHANNELS = 16  # with fewer the transforms cost more than they save
-DIRECT_BESIDE_WINOGRAD = 2  # direct candidates where there are others
+DIRECT_BESIDE_OTHERS = 2  # direct candidates where there are others
 CHUNKS_PER_THREAD = 4
 MIN_CHUNK_FLOPS = 400_000
 FLAT_TILES = ((2, 2), (3, 1), (2, 1))  # bands and vectors of flat.py's tiles
@@ -191,12 +191,12 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
     if pointwise.applies(problem):
         strided = _flats(g, problem, target) if max(g.step) > 1 else []
         return [*strided, *(Pointwise(s) for s in pointwise.product_schedules(problem, target))]
+    flats = _flats(g, problem, target)
     minimal = list(_winograds(g, problem, target)) if _pays_winograd(g, problem, target) else []
     tiles = sorted(set(_tiles(g, problem, target)), key=lambda s: _cost(g, problem, s, target))[
-        : DIRECT_BESIDE_WINOGRAD if minimal else MAX_TILES
+        : DIRECT_BESIDE_OTHERS if minimal or flats else MAX_TILES
     ]
     found: dict[Schedule, None] = {}
-    flats = _flats(g, problem, target)
     for candidate in tiles:
         found[_cut(g, problem, candidate, target)] = None
     for candidate in _short(g, problem, target):
