@@ -26,7 +26,6 @@ from redline.kernels.prepare import prepare
 from redline.kernels.problem import CpuTarget, KernelCode, Packing
 from redline.kernels.tile import CACHE_LINE, Ahead, Loop, Panels, Split
 
-
 FEW_PANELS = 2
 FAR_SHARE = 0.5  # of the threads' own caches: more than this does not stay there from one kernel to the next
 
