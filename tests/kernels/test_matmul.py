@@ -189,3 +189,14 @@ def test_grouped_products_need_the_instruction():
     assert {schedule.dot for schedule in FAMILY.schedules(problem, AVX512)} == {""}
     assert not matmul.is_legal(problem, matmul.Schedule(4, 1, dot="bf16"), AVX512)
     assert matmul.is_legal(problem, matmul.Schedule(4, 1, dot="bf16"), FULL)
+
+
+@pytest.mark.parametrize("n", [31, 32, 64])
+@needs_tiles
+def test_tiles_that_ask_for_the_next(n):
+    """Rows of results that do not stay in the threads' own caches are asked for a tile ahead, beyond the last one too."""
+    small = replace(TILED, l2_bytes=4096)
+    problem = matmul.product(C(bfloat16, (200, 64)), C(bfloat16, (64, n), True), C(float32, (200, n)))
+    found = [s for s in FAMILY.schedules(problem, small) if "prefetchw" in FAMILY.render(problem, s, small).text]
+    assert found and not any("prefetchw" in FAMILY.render(problem, s, FULL).text for s in FAMILY.schedules(problem, FULL))
+    check(FAMILY, problem, small, found[:4], rtol=1e-5)
