@@ -25,6 +25,7 @@ FLAT_TILES = ((2, 2), (3, 1), (2, 1))  # bands and vectors of flat.py's tiles
 FLAT_CHUNKS = 2  # a thread
 FEW_TILES = 4  # too short to fetch the next panel meanwhile
 COPY_READS = 2  # what copying a byte costs beside reading one
+PICTURE_SHARE = 0.06  # of the second-level cache, for the staged rows of an image of a few channels on the matrix unit
 MAX_SCRATCH_SHARE = 0.6  # of the second-level cache, for the staged rows of a chunk
 
 
@@ -315,14 +316,17 @@ def _cost(g: Geometry, problem: Problem, s: Direct, target: CpuTarget) -> float:
 def _cut(g: Geometry, problem: Problem, s: Direct, target: CpuTarget) -> Direct:
     """``s`` with enough chunks for every thread, and rows of a chunk that stay in the second-level cache."""
     rows, panels = Split.of_at_most(g.out_size[1], s.height).count, g.panels(s.vectors, problem, target).count
+    how = way(problem, s)
     outer = g.batch * g.groups * g.out_size[0]
     wanted = 1
     if target.num_threads > 1:
-        least = MIN_CHUNK_FLOPS * (TILED_SPEED if way(problem, s).tiled else 1)
+        least = MIN_CHUNK_FLOPS * (TILED_SPEED if how.tiled else 1)
         wanted = min(CHUNKS_PER_THREAD * target.num_threads, max(1, problem.flops // least))
     wanted = -(-wanted // outer)
     row_bytes = g.taps[0] * g.span(2, g.out_size[2]) * g.channels * problem.acc.size
-    most_rows = max(1, int(target.l2_bytes * MAX_SCRATCH_SHARE / row_bytes))  # input rows
+    pictures = bool(how.tiled) and summed(g, problem, how) != g  # few channels: little is read twice where bands are narrow
+    share = PICTURE_SHARE if pictures else MAX_SCRATCH_SHARE
+    most_rows = max(1, int(target.l2_bytes * share / row_bytes))  # input rows
     bands = next((b for b in range(1, rows + 1) if g.span(1, -(-rows // b) * s.height) <= most_rows), rows)
     while bands * panels < wanted and bands < rows:
         bands += 1
