@@ -26,8 +26,10 @@ REGISTERS = 8
 WORD = 4  # bytes of a group, and of a sum
 MAX_BANDS, MAX_VECTORS = 3, 6
 CONFIG_BYTES, FIRST_WIDTH, FIRST_HEIGHT = 64, 16, 48  # of the operand of ldtilecfg
-LOAD_CYCLES, FAR_CYCLES = 0.5, 1.0  # to read one row of a tile from the first and the second level of the cache
+SWITCH_CYCLES = 8  # to take another tile of w, the mean of a processor that has its unit for itself (0) and one that has not
+LOAD_CYCLES, FAR_CYCLES = 0.5, 1.6  # to read one row of a tile from the first and the second level of the cache
 SPILL_CYCLES, EPILOGUE_CYCLES = 2, 4  # of one vector of sums
+HALF_LINE_CYCLES = 6  # of a row of results that ends within a line of the cache, as one vector of bfloat16 does
 BEGIN_CYCLES = 60
 
 
@@ -189,8 +191,10 @@ def cost(rows: int, vectors: int, steps: int, panel_is_near: bool, times: int = 
     at_once = groups_at_once(steps)
     bands = bands_of(rows).count
     loads = rows * LOAD_CYCLES + vectors * at_once * (LOAD_CYCLES if panel_is_near else FAR_CYCLES)
-    each = max(rows * vectors, loads) + 2 * bands
-    return times * each * (steps / at_once) + BEGIN_CYCLES + rows * vectors * (SPILL_CYCLES + EPILOGUE_CYCLES)
+    height = (rows + bands * ROWS) / 2  # a shared unit takes as long for short tiles as for whole ones, a free one does not
+    each = max(vectors * (height + SWITCH_CYCLES), loads)
+    out = vectors * (SPILL_CYCLES + EPILOGUE_CYCLES) + vectors % 2 * HALF_LINE_CYCLES
+    return times * each * (steps / at_once) + BEGIN_CYCLES + rows * out
 
 
 def shapes(rows: int, columns: int) -> list[tuple[int, int]]:

@@ -47,10 +47,11 @@ def in_vectors(pragma: str, body: Sequence[str], width: int = FLOATS) -> str:
     return f"{pragma} vectorize_width({width})" if any("rl_to_bf16" in line for line in body) else pragma
 
 
-def vector_loop(end: int, lanes: int, body: Sequence[str], overlap: bool = False) -> list[str]:
+def vector_loop(end: int, lanes: int, body: Sequence[str], in_memory: bool = False) -> list[str]:
     """A loop of ``j`` over [0, end) in vectors of ``lanes``: the iterations must be independent.
 
-    ``overlap``: the last vector begins before the end of the one before, and what both have is computed twice.
+    ``in_memory``: what the body reads lies there already. The last vector then begins before the end of the one before, and
+    what both have is computed twice; and functions that only gain where no registers are short have all their lanes at once.
 
     The compiler would unroll a short loop into scalars before it thinks of vectors, so the loop of one vector is kept from
     unrolling; the one over the vectors unrolls, and what lies in small arrays moves to registers.
@@ -58,24 +59,24 @@ def vector_loop(end: int, lanes: int, body: Sequence[str], overlap: bool = False
     full = end // lanes
     lines = []
     if full:
-        lines += loop("v", 0, full, _one_vector(lanes, body))
-    if overlap and full and end % lanes:
-        return lines + block("", _one_vector(lanes, body, str(end - lanes)))
+        lines += loop("v", 0, full, _one_vector(lanes, body, f"v * {lanes}", in_memory))
+    if in_memory and full and end % lanes:
+        return lines + block("", _one_vector(lanes, body, str(end - lanes), in_memory))
     if end % lanes:
         lines += [VECTORIZE, *loop("j", full * lanes, end, body)]
     return lines
 
 
-def _one_vector(lanes: int, body: Sequence[str], begin: str = "") -> list[str]:
-    """The elements of vector ``v``, or from ``begin`` on.
+def _one_vector(lanes: int, body: Sequence[str], begin: str, in_memory: bool) -> list[str]:
+    """The elements from ``begin`` on.
 
     A function that looks things up has all its lanes at once, before and after it loops.
     """
-    begin = begin or f"v * {lanes}"
-    place = next((i for i, line in enumerate(body) if lanes == FLOATS and _LOOKED_UP.fullmatch(line)), None)
+    known = _TOGETHER if in_memory else _LOOKED_UP
+    place = next((i for i, line in enumerate(body) if lanes == FLOATS and known.fullmatch(line)), None)
     if place is None:
         return _elements(lanes, body, begin)
-    found = _LOOKED_UP.fullmatch(body[place])
+    found = known.fullmatch(body[place])
     assert found is not None
     held, before, after = f"{found['name']}_lanes", body[:place], body[place + 1 :]
     return [
@@ -87,6 +88,7 @@ def _one_vector(lanes: int, body: Sequence[str], begin: str = "") -> list[str]:
 
 
 _LOOKED_UP = re.compile(r"const float (?P<name>\w+) = (?P<function>rl_gelu)\((?P<argument>.*)\);")
+_TOGETHER = re.compile(_LOOKED_UP.pattern.replace("rl_gelu", "rl_gelu|rl_sigmoid"))
 
 
 def _elements(lanes: int, body: Sequence[str], begin: str) -> list[str]:

@@ -3,10 +3,9 @@
 A family's triton.py takes the same Problem as its c.py and gives the text of one Triton function called KERNEL, in which
 all shapes and strides are constants, or expressions of dimensions that a call decides (base/extents.py); some schedules give
 CUDA C of the same parameters instead. Its parameters are the read operands, then the written ones: a typed pointer to element
-[0, ..., 0], or a tensor map for the copy engine where
-``maps`` says so; then, where ``workspace_bytes`` is not 0, a pointer to a workspace that no other kernel uses at the same
-time, its first ``counter_bytes`` zero at entry and exit; then the values of the dimensions that the text names. Grids and
-tensor maps may hold extents too.
+[0, ..., 0], or a tensor map for the copy engine where ``maps`` says so; then, where ``workspace_bytes`` is not 0, a pointer to
+a workspace that no other kernel uses at the same time, its first ``counter_bytes`` zero at entry and exit; then the values of
+the dimensions that the text names. Grids and tensor maps may hold extents too.
 """
 
 import hashlib

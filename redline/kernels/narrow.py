@@ -79,7 +79,10 @@ def rows(
     found = of(epilogue, target) if lanes == LANES and step == 1 else None
     statements, value = render(epilogue)
     each = [column, *statements, store(out, "out", where, value)]
-    body = vector_loop(valid, lanes, each, in_memory) if found is None else _packed(valid, found, column, where, each, render)
+    if found is None:
+        body = vector_loop(valid, lanes, each, in_memory)
+    else:
+        body = _packed(valid, found, column, where, each, render, in_memory)
     if in_memory or isinstance(count, str):
         return loop("i", 0, count, [*head, *body])
     if found is None:
@@ -88,12 +91,14 @@ def rows(
     return [*pragma, *loop("i", 0, count, [*head, *body])]
 
 
-def _packed(valid: int, found: Bytes, column: str, where: str, each: Sequence[str], render: Render) -> list[str]:
+def _packed(
+    valid: int, found: Bytes, column: str, where: str, each: Sequence[str], render: Render, in_memory: bool
+) -> list[str]:
     """C: one row; the columns beyond the last whole vector one by one."""
     full = valid // LANES
     statements, value = render(found.value)
     lines = [f"float floats[{full * LANES}] __attribute__((aligned(64)));"] if full else []
-    lines += vector_loop(full * LANES, LANES, [column, *statements, f"floats[j] = {value};"])
+    lines += vector_loop(full * LANES, LANES, [column, *statements, f"floats[j] = {value};"], in_memory)
     first = 0
     while first < full:
         count = next(n for n in (MOST_AT_ONCE, 2, 1) if n <= full - first)

@@ -347,6 +347,25 @@ static inline void rl_gelu_lanes(float *lanes) {
   *(rl_row16 *)lanes = rl_max16(zero, x) - p;
 }
 
+// rl_sigmoid_lanes: rl_sigmoid of sixteen numbers in place, with an estimated reciprocal and one step of Newton's instead of a
+// division, which takes as long as everything else. For AVX-512.
+static inline void rl_sigmoid_lanes(float *lanes) {
+  rl_row16 x = *(const rl_row16 *)lanes, least = (rl_row16){0} - 87.0f, most = (rl_row16){0} + 87.0f, r;
+  __asm__("vmaxps %1, %2, %0" : "=v"(x) : "v"(x), "v"(least)); /* a NaN stays one */
+  __asm__("vminps %1, %2, %0" : "=v"(x) : "v"(x), "v"(most));
+  rl_row16 m = x * -1.4427f + 12583039.0f;
+  rl_row16 f = x * -1.44269502f - (m - 12583039.0f);
+  f = x * -1.925963033e-8f + f;
+  rl_row16 p = f * 1.326472731e-3f + 9.671512991e-3f;
+  p = p * f + 5.550733581e-2f;
+  p = p * f + 2.402224243e-1f;
+  p = p * f + 6.931470037e-1f;
+  p = p * f + 1.0f;
+  rl_row16 d = p * (rl_row16)((rl_bits16)m << 23) + 1.0f;
+  __asm__("vrcp14ps %1, %0" : "=v"(r) : "v"(d));
+  *(rl_row16 *)lanes = r + r * (1.0f - d * r);
+}
+
 // rl_large16: the larger of each two non-negative integers.
 static inline rl_bits16 rl_large16(rl_bits16 a, rl_bits16 b) {
   rl_bits16 mine = a > b;

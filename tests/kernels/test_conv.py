@@ -1,5 +1,7 @@
 """Convolutions against numpy: one to three axes, pads, strides, dilations, groups, views, types, schedules, targets."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from harness import GROUPING, SPLIT, TARGETS, TILED, check, needs_tiles, random_arrays, run
@@ -7,7 +9,7 @@ from harness import GROUPING, SPLIT, TARGETS, TILED, check, needs_tiles, random_
 from redline.base.dtypes import DType, bfloat16, float16, float32, float64, int8, int32, uint8
 from redline.kernels import conv
 from redline.kernels.conv import filtering
-from redline.kernels.conv.schedule import Winograd, is_legal
+from redline.kernels.conv.schedule import Direct, Flat, Winograd, is_legal
 from redline.kernels.dot import accumulator
 from redline.kernels.expr import Acc, Load, call, cast, index, lit
 from redline.kernels.problem import Operand
@@ -204,9 +206,35 @@ def test_grouped_products(x, weights, channels, groups, constant, target):
 def test_tiles_of_every_shape(x, weights, size, channels, filters):
     """Widths that do not divide a row, channels that do and do not divide into whole tiles, every number of rows."""
     case = plain(size, channels, filters, 3, 1, x, weights=weights)
-    candidates = [s for s in FAMILY.schedules(case, TILED) if s.dot.startswith("amx-")]
-    assert {s.height for s in candidates} >= {1, 2, 3}
+    first = next(s for s in FAMILY.schedules(case, TILED) if isinstance(s, Direct))
+    assert first.dot.startswith("amx-")
+    shapes = [(1, 3), (2, 2), (3, 1), (1, 1)]
+    candidates = [replace(first, height=h, vectors=v, bands=2, panel_chunks=1) for h, v in shapes]
     check(FAMILY, case, TILED, candidates, rtol=0 if case.acc == int32 else 1e-5)
+
+
+@pytest.mark.parametrize("x, weights", [(bfloat16, bfloat16), (uint8, int8), (int8, int8)], ids=repr)
+@pytest.mark.parametrize(
+    "size, channels, filters, taps, stride",
+    [
+        (7, 64, 48, 3, 1),
+        (14, 64, 255, 1, 2),
+        (14, 64, 70, 3, 2),
+        (9, 20, 20, 3, 2),
+        (19, 76, 33, 3, 1),
+        (13, 32, 31, 4, 3),
+        (3, 16, 16, 5, 1),
+    ],
+)
+@needs_tiles
+def test_tiles_over_the_ends_of_rows(x, weights, size, channels, filters, taps, stride):
+    """Padding that rows share and padding on one side, remainders of strides, a part of a tile at the end; several bands."""
+    case = plain(size, channels, filters, taps, stride, x, weights=weights, pad_value=7)
+    found = [s for s in FAMILY.schedules(case, TILED) if isinstance(s, Flat)]
+    assert {(s.height, s.vectors) for s in found} >= {(2, 1), (3, 1)}
+    first = found[0]
+    more = (replace(first, bands=min(3, case.out.shape[1])), replace(first, rows_outer=not first.rows_outer, prefetch=False))
+    check(FAMILY, case, TILED, [*found, *more], rtol=0 if case.acc == int32 else 1e-5)
 
 
 @pytest.mark.parametrize("x, weights", [(float32, float32), (bfloat16, bfloat16), (uint8, int8), (int8, int8)], ids=repr)

@@ -153,6 +153,29 @@ def test_gelu_by_looking_up_is_more_exact(kind: DType) -> None:
     assert (error <= 4 * np.spacing(np.abs(want[finite]).astype(np.float32)) + 6e-8 + rounding).all()
 
 
+@harness.needs_tiles
+@pytest.mark.parametrize("kind", [float32, bfloat16])
+def test_sigmoid_of_tiles_is_as_exact(kind: DType) -> None:
+    """In the epilogue of a product on the matrix unit, sixteen at a time, the last of which overlap."""
+    grid = dense_grid()[: 50_001 * 16].reshape(-1, 48)[:, :31]
+    x, one = Operand.contiguous(bfloat16, (len(grid), 2)), Operand.contiguous(bfloat16, (2, 31), True)
+    bias = Operand.contiguous(float32, grid.shape)
+    argument = call("add", call("mul", Acc(float32), lit(0, float32)), Load(float32, 2, coordinates(2)))
+    body = cast(call("sigmoid", argument), kind)
+    made = matmul.Problem(x, one, Operand.contiguous(kind, grid.shape), body, (bias,))
+    zeros = [np.zeros(operand.shape, bfloat16.numpy) for operand in (x, one)]
+    schedule = matmul.FAMILY.schedules(made, harness.TILED)[0]
+    (got,) = harness.run(matmul.FAMILY, made, schedule, harness.TILED, [*zeros, grid])
+    with np.errstate(all="ignore"):
+        want = EXACT["sigmoid"](grid.astype(np.float64))
+    nan = np.isnan(grid)
+    assert schedule.dot == "amx-bf16" and np.isnan(got[nan].astype(np.float32)).all()
+    ulps, absolute = functions.ACCURACY["sigmoid"]
+    rounding = 2.0**-8 * want[~nan] if kind == bfloat16 else 0
+    error = np.abs(got[~nan].astype(np.float64) - want[~nan])
+    assert (error <= ulps * np.spacing(want[~nan].astype(np.float32)) + absolute + rounding).all()
+
+
 def test_erf_is_within_2e_7() -> None:
     grid = dense_grid()
     x = Operand.contiguous(float32, grid.shape)

@@ -213,3 +213,14 @@ def test_what_is_not_finite_stays_in_its_row_when_factors_are_split():
     finite = np.isfinite(want)
     assert (np.isfinite(got) == finite).all() and not finite[3].any() and not finite[8].any()
     assert np.abs(got[finite] - want[finite]).max() <= 2e-5 * np.abs(want[finite]).max()
+
+
+@pytest.mark.parametrize("n", [31, 32, 64])
+@needs_tiles
+def test_tiles_that_ask_for_the_next(n):
+    """Rows of results that do not stay in the threads' own caches are asked for a tile ahead, beyond the last one too."""
+    small = replace(TILED, l2_bytes=4096)
+    problem = matmul.product(C(bfloat16, (200, 64)), C(bfloat16, (64, n), True), C(float32, (200, n)))
+    found = [s for s in FAMILY.schedules(problem, small) if "prefetchw" in FAMILY.render(problem, s, small).text]
+    assert found and not any("prefetchw" in FAMILY.render(problem, s, FULL).text for s in FAMILY.schedules(problem, FULL))
+    check(FAMILY, problem, small, found[:4], rtol=1e-5)

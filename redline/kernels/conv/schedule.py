@@ -18,13 +18,14 @@ MAX_VECTORS = 8
 MAX_TILES = 6
 LARGE_BYTES = 128 << 10  # of constant weights, from which on they come from memory rather than from a cache
 MIN_WINOGRAD_CHANNELS = 16  # with fewer the transforms cost more than they save
-DIRECT_BESIDE_WINOGRAD = 2  # direct candidates where there are others
+DIRECT_BESIDE_OTHERS = 2  # direct candidates where there are others
 CHUNKS_PER_THREAD = 4
 MIN_CHUNK_FLOPS = 400_000
 FLAT_TILES = ((2, 2), (3, 1), (2, 1))  # bands and vectors of flat.py's tiles
 FLAT_CHUNKS = 2  # a thread
 FEW_TILES = 4  # too short to fetch the next panel meanwhile
 COPY_READS = 2  # what copying a byte costs beside reading one
+PICTURE_SHARE = 0.06  # of the second-level cache, for the staged rows of an image of a few channels on the matrix unit
 MAX_SCRATCH_SHARE = 0.6  # of the second-level cache, for the staged rows of a chunk
 
 
@@ -193,12 +194,12 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
     if pointwise.applies(problem):
         strided = _flats(g, problem, target) if max(g.step) > 1 else []
         return [*strided, *(Pointwise(s) for s in pointwise.product_schedules(problem, target))]
+    flats = _flats(g, problem, target)
     minimal = list(_winograds(g, problem, target)) if _pays_winograd(g, problem, target) else []
     tiles = sorted(set(_tiles(g, problem, target)), key=lambda s: _cost(g, problem, s, target))[
-        : DIRECT_BESIDE_WINOGRAD if minimal else MAX_TILES
+        : DIRECT_BESIDE_OTHERS if minimal or flats else MAX_TILES
     ]
     found: dict[Schedule, None] = {}
-    flats = _flats(g, problem, target)
     for candidate in tiles:
         found[_cut(g, problem, candidate, target)] = None
     for candidate in _short(g, problem, target):
@@ -317,14 +318,17 @@ def _cost(g: Geometry, problem: Problem, s: Direct, target: CpuTarget) -> float:
 def _cut(g: Geometry, problem: Problem, s: Direct, target: CpuTarget) -> Direct:
     """``s`` with enough chunks for every thread, and rows of a chunk that stay in the second-level cache."""
     rows, panels = Split.of_at_most(g.out_size[1], s.height).count, g.panels(s.vectors, problem, target).count
+    how = way(problem, s)
     outer = g.batch * g.groups * g.out_size[0]
     wanted = 1
     if target.num_threads > 1:
-        least = MIN_CHUNK_FLOPS * (TILED_SPEED if way(problem, s).tiled else 1)
+        least = MIN_CHUNK_FLOPS * (TILED_SPEED if how.tiled else 1)
         wanted = min(CHUNKS_PER_THREAD * target.num_threads, max(1, problem.flops // least))
     wanted = -(-wanted // outer)
     row_bytes = g.taps[0] * g.span(2, g.out_size[2]) * g.channels * problem.acc.size
-    most_rows = max(1, int(target.l2_bytes * MAX_SCRATCH_SHARE / row_bytes))  # input rows
+    pictures = bool(how.tiled) and summed(g, problem, how) != g  # few channels: little is read twice where bands are narrow
+    share = PICTURE_SHARE if pictures else MAX_SCRATCH_SHARE
+    most_rows = max(1, int(target.l2_bytes * share / row_bytes))  # input rows
     bands = next((b for b in range(1, rows + 1) if g.span(1, -(-rows // b) * s.height) <= most_rows), rows)
     while bands * panels < wanted and bands < rows:
         bands += 1

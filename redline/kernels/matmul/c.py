@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from redline.base.dtypes import DType
 from redline.base.shapes import size
 from redline.kernels import amx, bounds, cexpr, narrow, tile
 from redline.kernels.ctext import block, clipped, loop, offset, share, vectorized
@@ -24,6 +25,9 @@ from redline.kernels.parts import dims
 from redline.kernels.prepare import prepare
 from redline.kernels.problem import CpuTarget, KernelCode, Packing
 from redline.kernels.tile import CACHE_LINE, Ahead, Loop, Panels, Split
+
+FEW_PANELS = 2
+FAR_SHARE = 0.5  # of the threads' own caches: more than this does not stay there from one kernel to the next
 
 
 def render(problem: Problem, schedule: Schedule, target: CpuTarget) -> KernelCode:
@@ -176,7 +180,7 @@ class MatmulKernel:
         body += cexpr.pointers(self.problem.writes, ["out"], first=len(reads), const=False)
         body += narrow.rows(
             rows, valid, self.panels.lanes, self.problem.epilogue, self.problem.out, self.target,
-            ["const int64_t m = m0 + i;"], "const int64_t n = n0 + j;",
+            ["const int64_t m = m0 + i;", *self.far(rows, valid)], "const int64_t n = n0 + j;",
             offset([*gemms.batch_texts(g.batch), "m", "n"], g.out), g.out[-1], self.render, bool(self.dot.tiled),
         )  # fmt: skip
         return block(f"static __attribute__((noinline)) void {_tile_name(rows, valid)}({self.operands})", body)
@@ -186,6 +190,22 @@ class MatmulKernel:
         """The parameters of the function of a tile."""
         x = f"void *const *args, const {self.dot.x.c} *x, const {self.dot.w.c} *panel"
         return f"{x}{', const char *ahead' if self.schedule.prefetch else ''}, int64_t z, int64_t m0, int64_t n0"
+
+    def far(self, rows: int, valid: int) -> list[str]:
+        """C: asks for what the next tile reads and writes of row i, where that comes from beyond the thread's own cache.
+
+        The processor's own reading ahead ends with a page, which is about what a tile of the matrix unit reads.
+        """
+        g, (a, out) = self.g, (self.problem.a, self.problem.out)
+        near = a.num_bytes + out.num_bytes <= FAR_SHARE * self.target.l2_bytes * self.target.num_threads
+        many = self.panels.count > FEW_PANELS  # what is asked for would be gone again before it is written
+        if near or many or not self.dot.tiled or self.schedule.swapped or g.out[-1] != 1:
+            return []
+        row = offset([*gemms.batch_texts(g.batch), f"(m + {rows})", "n0"], g.out)
+        lines = [f'__asm__("prefetchw %0" : : "m"(*(const char *)(out + {row} + {at})));' for at in _lines(valid, out.dtype)]
+        if self.panels.count == 1 and not self.schedule.staged:
+            lines += [f"__builtin_prefetch(x + (i + {rows}) * {g.x[-2]} + {at}, 0, 2);" for at in _lines(g.k, self.dot.x)]
+        return lines
 
     def render(self, expr: Expr) -> tuple[list[str], str]:
         """C: statements and value of an epilogue of ``sums[i][j]``."""
@@ -303,6 +323,11 @@ class MatmulKernel:
         x = f"staged + ({m0} - m_begin) * {self.staged_stride}" if self.schedule.staged else f"a + ({m0}) * {self.g.x[-2]}"
         ahead = ", ahead" if self.schedule.prefetch else ""
         return f"{_tile_name(rows, valid)}(args, {x}, panel{ahead}, z, {m0}, p * {self.panels.width});"
+
+
+def _lines(elements: int, dtype: DType) -> range:
+    """The first element of every cache line in so many."""
+    return range(0, elements, CACHE_LINE // dtype.size)
 
 
 def _tile_name(rows: int, valid: int) -> str:

@@ -19,7 +19,7 @@ MIN_CHUNK_BYTES = 64 << 10  # about 5 us of one core, where reading takes longer
 TILED_SPEED = 8  # of the matrix unit, in vector units
 SCATTER_CYCLES = 1.5  # to store one element when rows of out are not contiguous
 PACKING_READS = 16  # reads of an element that packing it is worth
-MAX_TILES = 6
+MAX_TILES, MAX_TILED = 6, 3  # candidates on the vector and the matrix unit
 SHORT_STEPS = 96  # of a sum: storing the results is then a part worth hiding
 SHORT_TILES = ((8, 1), (12, 1))
 LARGE_BYTES = 128 << 10  # of constant weights, from which on they come from memory rather than from a cache
@@ -120,7 +120,7 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
         return [Schedule(1, 1)]
     tiles = sorted(_tiles(problem, target), key=lambda s: _cost(problem, s, target))
     found: dict[Schedule, None] = {}
-    for candidate in tiles[:MAX_TILES]:
+    for candidate in tiles[: MAX_TILES if not dots(problem, False, target)[0].tiled else MAX_TILED]:
         found[_cut(problem, candidate, target)] = None
         found[_cut(problem, candidate, target, in_cache=False)] = None
     best = next(iter(found))
