@@ -29,6 +29,7 @@ CONFIG_BYTES, FIRST_WIDTH, FIRST_HEIGHT = 64, 16, 48  # of the operand of ldtile
 LOAD_CYCLES, FAR_CYCLES = 0.5, 1.0  # to read one row of a tile from the first and the second level of the cache
 SPILL_CYCLES, EPILOGUE_CYCLES = 2, 4  # of one vector of sums
 BEGIN_CYCLES = 60
+MIN_PART = 2  # rows of an epilogue between two parts of the products of a tile
 
 
 def fits(bands: int, vectors: int) -> bool:
@@ -137,6 +138,36 @@ def sums(
     # The last band first: the rows that it skips are sums of the band before, which then overwrites them.
     lines += [store(tiles.sum(b, v), f"&all_sums[{places[b]}][{v * LANES}]", width * WORD) for b, v in reversed(every)]
     return [*lines, f"{dot.acc.c} (*const sums)[{width}] = all_sums + {skipped};"]
+
+
+def interleaved(
+    tiles: Tiles, vectors: int, row_step: int, steps: Loop, ahead: Ahead | None, between: Sequence[str], to: str
+) -> list[str]:  # fmt: skip
+    """C: the sums of ``x`` and ``panel`` into ``to``, bands of rows one behind the other.
+
+    ``between`` stands before every ``part`` of the steps, formatted with the number of parts.
+    """
+    dot, width = tiles.dot, vectors * LANES
+    _, inner = split([steps], dot)
+    assert isinstance(inner.extent, int)
+    size = max(1, inner.extent * MIN_PART // tiles.first_rows[-1])
+    parts = -(-inner.extent // size)
+    x = [
+        load(tiles.x(b), "xk", row * row_step * dot.x.size, row_step * dot.x.size)
+        for b, row in enumerate(tiles.first_rows[:-1])
+    ]
+    w = [load(tiles.w(v), "wk", v * LANES * WORD, width * WORD) for v in range(vectors)]
+    at = f"(const char *)(x + k * {inner.x_step}), *const wk = (const char *)(panel + k * {inner.w_step});"
+    step = [f"const char *const xk = {at}", *(ahead.ask if ahead else []), *_step(tiles, x, w)]
+    last = f"k < {inner.extent} && k < (part + 1) * {size}" if inner.extent % size else f"k < (part + 1) * {size}"
+    part = [line.format(parts, parts) for line in between]
+    part += block(f"for (int64_t k = part * {size}; {last}; ++k)", step)
+    every = [(b, v) for b in range(len(x)) for v in range(vectors)]
+    return [
+        *(zero(tiles.sum(b, v)) for b, v in every),
+        *block(f"for (int64_t part = 0; part < {parts}; ++part)", part),
+        *(store(tiles.sum(b, v), f"&{to}[{tiles.first_rows[b] * width + v * LANES}]", width * WORD) for b, v in every),
+    ]
 
 
 def _step(tiles: Tiles, x: Sequence[str], w: Sequence[str]) -> list[str]:

@@ -67,18 +67,20 @@ def _bounded(expr: Expr, fn: str, bound: int) -> Expr | None:
 
 
 def rows(
-    count: int, valid: int, lanes: int, epilogue: Expr, out: Operand, target: CpuTarget, head: Sequence[str], column: str,
+    count: int | str, valid: int, lanes: int, epilogue: Expr, out: Operand, target: CpuTarget, head: Sequence[str], column: str,
     where: str, step: int, render: Render,
 ) -> list[str]:  # fmt: skip
     """C: ``sums[count][...]`` through the epilogue into ``out``, row i after row i.
 
     ``head`` declares a row's coordinates from i, ``column`` that of element j of it; ``where`` is the element's offset, and
-    ``step`` by how much it grows with j.
+    ``step`` by how much it grows with j. A text as ``count`` ends a loop that starts at ``first``.
     """
     found = of(epilogue, target) if lanes == LANES and step == 1 else None
     statements, value = render(epilogue)
     each = [column, *statements, store(out, "out", where, value)]
     body = vector_loop(valid, lanes, each) if found is None else _packed(valid, found, column, where, each, render)
+    if isinstance(count, str):
+        return loop("i", "first", count, [*head, *body])
     if found is None:
         return unrolled("i", 0, count, [*head, *body])
     pragma = [UNROLL] if len(statements) <= MOST_UNROLLED else []

@@ -16,6 +16,7 @@ from redline.kernels import amx, bounds, cexpr, narrow, tile
 from redline.kernels.ctext import block, clipped, loop, offset, share
 from redline.kernels.dot import Dot, groups_at_once
 from redline.kernels.expr import Expr
+from redline.kernels.matmul import deferred
 from redline.kernels.matmul import gemm as gemms
 from redline.kernels.matmul.gemm import Gemm
 from redline.kernels.matmul.problem import Problem
@@ -118,6 +119,9 @@ class MatmulKernel:
     def text(self) -> str:
         lines = self.dot.types(self.vectors)
         for width, valid in self.panels.kinds():
+            if self.dot.tiled:
+                lines += deferred.functions(self, width, valid)
+                continue
             for rows in self.rows.sizes:
                 lines += self.tile(rows, width, valid)
         return "\n".join([*lines, *self.main(), ""])
@@ -195,8 +199,7 @@ class MatmulKernel:
         ]
         body += self.stage() if s.staged else []
         walk = (self.walk_rows_outer if s.rows_outer else self.walk_panels_outer)()
-        if self.dot.tiled:
-            walk = [*self.tiles.begin, *walk, amx.END]
+        walk = deferred.whole(walk, self) if self.dot.tiled else walk
         return block("void KERNEL(void *const *args, void *scratch, int64_t chunk)", [*body, *walk])
 
     def _packed_batch(self, per_batch: int) -> str:
@@ -226,7 +229,7 @@ class MatmulKernel:
             count = self.panels.num_full if width == valid and self.panels.num_full and not before else 1
             ahead = self.ahead(width)
             tiles = self.pack(width, valid) + (ahead.begin if ahead else []) + self.column_of_tiles(width, valid)
-            lines += clipped("p", before, before + count, "p0", "p1", tiles)
+            lines += clipped("p", before, before + count, "p0", "p1", tiles) + self.flush(valid)
             before += count
         return lines
 
@@ -236,13 +239,16 @@ class MatmulKernel:
             inner, p = [], 0
             for width, valid in self.panels.kinds():
                 num = self.panels.num_full if not p and self.panels.num_full else 1
-                inner += clipped("p", p, p + num, "p0", "p1", [self.panel(width), self.call(rows, valid)])
+                inner += clipped("p", p, p + num, "p0", "p1", [self.panel(width), *self.call(rows, valid)])
+                inner += self.flush(valid) if self.panels.count > num else []
                 p += num
             lines += clipped("t", before, before + count, "t0", "t1", inner)
             before += count
-        return lines
+        return lines if self.panels.count > num else lines + self.flush(valid)
 
     def row_kinds(self) -> Sequence[tuple[int, int]]:
+        if self.dot.tiled:
+            return [(self.rows.size, self.rows.count)]
         return list(zip(self.rows.sizes, (self.rows.num_large, self.rows.count - self.rows.num_large), strict=False))
 
     def panel(self, width: int) -> str:
@@ -273,16 +279,22 @@ class MatmulKernel:
         lines, before = [], 0
         for rows, count in self.row_kinds():
             ahead = self.ahead(width)
-            calls = [self.call(rows, valid), *([ahead.advance] if ahead else [])]
+            calls = [*self.call(rows, valid), *([ahead.advance] if ahead else [])]
             lines += clipped("t", before, before + count, "t0", "t1", calls)
             before += count
         return lines
 
-    def call(self, rows: int, valid: int) -> str:
+    def flush(self, valid: int) -> list[str]:
+        """C: what is left of the tiles of one kind of panel."""
+        return deferred.flush(self, valid) if self.dot.tiled else []
+
+    def call(self, rows: int, valid: int) -> list[str]:
+        if self.dot.tiled:
+            return deferred.call(self, valid)
         m0 = self.rows.begin("t")
         x = f"staged + ({m0} - m_begin) * {self.staged_stride}" if self.schedule.staged else f"a + ({m0}) * {self.g.x[-2]}"
         ahead = ", ahead" if self.schedule.prefetch else ""
-        return f"{_tile_name(rows, valid)}(args, {x}, panel{ahead}, z, {m0}, p * {self.panels.width});"
+        return [f"{_tile_name(rows, valid)}(args, {x}, panel{ahead}, z, {m0}, p * {self.panels.width});"]
 
 
 def _tile_name(rows: int, valid: int) -> str:
