@@ -26,9 +26,10 @@ REGISTERS = 8
 WORD = 4  # bytes of a group, and of a sum
 MAX_BANDS, MAX_VECTORS = 3, 6
 CONFIG_BYTES, FIRST_WIDTH, FIRST_HEIGHT = 64, 16, 48  # of the operand of ldtilecfg
-LOAD_CYCLES, FAR_CYCLES = 0.5, 1.0  # to read one row of a tile from the first and the second level of the cache
+LOAD_CYCLES, FAR_CYCLES = 0.1, 0.4  # beside products, to read a row of a tile from the first and the second level of the cache
 SPILL_CYCLES, EPILOGUE_CYCLES = 2, 4  # of one vector of sums
 BEGIN_CYCLES = 60
+LATENCY = 52  # cycles of a product of tiles
 MIN_PART = 2  # rows of an epilogue between two parts of the products of a tile
 
 
@@ -211,12 +212,13 @@ def multiply(dot: Dot, total: int, x: int, w: int) -> str:
     return f'__asm__ volatile("{dot.tiled} %tmm{w}, %tmm{x}, %tmm{total}");'
 
 
-def cost(rows: int, vectors: int, steps: int, panel_is_near: bool) -> float:
-    """Cycles of one register tile of ``steps`` groups: products or loads, whichever is more, then the sums' way out."""
+def cost(rows: int, vectors: int, steps: int, near_bytes: int) -> float:
+    """Cycles of one register tile of ``steps`` groups: products, loads as far as they show, then the sums' way out."""
     at_once = groups_at_once(steps)
     bands = bands_of(rows).count
-    loads = rows * LOAD_CYCLES + vectors * at_once * (LOAD_CYCLES if panel_is_near else FAR_CYCLES)
-    each = max(rows * vectors, loads) + 2 * bands
+    near = (bands + vectors) * LANES * steps * WORD <= near_bytes
+    loads = (rows + vectors * at_once) * (LOAD_CYCLES if near else FAR_CYCLES)
+    each = max(LATENCY, rows * vectors + loads + 2 * bands)
     return each * (steps / at_once) + BEGIN_CYCLES + rows * vectors * (SPILL_CYCLES + EPILOGUE_CYCLES)
 
 

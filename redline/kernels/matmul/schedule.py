@@ -197,7 +197,7 @@ def tile_cost(rows: int, vectors: int, steps: int, dot: Dot, target: CpuTarget) 
     """Cycles of one tile of ``steps`` groups, on the unit that ``dot`` runs on."""
     if not dot.tiled:
         return tile.cost(rows, vectors, steps, dot, target)
-    return amx.cost(rows, vectors, steps, steps * vectors * target.vector_bytes <= target.l1_bytes // 2)
+    return amx.cost(rows, vectors, steps, target.l1_bytes)
 
 
 def _cut(problem: Problem, s: Schedule, target: CpuTarget, in_cache: bool = True) -> Schedule:
