@@ -211,8 +211,8 @@ def _cut(problem: Problem, s: Schedule, target: CpuTarget, in_cache: bool = True
     tiled = bool(way(problem, s).tiled)
     again = PACKING_READS * g.n if packed or tiled else g.n
     row_chunks, panel_chunks = min(enough, key=lambda pair: (pair[1] - 1) * g.m + (pair[0] - 1) * again)
-    element_bytes = problem.a.dtype.size if tiled else problem.acc.size
-    least = 1 if packed or not in_cache else -(-2 * g.m * g.k * element_bytes // target.l2_bytes)
+    near = 3 * g.m * g.k * problem.a.dtype.size // 2 if tiled else 2 * g.m * g.k * problem.acc.size
+    least = 1 if packed or not in_cache else -(-near // target.l2_bytes)
     panel_chunks = _even(num_panels, panel_chunks) if tiled else panel_chunks
     prefetch = g.w_constant and g.reads[g.w_arg].num_bytes > LARGE_BYTES and not s.rows_outer
     return replace(s, row_chunks=min(row_tiles, max(row_chunks, least)), panel_chunks=panel_chunks, prefetch=prefetch)
