@@ -27,10 +27,12 @@ WORD = 4  # bytes of a group, and of a sum
 MAX_BANDS, MAX_VECTORS = 3, 6
 CONFIG_BYTES, FIRST_WIDTH, FIRST_HEIGHT = 64, 16, 48  # of the operand of ldtilecfg
 SWITCH_CYCLES = 8  # to take another tile of w, the mean of a processor that has its unit for itself (0) and one that has not
-LOAD_CYCLES, FAR_CYCLES = 0.5, 1.6  # to read one row of a tile from the first and the second level of the cache
+LOAD_CYCLES, FAR_CYCLES = 0.1, 0.4  # beside products, to read a row of a tile from the first and the second level of the cache
 SPILL_CYCLES, EPILOGUE_CYCLES = 2, 4  # of one vector of sums
 HALF_LINE_CYCLES = 6  # of a row of results that ends within a line of the cache, as one vector of bfloat16 does
 BEGIN_CYCLES = 60
+LATENCY = 52  # cycles of a product of tiles
+MIN_PART = 2  # rows of an epilogue between two parts of the products of a tile
 
 
 def fits(bands: int, vectors: int) -> bool:
@@ -136,11 +138,9 @@ def sums(
     steps = [*outer, inner] if inner.extent != 1 else outer
     at_x = "".join(f" + {f'{s.table}[k{i}]' if s.table else f'k{i} * {s.x_step}'}" for i, s in enumerate(steps))
     at_w = "".join(f" + k{i} * {s.w_step}" for i, s in enumerate(steps))
-    body = ahead.ask if ahead else []
-    body += [_load_band(tiles.x(b), band.start, row_step, dot.x.size) for b, band in enumerate(bands)]
-    for v in range(vectors):
-        body.append(load(tiles.w(v), "wk", v * LANES * WORD, width * WORD))
-        body += [multiply(dot, tiles.sum(b, v), tiles.x(b), tiles.w(v)) for b in range(len(bands))]
+    x_loads = [_load_band(tiles.x(b), band.start, row_step, dot.x.size) for b, band in enumerate(bands)]
+    w_loads = [load(tiles.w(v), "wk", v * LANES * WORD, width * WORD) for v in range(vectors)]
+    body = [*(ahead.ask if ahead else []), *_step(tiles, x_loads, w_loads)]
     lines = [f"x -= {skipped} * {row_step};"] if skipped else []
     lines += [f"{dot.acc.c} all_sums[{most_rows}][{width}] __attribute__((aligned(64)));"]
     every = [(b, v) for b in range(len(bands)) for v in range(vectors)]
@@ -159,6 +159,61 @@ def _load_band(register: int, start: int | str, row_step: int, size: int) -> str
     if isinstance(start, int):
         return load(register, "xk", start * size, row_step * size)
     return load(register, f"xk + {start} * {size}", 0, row_step * size)
+
+
+def interleaved(
+    tiles: Tiles, vectors: int, row_step: int, steps: Loop, ahead: Ahead | None, between: Sequence[str], to: str,
+    x_part: int, w_part: int,
+) -> list[str]:  # fmt: skip
+    """C: the sums of ``x`` and ``panel`` into ``to``, bands of rows one behind the other; parts as for ``sums``.
+
+    ``between`` stands before every ``part`` of the steps, formatted with the number of parts; of those of the last product
+    where there are several.
+    """
+    dot, width = tiles.dot, vectors * LANES
+    _, inner = split([steps], dot)
+    assert isinstance(inner.extent, int)
+    heights = [height for height in tiles.heights if isinstance(height, int)]
+    bands = side_by_side(heights, row_step)
+    size = max(1, inner.extent * MIN_PART // sum(heights))
+    parts = -(-inner.extent // size)
+    x_loads = [_load_band(tiles.x(b), band.start, row_step, dot.x.size) for b, band in enumerate(bands)]
+    w_loads = [load(tiles.w(v), "wk", v * LANES * WORD, width * WORD) for v in range(vectors)]
+    every = [(b, v) for b in range(len(bands)) for v in range(vectors)]
+    lines = [zero(tiles.sum(b, v)) for b, v in every]
+    products = [(x * x_part, w * w_part) for x, w in dot.products]
+    for number, (x_at, w_at) in enumerate(products, 1):
+        places = f"(x + {x_at} + k * {inner.x_step}), *const wk = (const char *)(panel + {w_at} + k * {inner.w_step});"
+        step = [
+            f"const char *const xk = (const char *){places}",
+            *(ahead.ask if ahead else []),
+            *_step(tiles, x_loads, w_loads),
+        ]
+        if number < len(products):
+            lines += block(f"for (int64_t k = 0; k < {inner.extent}; ++k)", step)
+            continue
+        last = f"k < {inner.extent} && k < (part + 1) * {size}" if inner.extent % size else f"k < (part + 1) * {size}"
+        part = [line.format(parts, parts) for line in between]
+        part += block(f"for (int64_t k = part * {size}; {last}; ++k)", step)
+        lines += block(f"for (int64_t part = 0; part < {parts}; ++part)", part)
+    for b, v in every:
+        lines.append(store(tiles.sum(b, v), f"&{to}[{bands[b].place} * {width} + {v * LANES}]", width * WORD))
+    return lines
+
+
+def _step(tiles: Tiles, x: Sequence[str], w: Sequence[str]) -> list[str]:
+    """C: the products of one step. ``x`` and ``w`` load the tiles of bands and vectors, each as late as it can be.
+
+    All that is loaded before the first product waits in the queue of loads: 10 % less for tiles of two bands by two vectors.
+    """
+    by_vector = len(w) > REGISTERS - len(tiles.heights) * (tiles.vectors + 1)  # the tiles of w share registers
+    pairs = [(b, v) for b in range(len(x)) for v in range(len(w))]
+    lines, loaded = [], set()
+    for b, v in sorted(pairs, key=lambda pair: pair[::-1] if by_vector else pair):
+        lines += [each for each in (x[b], w[v]) if each not in loaded]
+        loaded |= {x[b], w[v]}
+        lines.append(multiply(tiles.dot, tiles.sum(b, v), tiles.x(b), tiles.w(v)))
+    return lines
 
 
 def zero(register: int) -> str:
@@ -183,16 +238,17 @@ def multiply(dot: Dot, total: int, x: int, w: int) -> str:
     return f'__asm__ volatile("{dot.tiled} %tmm{w}, %tmm{x}, %tmm{total}");'
 
 
-def cost(rows: int, vectors: int, steps: int, panel_is_near: bool, times: int = 1) -> float:
-    """Cycles of one register tile of ``steps`` groups: products or loads, whichever is more, then the sums' way out.
+def cost(rows: int, vectors: int, steps: int, near_bytes: int, times: int = 1) -> float:
+    """Cycles of one register tile of ``steps`` groups: products, loads as far as they show, then the sums' way out.
 
     ``times``: how often the steps are gone through, as those of a split operand are.
     """
     at_once = groups_at_once(steps)
     bands = bands_of(rows).count
-    loads = rows * LOAD_CYCLES + vectors * at_once * (LOAD_CYCLES if panel_is_near else FAR_CYCLES)
+    near = (bands + vectors) * LANES * steps * WORD <= near_bytes
+    loads = (rows + vectors * at_once) * (LOAD_CYCLES if near else FAR_CYCLES)
     height = (rows + bands * ROWS) / 2  # a shared unit takes as long for short tiles as for whole ones, a free one does not
-    each = max(vectors * (height + SWITCH_CYCLES), loads)
+    each = max(LATENCY, vectors * (height + SWITCH_CYCLES) + loads)
     out = vectors * (SPILL_CYCLES + EPILOGUE_CYCLES) + vectors % 2 * HALF_LINE_CYCLES
     return times * each * (steps / at_once) + BEGIN_CYCLES + rows * out
 

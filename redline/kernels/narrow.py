@@ -68,13 +68,13 @@ def _bounded(expr: Expr, fn: str, bound: int) -> Expr | None:
 
 def rows(
     count: int | str, valid: int, lanes: int, epilogue: Expr, out: Operand, target: CpuTarget, head: Sequence[str], column: str,
-    where: str, step: int, render: Render, in_memory: bool = False,
+    where: str, step: int, render: Render, in_memory: bool = False, first: str = "0",
 ) -> list[str]:  # fmt: skip
     """C: ``sums[count][...]`` through the epilogue into ``out``, row i after row i; a ``count`` may be known at run time only.
 
     ``head`` declares a row's coordinates from i, ``column`` that of element j of it; ``where`` is the element's offset, and
     ``step`` by how much it grows with j. ``in_memory``: so the sums are already, and nothing is gained where
-    rows are written out; the last vector of a row may then overlap the one before.
+    rows are written out; the last vector of a row may then overlap the one before. ``first``: the row to begin with.
     """
     found = of(epilogue, target) if lanes == LANES and step == 1 else None
     statements, value = render(epilogue)
@@ -84,7 +84,7 @@ def rows(
     else:
         body = _packed(valid, found, column, where, each, render, in_memory)
     if in_memory or isinstance(count, str):
-        return loop("i", 0, count, [*head, *body])
+        return loop("i", first, count, [*head, *body])
     if found is None:
         return unrolled("i", 0, count, [*head, *body])
     pragma = [UNROLL] if len(statements) <= MOST_UNROLLED else []

@@ -17,6 +17,7 @@ from redline.kernels import amx, bounds, cexpr, narrow, tile
 from redline.kernels.ctext import block, clipped, loop, offset, share, vectorized
 from redline.kernels.dot import Dot, groups_at_once
 from redline.kernels.expr import Expr
+from redline.kernels.matmul import deferred
 from redline.kernels.matmul import gemm as gemms
 from redline.kernels.matmul.gemm import Gemm
 from redline.kernels.matmul.problem import Problem
@@ -128,6 +129,9 @@ class MatmulKernel:
     def text(self) -> str:
         lines = self.dot.types(self.vectors)
         for width, valid in self.panels.kinds():
+            if self.dot.tiled:
+                lines += deferred.functions(self, width, valid)
+                continue
             for rows in self.rows.sizes:
                 lines += self.tile(rows, width, valid)
         return "\n".join([*lines, *self.main(), ""])
@@ -148,11 +152,6 @@ class MatmulKernel:
         """C: ``sums[rows][width]``, a tile of the product."""
         g, dot = self.g, self.dot
         stride, step = (self.staged_stride, 1) if self.schedule.staged else g.x[-2:]
-        if dot.tiled:
-            steps, vectors = Loop(dot.steps(g.k), dot.group, width * dot.group), width // self.panels.lanes
-            bands, most = amx.side_by_side(self.band_heights, stride), self.rows.size
-            ahead, parts = self.ahead(width), (self.padded_k, self.padded_k * width)
-            return amx.sums(self.tiles, vectors, bands, stride, most, [steps], ahead, most - rows, *parts)
         w_step = width * dot.group if g.w_constant or not self.is_direct(width, valid) else g.w[-2]
         vectors = width // self.panels.lanes
         offsets, steps = [i * stride for i in range(rows)], Loop(dot.steps(g.k), step * dot.group, w_step)
@@ -180,8 +179,8 @@ class MatmulKernel:
         body += cexpr.pointers(self.problem.writes, ["out"], first=len(reads), const=False)
         body += narrow.rows(
             rows, valid, self.panels.lanes, self.problem.epilogue, self.problem.out, self.target,
-            ["const int64_t m = m0 + i;", *self.far(rows, valid)], "const int64_t n = n0 + j;",
-            offset([*gemms.batch_texts(g.batch), "m", "n"], g.out), g.out[-1], self.render, bool(self.dot.tiled),
+            ["const int64_t m = m0 + i;"], "const int64_t n = n0 + j;",
+            offset([*gemms.batch_texts(g.batch), "m", "n"], g.out), g.out[-1], self.render,
         )  # fmt: skip
         return block(f"static __attribute__((noinline)) void {_tile_name(rows, valid)}({self.operands})", body)
 
@@ -191,21 +190,18 @@ class MatmulKernel:
         x = f"void *const *args, const {self.dot.x.c} *x, const {self.dot.w.c} *panel"
         return f"{x}{', const char *ahead' if self.schedule.prefetch else ''}, int64_t z, int64_t m0, int64_t n0"
 
-    def far(self, rows: int, valid: int) -> list[str]:
-        """C: asks for what the next tile reads and writes of row i, where that comes from beyond the thread's own cache.
+    def far(self, valid: int) -> list[str]:
+        """C: asks for what the next tile writes of row i, where that comes from beyond the thread's own cache.
 
         The processor's own reading ahead ends with a page, which is about what a tile of the matrix unit reads.
         """
         g, (a, out) = self.g, (self.problem.a, self.problem.out)
         near = a.num_bytes + out.num_bytes <= FAR_SHARE * self.target.l2_bytes * self.target.num_threads
         many = self.panels.count > FEW_PANELS  # what is asked for would be gone again before it is written
-        if near or many or not self.dot.tiled or self.schedule.swapped or g.out[-1] != 1:
+        if near or many or self.schedule.swapped or g.out[-1] != 1:
             return []
-        row = offset([*gemms.batch_texts(g.batch), f"(m + {rows})", "n0"], g.out)
-        lines = [f'__asm__("prefetchw %0" : : "m"(*(const char *)(out + {row} + {at})));' for at in _lines(valid, out.dtype)]
-        if self.panels.count == 1 and not self.schedule.staged:
-            lines += [f"__builtin_prefetch(x + (i + {rows}) * {g.x[-2]} + {at}, 0, 2);" for at in _lines(g.k, self.dot.x)]
-        return lines
+        row = offset([*gemms.batch_texts(g.batch), f"(m + {self.rows.size})", "n0"], g.out)
+        return [f'__asm__("prefetchw %0" : : "m"(*(const char *)(out + {row} + {at})));' for at in _lines(valid, out.dtype)]
 
     def render(self, expr: Expr) -> tuple[list[str], str]:
         """C: statements and value of an epilogue of ``sums[i][j]``."""
@@ -230,8 +226,7 @@ class MatmulKernel:
         ]
         body += self.stage() if s.staged else []
         walk = (self.walk_rows_outer if s.rows_outer else self.walk_panels_outer)()
-        if self.dot.tiled:
-            walk = [*self.tiles.begin, *walk, amx.END]
+        walk = deferred.whole(walk, self) if self.dot.tiled else walk
         return block("void KERNEL(void *const *args, void *scratch, int64_t chunk)", [*body, *walk])
 
     def _packed_batch(self, per_batch: int) -> str:
@@ -264,7 +259,7 @@ class MatmulKernel:
             count = self.panels.num_full if width == valid and self.panels.num_full and not before else 1
             ahead = self.ahead(width)
             tiles = self.pack(width, valid) + (ahead.begin if ahead else []) + self.column_of_tiles(width, valid)
-            lines += clipped("p", before, before + count, "p0", "p1", tiles)
+            lines += clipped("p", before, before + count, "p0", "p1", tiles) + self.flush(valid)
             before += count
         return lines
 
@@ -274,13 +269,16 @@ class MatmulKernel:
             inner, p = [], 0
             for width, valid in self.panels.kinds():
                 num = self.panels.num_full if not p and self.panels.num_full else 1
-                inner += clipped("p", p, p + num, "p0", "p1", [self.panel(width), self.call(rows, valid)])
+                inner += clipped("p", p, p + num, "p0", "p1", [self.panel(width), *self.call(rows, valid)])
+                inner += self.flush(valid) if self.panels.count > num else []
                 p += num
             lines += clipped("t", before, before + count, "t0", "t1", inner)
             before += count
-        return lines
+        return lines if self.panels.count > num else lines + self.flush(valid)
 
     def row_kinds(self) -> Sequence[tuple[int, int]]:
+        if self.dot.tiled:
+            return [(self.rows.size, self.rows.count)]
         return list(zip(self.rows.sizes, (self.rows.num_large, self.rows.count - self.rows.num_large), strict=False))
 
     def panel(self, width: int) -> str:
@@ -313,16 +311,22 @@ class MatmulKernel:
         lines, before = [], 0
         for rows, count in self.row_kinds():
             ahead = self.ahead(width)
-            calls = [self.call(rows, valid), *([ahead.advance] if ahead else [])]
+            calls = [*self.call(rows, valid), *([ahead.advance] if ahead else [])]
             lines += clipped("t", before, before + count, "t0", "t1", calls)
             before += count
         return lines
 
-    def call(self, rows: int, valid: int) -> str:
+    def flush(self, valid: int) -> list[str]:
+        """C: what is left of the tiles of one kind of panel."""
+        return deferred.flush(self, valid) if self.dot.tiled else []
+
+    def call(self, rows: int, valid: int) -> list[str]:
+        if self.dot.tiled:
+            return deferred.call(self, valid)
         m0 = self.rows.begin("t")
         x = f"staged + ({m0} - m_begin) * {self.staged_stride}" if self.schedule.staged else f"a + ({m0}) * {self.g.x[-2]}"
         ahead = ", ahead" if self.schedule.prefetch else ""
-        return f"{_tile_name(rows, valid)}(args, {x}, panel{ahead}, z, {m0}, p * {self.panels.width});"
+        return [f"{_tile_name(rows, valid)}(args, {x}, panel{ahead}, z, {m0}, p * {self.panels.width});"]
 
 
 def _lines(elements: int, dtype: DType) -> range:

@@ -18,7 +18,7 @@ MIN_CHUNK_FLOPS = 400_000  # about 4 us of one core
 MIN_CHUNK_BYTES = 64 << 10  # about 5 us of one core, where reading takes longer than multiplying
 TILED_SPEED = 8  # of the matrix unit, in vector units
 SCATTER_CYCLES = 1.5  # to store one element when rows of out are not contiguous
-PACKING_READS = 16  # reads of an element that packing it is worth
+PACKING_READS = 16  # reads of an element that packing it is worth; on the matrix unit, one that comes from memory
 MAX_TILES, MAX_TILED = 6, 3  # candidates on the vector and the matrix unit
 SHORT_STEPS = 96  # of a sum: storing the results is then a part worth hiding
 SHORT_TILES = ((8, 1), (12, 1))
@@ -198,8 +198,7 @@ def tile_cost(rows: int, vectors: int, steps: int, dot: Dot, target: CpuTarget) 
     """Cycles of one tile of ``steps`` groups, on the unit that ``dot`` runs on."""
     if not dot.tiled:
         return tile.cost(rows, vectors, steps, dot, target)
-    near = steps * vectors * target.vector_bytes * dot.parts <= target.l1_bytes // 2
-    return amx.cost(rows, vectors, steps, near, len(dot.products))
+    return amx.cost(rows, vectors, steps, target.l1_bytes // dot.parts, len(dot.products))
 
 
 def _cut(problem: Problem, s: Schedule, target: CpuTarget, in_cache: bool = True) -> Schedule:
@@ -210,11 +209,19 @@ def _cut(problem: Problem, s: Schedule, target: CpuTarget, in_cache: bool = True
     pairs = [(r, min(num_panels, -(-wanted // r))) for r in range(1, min(row_tiles, wanted) + 1)]
     enough = [pair for pair in pairs if pair[0] * pair[1] >= wanted] or pairs[-1:]
     packed = needs_packing(g, s, problem, target)  # by every chunk of rows anew
-    again = PACKING_READS * g.n if packed else g.n
+    tiled = bool(way(problem, s).tiled)
+    again = PACKING_READS * g.n if packed or tiled else g.n
     row_chunks, panel_chunks = min(enough, key=lambda pair: (pair[1] - 1) * g.m + (pair[0] - 1) * again)
-    least = 1 if packed or not in_cache else -(-2 * g.m * g.k * problem.acc.size // target.l2_bytes)
+    near = 3 * g.m * g.k * problem.a.dtype.size // 2 if tiled else 2 * g.m * g.k * problem.acc.size
+    least = 1 if packed or not in_cache else -(-near // target.l2_bytes)
+    panel_chunks = _even(num_panels, panel_chunks) if tiled else panel_chunks
     prefetch = g.w_constant and g.reads[g.w_arg].num_bytes > LARGE_BYTES and not s.rows_outer
     return replace(s, row_chunks=min(row_tiles, max(row_chunks, least)), panel_chunks=panel_chunks, prefetch=prefetch)
+
+
+def _even(panels: int, chunks: int) -> int:
+    """The most chunks of the same number of panels, an even number of chunks if there is one at all; else ``chunks``."""
+    return next((count for count in range(chunks, 1, -1) if count % 2 == 0 and panels % count == 0), chunks)
 
 
 def _wanted_chunks(problem: Problem, dot: Dot, target: CpuTarget) -> int:
