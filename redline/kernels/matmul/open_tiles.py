@@ -63,6 +63,10 @@ class OpenTiledKernel(OpenKernel):
     def epilogue(self) -> list[str]:
         return [amx.END]
 
+    def flush(self, valid: int) -> list[str]:
+        """Nothing is held: a tile goes through its epilogue at once."""
+        return []
+
     def column_of_tiles(self, width: int, valid: int) -> list[str]:
         ahead = self.ahead(width)
         passed = f"args, a + m0 * {self.g.x[-2]}, panel{', ahead' if ahead else ''}, z, m0, p * {self.panels.width}"
