@@ -46,7 +46,7 @@ class Launch:
     starts: tuple[Any, ...] = ()
 
     def grid_at(self, dims: Sequence[int]) -> tuple[int, ...]:
-        return tuple(formula.value(axis, dims) for axis in self.grid)
+        return tuple([axis if type(axis) is int else formula.value(axis, dims) for axis in self.grid])
 
 
 @dataclass(frozen=True)

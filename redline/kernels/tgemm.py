@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from redline.base.dtypes import DType, bfloat16, float32, int8
-from redline.base.extents import is_open, nominal
+from redline.base.extents import nominal
 from redline.kernels import texpr
 from redline.kernels.dot import SMALL, accumulator
 from redline.kernels.expr import Expr
@@ -272,11 +272,6 @@ def _epilogue(g: Gemm, s: Schedule) -> list[str]:
     conditions = list(dict.fromkeys(guards.values()))
     whole = "(out0 + rm[:, None] * 0 + rn[None, :] * 0)" if 1 in (g.size.rows, g.size.columns) else "out0"
     return [*lines, *statements, texpr.store(whole, g.out, names, value, conditions, g.rows)]
-
-
-def inside(row: str, rows: int) -> str:
-    """``row``, or some row that exists in its place."""
-    return f"tl.minimum({row}, {rows - 1})" if is_open(rows) else f"{row} % {rows}"
 
 
 def row_coordinates(row: str, shape: Sequence[int]) -> list[str]:

@@ -166,13 +166,21 @@ def may_be_narrow(value: Value, consumers: Consumers, large: Collection[Node] | 
     """Whether a float32 value may be stored in 16 bits: not where its kernel computes in the type of its result, nor
     masks, whose -3.4e38 would become infinite, nor what is small and multiplied by nothing.
 
-    ``large``: the nodes whose results count as large, where sizes are not to be asked for."""
+    ``large``: the nodes whose results count as large, where sizes are not to be asked for. There masks that are moved first are
+    masks too: a row of them may begin anywhere, and what is narrower than four bytes cannot be copied ahead from there."""
     readers = consumers.of(value)
-    is_mask = any(reader.op in ATTENTION and value in reader.inputs[MASK:] for reader in readers)
-    if is_mask or value.op in NO_EPILOGUE - ATTENTION:
+    if _is_mask(value, consumers, large is not None) or value.op in NO_EPILOGUE - ATTENTION:
         return False
     is_multiplied = any(reader.op in PRODUCTS for reader in readers)
     return is_multiplied or (is_large(value.node) if large is None else value.node in large)
+
+
+def _is_mask(value: Value, consumers: Consumers, moved: bool) -> bool:
+    """Whether attention reads ``value`` as a mask; ``moved``: or a moved form of it."""
+    readers = consumers.of(value)
+    if any(reader.op in ATTENTION and value in reader.inputs[MASK:] for reader in readers):
+        return True
+    return moved and any(reader.op in MOVES and _is_mask(reader.out, consumers, moved) for reader in readers)
 
 
 def is_large(node: Node) -> bool:

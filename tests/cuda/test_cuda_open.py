@@ -8,6 +8,7 @@ from fake_driver import FakeDriver, as_cubins
 from onnx import TensorProto, helper, numpy_helper
 
 import redline.tune.cuda as tuning
+from redline import frontend, passes
 from redline.base.errors import BuildError, EngineError, InputError
 from redline.base.shapes import ShapeRange
 from redline.builder import bands
@@ -15,11 +16,13 @@ from redline.builder import cuda as builder
 from redline.builder import cuda_shop as shop
 from redline.engine import OpenDim, launch, open_engine
 from redline.kernels.gpu import GpuTarget
+from redline.lower import fusion
 from redline.runtime.cuda import context as running
 from redline.runtime.cuda.engine import CudaEngine
 from redline.runtime.cuda.loaded import CudaLoaded
 from redline.server.backends import engines
 from redline.server.config import ModelConfig
+from tests import skeletons
 from tests.shapes.test_open_engines import attention_model
 
 TOLERANCE = {"fp32": 2e-5, "fp16": 3e-3}  # relative L2
@@ -197,3 +200,16 @@ def test_the_order_of_launches_is_timed_at_every_size(tmp_path, monkeypatch: pyt
     )  # fmt: skip
     assert seen == 2 * [(2, 16), (1, 4), (2, 8), (4, 70)]
     assert open_engine(path).header.report["launches"] == "early"
+
+
+def test_masks_stay_in_float32_however_large() -> None:
+    """Also where they are expanded first, as in this model; -3.4e38 would become infinite."""
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    graph = passes.optimize(frontend.load(skeletons.load("minilm"), shapes=dict.fromkeys(names, (32, 512))), signed=True)
+    consumers = fusion.Consumers(graph)
+    (mask,) = [n for n in graph.operations if n.op == "Expand" and any(r.op == "Attention" for r in consumers.of(n.out))]
+    everything = set(graph.operations)
+    assert not fusion.may_be_narrow(mask.out, consumers, everything)
+    assert not fusion.may_be_narrow(mask.inputs[0], consumers, everything)
+    embedded = next(node for node in graph.operations if node.op == "Add")
+    assert fusion.may_be_narrow(embedded.out, consumers, everything) and not fusion.may_be_narrow(embedded.out, consumers, ())

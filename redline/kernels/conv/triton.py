@@ -188,7 +188,7 @@ def _rows(p: Problem, s: Schedule, size: Size) -> list[str]:
     """For every row: where its first tap lies in x, and the input position of that tap along each axis that needs checks."""
     lines = ["ra = rm"]
     if size.rows % s.block_m != 0:
-        lines = [f"ra = {tgemm.inside('rm', size.rows)}"]
+        lines = [f"ra = rm % {size.rows}"]
     texts = tgemm.row_coordinates("ra", p.out.shape[:-1])
     terms = [f"({texts[0]}) * {p.x.strides[0]}"] if p.x.shape[0] != 1 else []
     for axis in range(p.rank):

@@ -173,7 +173,7 @@ def _loads(
     before = [f"rk = tl.arange(0, {s.block_k})"]
     rows, columns = "rm", "rn"
     if size.rows % s.block_m != 0:
-        before.append(f"am = {tgemm.inside('rm', size.rows)}")
+        before.append(f"am = rm % {size.rows}")
         rows = "am"
     if size.columns % s.block_n != 0:
         before.append(f"bn = rn % {size.columns}")

@@ -34,6 +34,16 @@ class Driver:
         except RuntimeError as error:  # cuda-bindings, when there is no libcuda
             remedy = "run on a machine with an NVIDIA GPU and its driver"
             raise EngineError("cuda", f"the NVIDIA driver cannot be loaded: {error}", "", remedy) from error
+        self._overlap = self._overlapping()
+
+    def _overlapping(self) -> Any:
+        """The attribute of a kernel that may start before the one in front ends."""
+        attribute = self.api.CUlaunchAttribute()
+        attribute.id = self.api.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+        value = self.api.CUlaunchAttributeValue()
+        value.programmaticStreamSerializationAllowed = 1
+        attribute.value = value
+        return attribute
 
     def _call(self, name: str, *args: Any, what: str) -> Any:
         result = getattr(self.api, name)(*args)
@@ -184,12 +194,7 @@ class Driver:
         config.gridDimX, config.gridDimY, config.gridDimZ = grid
         config.blockDimX, config.blockDimY, config.blockDimZ = threads, 1, 1
         config.sharedMemBytes, config.hStream = shared_bytes, stream
-        attribute = self.api.CUlaunchAttribute()
-        attribute.id = self.api.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
-        value = self.api.CUlaunchAttributeValue()
-        value.programmaticStreamSerializationAllowed = 1
-        attribute.value = value
-        config.attrs, config.numAttrs = [attribute], 1
+        config.attrs, config.numAttrs = [self._overlap], 1
         self._call("cuLaunchKernelEx", config, function, params, 0, what="a kernel")
 
     def tensor_map(
@@ -217,26 +222,33 @@ class Driver:
 
 
 class Params:
-    """The parameters of one launch in host memory, as the driver wants them: an array of pointers, at ``address``."""
+    """The parameters of one launch in host memory, as the driver wants them: an array of pointers, at ``address``.
+
+    Every number has eight bytes, of which a 32-bit parameter reads the lower four. Two arrays are all that is made: a new
+    shape sets up every kernel anew, and objects for each number would take most of that time.
+    """
 
     def __init__(self) -> None:
-        self._values: list[Any] = []
+        self._numbers: list[int] = []
+        self._maps: dict[int, Any] = {}  # by parameter
 
     def pointer(self, address: int) -> None:
-        self._values.append(ctypes.c_void_p(address))
+        self._numbers.append(address)
 
-    def number(self, value: int) -> None:
-        self._values.append(ctypes.c_int32(value))
+    number = pointer
 
     def map(self, tensor_map: Any, shape: Sequence[int], strides: Sequence[int]) -> None:
         """A tensor map, and its extents and strides, which Triton's kernels take beside it."""
-        self._values.append(tensor_map)
-        self._values += [ctypes.c_int32(extent) for extent in shape]
-        self._values += [ctypes.c_int64(stride) for stride in strides]
+        self._maps[len(self._numbers)] = tensor_map
+        self._numbers += [0, *shape, *strides]
 
     def close(self) -> int:
         """Adds the two scratch pointers that every Triton kernel ends with; gives the address."""
-        self._values += [ctypes.c_void_p(0), ctypes.c_void_p(0)]
-        places = [v.getPtr() if hasattr(v, "getPtr") else ctypes.addressof(v) for v in self._values]
-        self._array = (ctypes.c_void_p * len(places))(*map(int, places))
+        count = len(self._numbers) + 2
+        self._values = (ctypes.c_int64 * count)(*self._numbers, 0, 0)
+        start = ctypes.addressof(self._values)
+        places = list(range(start, start + 8 * count, 8))
+        for parameter, tensor_map in self._maps.items():
+            places[parameter] = int(tensor_map.getPtr())
+        self._array = (ctypes.c_void_p * count)(*places)
         return ctypes.addressof(self._array)
