@@ -155,6 +155,26 @@ def test_tiles_of_every_shape(a, b, m, n, k):
     assert not matmul.is_legal(problem, replace(legal[0], rows=48, vectors=2), TILED), "more sums than registers"
 
 
+@needs_tiles
+@pytest.mark.parametrize("m, n, k", [(61, 200, 64), (40, 96, 2080), (5, 17, 32)])
+@pytest.mark.parametrize("order", [{}, {"staged": True}, {"rows_outer": True}, {"prefetch": True}], ids=str)
+def test_tiles_in_every_order(m, n, k, order):
+    """The epilogue of a tile comes one tile later, whatever comes next: the last of a chunk, a narrower panel, fewer rows."""
+    bias, residual = Load(float32, 2, (index(1),)), cast(Load(bfloat16, 3, (index(0), index(1))), float32)
+    value = cast(call("gelu", call("add", call("add", Acc(float32), bias), residual)), bfloat16)
+    a, b, out = C(bfloat16, (m, k)), C(bfloat16, (k, n), True), C(bfloat16, (m, n))
+    problem = matmul.Problem(a, b, out, value, (C(float32, (n,)), C(bfloat16, (m, n))))
+    first = FAMILY.schedules(problem, TILED)[0]
+    cuts = [(16, 3, 1, 1), (16, 2, 3, 2), (31, 2, 2, 3), (32, 1, 1, 4)]
+    found = [
+        replace(first, rows=rows, vectors=v, row_chunks=r, panel_chunks=p, swapped=False, **{"prefetch": False} | order)
+        for rows, v, r, p in cuts
+    ]  # fmt: skip
+    legal = [s for s in found if matmul.is_legal(problem, s, TILED)]
+    assert legal
+    check(FAMILY, problem, TILED, legal, rtol=1e-2)
+
+
 @pytest.mark.parametrize("a, b", [(float32, float32), (float64, float64), *GROUPED], ids=repr)
 @pytest.mark.parametrize("m, n, k", [(29, 24, 33), (18, 55, 7)])
 def test_halved_vectors(a, b, m, n, k):
