@@ -61,10 +61,15 @@ def vector_loop(end: int, lanes: int, body: Sequence[str], in_memory: bool = Fal
     if full:
         lines += loop("v", 0, full, _one_vector(lanes, body, f"v * {lanes}", in_memory))
     if in_memory and full and end % lanes:
-        return lines + block("", _one_vector(lanes, body, str(end - lanes), in_memory))
+        return lines + last_vector(end, lanes, body)
     if end % lanes:
         lines += [VECTORIZE, *loop("j", full * lanes, end, body)]
     return lines
+
+
+def last_vector(end: int, lanes: int, body: Sequence[str]) -> list[str]:
+    """The last ``lanes`` elements before ``end``, of what lies in memory: ``e`` counts them."""
+    return block("", _one_vector(lanes, body, str(end - lanes), True))
 
 
 def _one_vector(lanes: int, body: Sequence[str], begin: str, in_memory: bool) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from redline.base import dtypes
 from redline.kernels.cexpr import store
-from redline.kernels.ctext import UNROLL, block, loop, unrolled, vector_loop
+from redline.kernels.ctext import UNROLL, block, last_vector, loop, unrolled, vector_loop
 from redline.kernels.expr import Call, Expr, Lit, call, lit
 from redline.kernels.problem import CpuTarget, Operand
 
@@ -94,7 +94,7 @@ def rows(
 def _packed(
     valid: int, found: Bytes, column: str, where: str, each: Sequence[str], render: Render, in_memory: bool
 ) -> list[str]:
-    """C: one row; the columns beyond the last whole vector one by one."""
+    """C: one row; the columns beyond the last whole vector one by one, or in a vector that overlaps it."""
     full = valid // LANES
     statements, value = render(found.value)
     lines = [f"float floats[{full * LANES}] __attribute__((aligned(64)));"] if full else []
@@ -105,4 +105,10 @@ def _packed(
         begin = f"const int64_t j = {first * LANES};"
         lines += block("", [begin, column, f"rl_bytes{count}(floats + j, {found.zero}, out + {where});"])
         first += count
-    return lines + (loop("j", full * LANES, valid, each) if valid % LANES else [])
+    if not valid % LANES:
+        return lines
+    if not in_memory or not full:
+        return lines + loop("j", full * LANES, valid, each)
+    last = last_vector(valid, LANES, [column, *statements, f"last[e] = {value};"])
+    place = [f"const int64_t j = {valid - LANES};", column, f"rl_bytes1(last, {found.zero}, out + {where});"]
+    return [*lines, f"float last[{LANES}] __attribute__((aligned(64)));", *last, *block("", place)]

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from harness import FULL, TARGETS, check, random_arrays
+from harness import FULL, GROUPING, TARGETS, check, random_arrays
 
 from redline.base.dtypes import float32, int8, int32, uint8
 from redline.kernels import conv, matmul, narrow
 from redline.kernels.expr import Acc, Expr, Load, call, cast, index, lit
 from redline.kernels.matmul import gemm
-from redline.kernels.problem import Operand
+from redline.kernels.problem import CpuTarget, Operand
 
 
 def quantized(value: Expr, zero: int, high: int = 255) -> Expr:
@@ -41,9 +41,10 @@ def product(n: int, zero: int, batch: tuple[int, ...] = (2, 3), m: int = 5, k: i
 
 @pytest.mark.parametrize("zero", [0, 130])
 @pytest.mark.parametrize("n", [1, 15, 17, 33, 48, 112])
-def test_matmul(n: int, zero: int) -> None:
+@pytest.mark.parametrize("target", GROUPING)
+def test_matmul(n: int, zero: int, target: CpuTarget) -> None:
     problem = product(n, zero)
-    check(matmul.FAMILY, problem, FULL, arrays=_with(problem, 0.5, zero), rtol=0)
+    check(matmul.FAMILY, problem, target, arrays=_with(problem, 0.5, zero), rtol=0)
 
 
 @pytest.mark.parametrize("n", [17, 80])
