@@ -83,16 +83,18 @@ def _one_vector(lanes: int, body: Sequence[str], begin: str, in_memory: bool) ->
         return _elements(lanes, body, begin)
     found = known.fullmatch(body[place])
     assert found is not None
+    short = "_bf16" if found["function"] == "rl_sigmoid" and _ROUNDED in body[-1] else ""
     held, before, after = f"{found['name']}_lanes", body[:place], body[place + 1 :]
     return [
         f"float {held}[{lanes}] __attribute__((aligned(64)));",
         *_elements(lanes, [*before, f"{held}[e] = {found['argument']};"], begin),
-        f"{found['function']}_lanes({held});",
+        f"{found['function']}_lanes{short}({held});",
         *_elements(lanes, [*before, f"const float {found['name']} = {held}[e];", *after], begin),
     ]
 
 
 _LOOKED_UP = re.compile(r"const float (?P<name>\w+) = (?P<function>rl_gelu)\((?P<argument>.*)\);")
+_ROUNDED = "] = (rl_bf16)"  # in what stores a result as bfloat16
 _TOGETHER = re.compile(_LOOKED_UP.pattern.replace("rl_gelu", "rl_gelu|rl_sigmoid"))
 
 

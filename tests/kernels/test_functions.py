@@ -156,7 +156,10 @@ def test_gelu_by_looking_up_is_more_exact(kind: DType) -> None:
 @harness.needs_tiles
 @pytest.mark.parametrize("kind", [float32, bfloat16])
 def test_sigmoid_of_tiles_is_as_exact(kind: DType) -> None:
-    """In the epilogue of a product on the matrix unit, sixteen at a time, the last of which overlap."""
+    """In the epilogue of a product on the matrix unit, sixteen at a time, the last of which overlap.
+
+    What is rounded to bfloat16 has a form within a relative 1.4e-4 before that.
+    """
     grid = dense_grid()[: 50_001 * 16].reshape(-1, 48)[:, :31]
     x, one = Operand.contiguous(bfloat16, (len(grid), 2)), Operand.contiguous(bfloat16, (2, 31), True)
     bias = Operand.contiguous(float32, grid.shape)
@@ -171,7 +174,7 @@ def test_sigmoid_of_tiles_is_as_exact(kind: DType) -> None:
     nan = np.isnan(grid)
     assert schedule.dot == "amx-bf16" and np.isnan(got[nan].astype(np.float32)).all()
     ulps, absolute = functions.ACCURACY["sigmoid"]
-    rounding = 2.0**-8 * want[~nan] if kind == bfloat16 else 0
+    rounding = (2.0**-8 + 1.4e-4) * want[~nan] if kind == bfloat16 else 0
     error = np.abs(got[~nan].astype(np.float64) - want[~nan])
     assert (error <= ulps * np.spacing(want[~nan].astype(np.float32)) + absolute + rounding).all()
 

@@ -23,6 +23,7 @@ CHUNKS_PER_THREAD = 4
 MIN_CHUNK_FLOPS = 400_000
 FLAT_TILES = ((2, 2), (3, 1), (2, 1))  # bands and vectors of flat.py's tiles
 FLAT_CHUNKS = 2  # a thread
+PAYS, PAYS_A_COPY = 0.95, 0.8  # shares of the tiles, where the rows are staged in any case and where they need not be
 FEW_TILES = 4  # too short to fetch the next panel meanwhile
 COPY_READS = 2  # what copying a byte costs beside reading one
 PICTURE_SHARE = 0.06  # of the second-level cache, for the staged rows of an image of a few channels on the matrix unit
@@ -192,8 +193,9 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
         return [Direct(1, 1, 1)]
     g = geometry.of(problem)
     if pointwise.applies(problem):
+        products = [Pointwise(s) for s in pointwise.product_schedules(problem, target)]
         strided = _flats(g, problem, target) if max(g.step) > 1 else []
-        return [*strided, *(Pointwise(s) for s in pointwise.product_schedules(problem, target))]
+        return [*strided, *products] if _flat_saves(g, PAYS_A_COPY) else [*products[:1], *strided, *products[1:]]
     flats = _flats(g, problem, target)
     minimal = list(_winograds(g, problem, target)) if _pays_winograd(g, problem, target) else []
     tiles = sorted(set(_tiles(g, problem, target)), key=lambda s: _cost(g, problem, s, target))[
@@ -209,14 +211,14 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
     for variant in (replace(best, staged=not best.staged), replace(best, prefetch=not best.prefetch)):
         found[variant] = None
     legal = [schedule for schedule in (*minimal, *found) if is_legal(problem, schedule, target)]
-    return [*flats, *legal] if flats and _flat_pays(g) else [*legal[:1], *flats, *legal[1:]]
+    return [*flats, *legal] if flats and _flat_saves(g, PAYS) else [*legal[:1], *flats, *legal[1:]]
 
 
-def _flat_pays(g: Geometry) -> bool:
-    """Whether flattened rows need clearly fewer tiles than rows one by one."""
+def _flat_saves(g: Geometry, share: float) -> bool:
+    """Whether flattened rows need less than this share of the tiles that rows one by one do."""
     one_by_one = g.out_size[1] * -(-g.out_size[2] // amx.ROWS)
     positions = g.out_size[1] * (g.out_size[2] + g.taps[2] // (2 * g.step[2]))
-    return -(-positions // amx.ROWS) < 0.95 * one_by_one
+    return -(-positions // amx.ROWS) < share * one_by_one
 
 
 def _flats(g: Geometry, problem: Problem, target: CpuTarget) -> list[Flat]:

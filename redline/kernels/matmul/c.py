@@ -198,7 +198,8 @@ class MatmulKernel:
         g, (a, out) = self.g, (self.problem.a, self.problem.out)
         near = a.num_bytes + out.num_bytes <= FAR_SHARE * self.target.l2_bytes * self.target.num_threads
         many = self.panels.count > FEW_PANELS  # what is asked for would be gone again before it is written
-        if near or many or self.schedule.swapped or g.out[-1] != 1:
+        narrow_rows = g.n * out.dtype.size < 2 * CACHE_LINE  # a tile's rows are then a few lines side by side
+        if near or many or narrow_rows or self.schedule.swapped or g.out[-1] != 1:
             return []
         row = offset([*gemms.batch_texts(g.batch), f"(m + {self.rows.size})", "n0"], g.out)
         return [f'__asm__("prefetchw %0" : : "m"(*(const char *)(out + {row} + {at})));' for at in _lines(valid, out.dtype)]
