@@ -50,6 +50,7 @@ def engine_of(name: str, precision: str, opt_level: int) -> Path:
             options |= {"precision": "int8", "calibrate": list(int8_zoo.samples(name))}
         elif precision == "bf16":
             options |= {"precision": "bf16"}
+        file.parent.mkdir(parents=True, exist_ok=True)
         model = zoo.path(name) if precision in ("int8", "bf16") else int8_zoo.path(name, precision)
         redline.build(str(model), **options)
     return file
