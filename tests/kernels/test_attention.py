@@ -267,3 +267,8 @@ def test_tiles_without_any_key() -> None:
 def test_tiles_need_whole_steps() -> None:
     odd = problem(1, 1, 20, 30, 74, dtype=bfloat16)
     assert {schedule.dot for schedule in attention.FAMILY.schedules(odd, harness.TILED)} == {"bf16"}
+
+
+def test_attention_in_float32_splits_no_factors() -> None:
+    plain = problem(1, 2, 20, 30, 64)
+    assert {schedule.dot for schedule in attention.FAMILY.schedules(plain, harness.SPLIT)} == {""}

@@ -51,10 +51,13 @@ def _pairs(problem: Problem, target: CpuTarget) -> str:
 
 
 def _tiled(problem: Problem, target: CpuTarget) -> str:
-    """The instruction of the matrix unit, where it can read queries and keys in whole steps where they lie; else ""."""
+    """The instruction of the matrix unit, where it can read queries and keys in whole steps where they lie; else "".
+
+    Factors are not split here: the probabilities would be split, too, in the middle of the softmax.
+    """
     query, key = problem.reads[:2]
     found = dot.tiled(query.dtype, key.dtype, target)
-    if not found or not found.acc.is_float or query.strides[3] != 1 or key.strides[3] != 1:
+    if not found or found.parts > 1 or not found.acc.is_float or query.strides[3] != 1 or key.strides[3] != 1:
         return ""
     return found.name if query.shape[3] and found.steps(query.shape[3]) * found.group == query.shape[3] else ""
 
