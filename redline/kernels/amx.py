@@ -138,9 +138,7 @@ def sums(
     steps = [*outer, inner] if inner.extent != 1 else outer
     at_x = "".join(f" + {f'{s.table}[k{i}]' if s.table else f'k{i} * {s.x_step}'}" for i, s in enumerate(steps))
     at_w = "".join(f" + k{i} * {s.w_step}" for i, s in enumerate(steps))
-    x_loads = [_load_band(tiles.x(b), band.start, row_step, dot.x.size) for b, band in enumerate(bands)]
-    w_loads = [load(tiles.w(v), "wk", v * LANES * WORD, width * WORD) for v in range(vectors)]
-    body = [*(ahead.ask if ahead else []), *_step(tiles, x_loads, w_loads)]
+    body = [*(ahead.ask if ahead else []), *_step(tiles, vectors, bands, row_step)]
     lines = [f"x -= {skipped} * {row_step};"] if skipped else []
     lines += [f"{dot.acc.c} all_sums[{most_rows}][{width}] __attribute__((aligned(64)));"]
     every = [(b, v) for b in range(len(bands)) for v in range(vectors)]
@@ -177,18 +175,13 @@ def interleaved(
     bands = side_by_side(heights, row_step)
     size = max(1, inner.extent * MIN_PART // sum(heights))
     parts = -(-inner.extent // size)
-    x_loads = [_load_band(tiles.x(b), band.start, row_step, dot.x.size) for b, band in enumerate(bands)]
-    w_loads = [load(tiles.w(v), "wk", v * LANES * WORD, width * WORD) for v in range(vectors)]
     every = [(b, v) for b in range(len(bands)) for v in range(vectors)]
     lines = [zero(tiles.sum(b, v)) for b, v in every]
     products = [(x * x_part, w * w_part) for x, w in dot.products]
     for number, (x_at, w_at) in enumerate(products, 1):
         places = f"(x + {x_at} + k * {inner.x_step}), *const wk = (const char *)(panel + {w_at} + k * {inner.w_step});"
-        step = [
-            f"const char *const xk = (const char *){places}",
-            *(ahead.ask if ahead else []),
-            *_step(tiles, x_loads, w_loads),
-        ]
+        step = [f"const char *const xk = (const char *){places}", *(ahead.ask if ahead else [])]
+        step += _step(tiles, vectors, bands, row_step)
         if number < len(products):
             lines += block(f"for (int64_t k = 0; k < {inner.extent}; ++k)", step)
             continue
@@ -201,12 +194,14 @@ def interleaved(
     return lines
 
 
-def _step(tiles: Tiles, x: Sequence[str], w: Sequence[str]) -> list[str]:
-    """C: the products of one step. ``x`` and ``w`` load the tiles of bands and vectors, each as late as it can be.
+def _step(tiles: Tiles, vectors: int, bands: Sequence[Band], row_step: int) -> list[str]:
+    """C: the products of one step, from ``xk`` and ``wk``. Each tile is loaded as late as it can be.
 
     All that is loaded before the first product waits in the queue of loads: 10 % less for tiles of two bands by two vectors.
     """
-    by_vector = len(w) > REGISTERS - len(tiles.heights) * (tiles.vectors + 1)  # the tiles of w share registers
+    x = [_load_band(tiles.x(b), band.start, row_step, tiles.dot.x.size) for b, band in enumerate(bands)]
+    w = [load(tiles.w(v), "wk", v * LANES * WORD, vectors * LANES * WORD) for v in range(vectors)]
+    by_vector = vectors > REGISTERS - len(tiles.heights) * (tiles.vectors + 1)  # the tiles of w share registers
     pairs = [(b, v) for b in range(len(x)) for v in range(len(w))]
     lines, loaded = [], set()
     for b, v in sorted(pairs, key=lambda pair: pair[::-1] if by_vector else pair):

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
+from redline.kernels import hopper
 from redline.kernels.crew_epilogue import HALVES, HELPERS, POINTERS, Reading, value_text
 from redline.kernels.expr import Expr
 from redline.kernels.gemm_schedule import Size
@@ -121,8 +122,8 @@ def render(p: Product, s: Crew, target: GpuTarget) -> str:
             _params(p),
             HELPERS,
             value,
-            _multiply(s.block_n, half),
-            _wait_for_product(s.block_n),
+            hopper.multiply("multiply", s.block_n, half),
+            hopper.finish("wait_for_product", s.block_n),
             body,
             _kernel(p, s),
         ]
@@ -140,30 +141,6 @@ def wait(target: GpuTarget) -> str:
 def _params(p: Product) -> str:
     columns = "".join(f"  {POINTERS[p.reads[i].dtype.name]}__restrict__ arg{i};\n" for i in sorted(p.how.columns))
     return f"struct Params {{\n{columns}  const void *elements;\n  void *out;\n}};\n"
-
-
-def _multiply(n: int, half: str) -> str:
-    """acc += a * b, or acc = a * b where ``more`` is 0: 64 rows, n columns, 16 elements of k."""
-    count = n // 2
-    registers = ", ".join(f"%{i}" for i in range(count))
-    outputs = ", ".join(f'"+f"(acc[{i}])' for i in range(count))
-    return f"""
-static __device__ __forceinline__ void multiply(float (&acc)[{count}], unsigned long long a, unsigned long long b, int more) {{
-  asm volatile("{{\\n.reg .pred more;\\nsetp.ne.b32 more, %{count + 2}, 0;\\n"
-      "wgmma.mma_async.sync.aligned.m64n{n}k16.f32.{half}.{half} {{{registers}}}, "
-      "%{count}, %{count + 1}, more, 1, 1, 0, 0;\\n}}"
-      : {outputs} : "l"(a), "l"(b), "r"(more));
-}}
-"""
-
-
-def _wait_for_product(n: int) -> str:
-    outputs = ", ".join(f'"+f"(acc[{i}])' for i in range(n // 2))
-    return f"""
-static __device__ __forceinline__ void wait_for_product(float (&acc)[{n // 2}]) {{
-  asm volatile("wgmma.wait_group.sync.aligned 0;" : {outputs} :: "memory");
-}}
-"""
 
 
 def _kernel(p: Product, s: Crew) -> str:

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from importlib import resources
 
-from redline.kernels import bounds
+from redline.kernels import bounds, hopper
 from redline.kernels.attention.problem import Problem, plain_scale
 from redline.kernels.crew import ARCH, REGISTERS, wait
 from redline.kernels.crew_epilogue import HALVES, HELPERS, POINTERS, Pointers, Renderer, can_render
@@ -138,29 +138,15 @@ static __device__ __forceinline__ float scored(const Params &p, float acc, int b
 
 
 def _instructions(keys: int, half: str) -> str:
-    scores = keys // 2
-    registers, sums = (", ".join(f"%{i}" for i in range(n)) for n in (scores, 32))
-    s_out, acc_out = (", ".join(f'"+f"({name}[{i}])' for i in range(n)) for name, n in (("s", scores), ("acc", 32)))
-    return f"""
-static __device__ __forceinline__ void dots(float (&s)[{scores}], unsigned long long q, unsigned long long k, int more) {{
-  asm volatile("{{\\n.reg .pred more;\\nsetp.ne.b32 more, %{scores + 2}, 0;\\n"
-      "wgmma.mma_async.sync.aligned.m64n{keys}k16.f32.{half}.{half} {{{registers}}}, "
-      "%{scores}, %{scores + 1}, more, 1, 1, 0, 0;\\n}}"
-      : {s_out} : "l"(q), "l"(k), "r"(more));
-}}
-
-static __device__ __forceinline__ void gather(float (&acc)[32], const unsigned *p, unsigned long long v, int more) {{
-  asm volatile("{{\\n.reg .pred more;\\nsetp.ne.b32 more, %37, 0;\\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.{half}.{half} {{{sums}}}, {{%32, %33, %34, %35}}, %36, more, 1, 1, 1;\\n}}"
-      : {acc_out} : "r"(p[0]), "r"(p[1]), "r"(p[2]), "r"(p[3]), "l"(v), "r"(more));
-}}
-
-static __device__ __forceinline__ void finish_dots(float (&s)[{scores}]) {{
-  asm volatile("wgmma.wait_group.sync.aligned 0;" : {s_out} :: "memory");
-}}
-
-static __device__ __forceinline__ void finish_sums(float (&acc)[32]) {{
-  asm volatile("wgmma.wait_group.sync.aligned 0;" : {acc_out} :: "memory");
+    """``dots``, ``gather``, ``finish_dots``, ``finish_sums`` and ``pair`` of whole.h."""
+    products = [hopper.multiply("dots", keys, half), hopper.finish("finish_dots", keys), hopper.finish("finish_sums", WIDTH)]
+    count = WIDTH // 2
+    return f"""{"".join(products)}
+static __device__ __forceinline__ void gather(float (&acc)[{count}], const unsigned *p, unsigned long long v, int more) {{
+  asm volatile("{{\\n.reg .pred more;\\nsetp.ne.b32 more, %{count + 5}, 0;\\n"
+      "wgmma.mma_async.sync.aligned.m64n{WIDTH}k16.f32.{half}.{half} {{{hopper.registers(count)}}}, "
+      "{{%{count}, %{count + 1}, %{count + 2}, %{count + 3}}}, %{count + 4}, more, 1, 1, 1;\\n}}"
+      : {hopper.in_and_out(count)} : "r"(p[0]), "r"(p[1]), "r"(p[2]), "r"(p[3]), "l"(v), "r"(more));
 }}
 
 static __device__ __forceinline__ unsigned pair(float left, float right) {{
