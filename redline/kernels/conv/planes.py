@@ -7,14 +7,14 @@ output row r meets at the first tap of that remainder.
 from dataclasses import dataclass
 from functools import cached_property
 
-from redline.kernels import amx, cexpr, tile
+from redline.kernels import amx, cexpr
 from redline.kernels.conv.geometry import Geometry
 from redline.kernels.conv.problem import Problem
+from redline.kernels.conv.staging import CACHE_LINE, copied, copied_pixel
 from redline.kernels.ctext import block, loop
 from redline.kernels.dot import Dot
 
 ALIAS_BYTES = 1024  # pixels this far apart compete for few sets of the first-level cache
-CACHE_LINE = 64
 
 
 @dataclass(frozen=True)
@@ -111,17 +111,12 @@ class Planes:
         lines = [*self._fill(to, 0, begin), *self._fill(to, end, self.pitch)]
         source = f"const {self.problem.x.dtype.c} *restrict from = x + y * {high} + {first * wide};"
         if step == channel == 1 and wide == g.channels == self.pixel:
-            value = self._value("from[i]")
-            body = [f"for (int64_t i = 0; i < {(end - begin) * wide}; ++i) {to}[{begin * self.pixel} + i] = {value};"]
+            body = copied(
+                "i", (end - begin) * wide, f"{to}[{begin * self.pixel} + i]", "from[i]", self.problem.x.dtype, self.dot
+            )
         else:
-            body = loop("i", 0, end - begin, self._pixel(f"{to}[({begin} + i) * {self.pixel} + c]", step * wide, channel))
+            place, element = f"{to}[({begin} + i) * {self.pixel} + c]", f"from[i * {step * wide} + c * {channel}]"
+            whole = self.dot.steps(g.channels) * self.dot.group
+            pixel = copied_pixel(g.channels, whole, place, element, self.problem.x.dtype, self.dot)
+            body = loop("i", 0, end - begin, pixel)
         return [*lines, *(block("", [source, *body]) if end > begin else [])]
-
-    def _pixel(self, to: str, wide: int, channel: int) -> list[str]:
-        """C: pixel i of a row; the channels that fill up the last group meet weights of zero."""
-        value, end = self._value(f"from[i * {wide} + c * {channel}]"), self.dot.steps(self.g.channels) * self.dot.group
-        lines = [f"for (int64_t c = 0; c < {self.g.channels}; ++c) {to} = {value};"]
-        return [*lines, f"for (int64_t c = {self.g.channels}; c < {end}; ++c) {to} = 0;"] if end > self.g.channels else lines
-
-    def _value(self, element: str) -> str:
-        return tile.converted(element, self.problem.x.dtype, self.dot.x, self.dot.offset)

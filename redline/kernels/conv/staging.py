@@ -102,23 +102,37 @@ class Stage:
         return lines + (self._fill((left + count) * self.pixel, self.columns * self.pixel) if right else [])
 
     def _pixel(self, place: str, width: int, channel: int) -> list[str]:
-        """C: pixel i of a row; the channels that fill up the last group meet weights of zero."""
-        lines = self._copy("c", self.g.channels, place, f"from[i * {width} + c * {channel}]")
+        """C: pixel i of a row."""
         end = 0 if self.is_folded else self.dot.steps(self.g.channels) * self.dot.group
-        if end > self.g.channels:
-            rest = f" rest[{place}] = 0;" if self.dot.parts > 1 else ""
-            lines.append(f"for (int64_t c = {self.g.channels}; c < {end}; ++c) {{ to[{place}] = {self.dot.offset};{rest} }}")
-        return lines
+        element, rest = f"from[i * {width} + c * {channel}]", self._rest(place)
+        return copied_pixel(self.g.channels, end, f"to[{place}]", element, self.source, self.dot, rest)
 
     def _copy(self, variable: str, count: int, place: str, element: str) -> list[str]:
         """C: ``count`` elements of the image, converted."""
-        if self.dot.parts == 1:
-            value = tile.converted(element, self.source, self.dot.x, self.dot.offset)
-            return [f"for (int64_t {variable} = 0; {variable} < {count}; ++{variable}) to[{place}] = {value};"]
-        body = tile.staged(f"to[{place}]", element, self.source, self.dot.x, rest=f"rest[{place}]")
-        return vectorized(variable, 0, count, body)
+        return copied(variable, count, f"to[{place}]", element, self.source, self.dot, self._rest(place))
+
+    def _rest(self, place: str) -> str:
+        """C: where what rounding takes from the element at ``place`` goes; "" where nothing is kept of it."""
+        return f"rest[{place}]" if self.dot.parts > 1 else ""
 
     def _fill(self, begin: int, end: int) -> list[str]:
         """C: what stands outside the image; there is no rest of it."""
         rest = " rest[i] = 0;" if self.dot.parts > 1 else ""
         return [f"for (int64_t i = {begin}; i < {end}; ++i) {{ to[i] = {self.pad};{rest} }}"]
+
+
+def copied(variable: str, count: int, to: str, element: str, source: DType, dot: Dot, rest: str = "") -> list[str]:
+    """C: ``count`` elements of the image, converted; ``rest`` as for ``tile.staged``."""
+    body = tile.staged(to, element, source, dot.x, dot.offset, rest)
+    if rest:
+        return vectorized(variable, 0, count, body)
+    return [f"for (int64_t {variable} = 0; {variable} < {count}; ++{variable}) {body[0]}"]
+
+
+def copied_pixel(channels: int, end: int, to: str, element: str, source: DType, dot: Dot, rest: str = "") -> list[str]:
+    """C: the channels c of a pixel; those up to ``end``, which fill up the last group, meet weights of zero."""
+    lines = copied("c", channels, to, element, source, dot, rest)
+    if end > channels:
+        zero = f" {rest} = 0;" if rest else ""
+        lines.append(f"for (int64_t c = {channels}; c < {end}; ++c) {{ {to} = {dot.offset};{zero} }}")
+    return lines
