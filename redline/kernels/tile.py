@@ -192,18 +192,46 @@ class Ahead:
         return [*asked, f"ahead += {self.lines * CACHE_LINE};"]
 
 
+@dataclass(frozen=True)
+class NextRows:
+    """The rows of the next tile are asked for while those of this one are multiplied.
+
+    A tile reads its rows side by side, a line of each in turn. Where they come from beyond the second-level cache, the
+    processor's own reading ahead has just begun with a row when it ends. ``rows`` lie ``stride`` elements apart, and a step
+    of the inner product, counted by k0, reads ``step`` elements of ``element_bytes`` of each.
+    """
+
+    rows: int
+    stride: int
+    step: int
+    element_bytes: int
+
+    @property
+    def line_steps(self) -> int:
+        """Steps that read one cache line of a row."""
+        return CACHE_LINE // (self.step * self.element_bytes)
+
+    @property
+    def ask(self) -> list[str]:
+        """C: one step's share, into the first-level cache: steps within a line of x ask for that line of other rows."""
+        line, times = self.line_steps, -(-self.rows // self.line_steps)
+        at = f"x + ({self.rows * self.stride}) + k0 / {line} * {line * self.step}"
+        rows = [f"(k0 % {line} * {times} + {i}) * {self.rows} / {line * times}" for i in range(times)]
+        return [f"__builtin_prefetch({at} + {row} * ({self.stride}), 0, 3);" for row in rows]
+
+
 def inner_product(
-    offsets: Sequence[int], vectors: int, loops: Sequence[Loop], dot: Dot, ahead: Ahead | None = None, bits: int = 512
+    offsets: Sequence[int], vectors: int, loops: Sequence[Loop], dot: Dot, asked: Sequence[str] = (), bits: int = 512
 ) -> list[str]:
     """C: ``vec acc[rows][vectors]`` from the pointers ``x`` and ``panel``; row i of ``x`` is ``offsets[i]`` elements on.
 
-    ``ahead``: what every step asks for, from the pointer ``ahead`` on. ``bits``: of a vector, for the instructions that have
-    them in their names.
+    ``asked``: C statements of every step that ask for what is read later. ``bits``: of a vector, for the instructions that
+    have them in their names.
     """
     inner = [loop for loop in loops if loop.extent != 1]
     x, w = ("".join(f" + k{i} * {step}" for i, step in enumerate(s)) for s in (_steps(inner, 0), _steps(inner, 1)))
     body = [f"const {dot.x.c} *xk = x{x};", f"const wvec *wk = (const wvec *)(panel{w});"]
-    body += ahead.ask if ahead else []
+    body += asked
     body.append("const wvec " + ", ".join(f"w{v} = wk[{v}]" for v in range(vectors)) + ";")
     for i, offset in enumerate(offsets):
         if vectors == 1:

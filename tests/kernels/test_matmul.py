@@ -8,7 +8,7 @@ from harness import FULL, GROUPING, SPLIT, TARGETS, TILED, check, needs_tiles, r
 
 from redline.base import dtypes
 from redline.base.dtypes import bfloat16, float16, float32, float64, int8, int32, int64, uint8
-from redline.kernels import matmul
+from redline.kernels import matmul, tile
 from redline.kernels.dot import accumulator
 from redline.kernels.expr import Acc, Load, call, cast, index, lit
 from redline.kernels.problem import Operand
@@ -244,3 +244,24 @@ def test_tiles_that_ask_for_the_next(n):
     found = [s for s in FAMILY.schedules(problem, small) if "prefetchw" in FAMILY.render(problem, s, small).text]
     assert found and not any("prefetchw" in FAMILY.render(problem, s, FULL).text for s in FAMILY.schedules(problem, FULL))
     check(FAMILY, problem, small, found[:4], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("k", "pitch"), [(24, 24), (64, 64), (40, 100), (1, 1)])
+def test_rows_that_come_from_afar_are_asked_for(k, pitch):
+    """The rows of the next tile, beyond the last one too; not where all rows fit the cache, nor where a sum has one step."""
+    small = replace(FULL, l1_bytes=1024)
+    a = Operand(float32, (301, k), (pitch, 1), False)
+    problem = matmul.product(a, C(float32, (k, 40), True), C(float32, (301, 40)))
+    asking = [s for s in FAMILY.schedules(problem, small) if "__builtin_prefetch(x" in FAMILY.render(problem, s, small).text]
+    assert bool(asking) == (k > 1)
+    assert not any("__builtin_prefetch(x" in FAMILY.render(problem, s, FULL).text for s in FAMILY.schedules(problem, FULL)[:4])
+    check(FAMILY, problem, small, asking[:4], rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [3, 8, 14, 16, 28])
+def test_steps_ask_for_every_line_of_the_next_rows(rows):
+    stride, steps = 100, 48
+    asked = tile.NextRows(rows, stride, 1, 4).ask
+    places = [text.removeprefix("__builtin_prefetch(x + ").removesuffix(", 0, 3);").replace("/", "//") for text in asked]
+    found = {eval(place, {"k0": k}) for place in places for k in range(steps)}
+    assert {(rows + i) * stride + line for i in range(rows) for line in (0, 16, 32)} <= found

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from redline.base.dtypes import DType
+from redline.base.extents import at_nominal
 from redline.base.shapes import size
 from redline.kernels import amx, bounds, cexpr, narrow, tile
 from redline.kernels.ctext import block, clipped, loop, offset, share, vectorized
@@ -28,6 +29,7 @@ from redline.kernels.problem import CpuTarget, KernelCode, Packing
 from redline.kernels.tile import CACHE_LINE, Ahead, Loop, Panels, Split
 
 FEW_PANELS = 2
+NEAR_SHARE = 2  # of the first-level cache: no more than this is there soon
 FAR_SHARE = 0.5  # of the threads' own caches: more than this does not stay there from one kernel to the next
 
 
@@ -155,8 +157,22 @@ class MatmulKernel:
         w_step = width * dot.group if g.w_constant or not self.is_direct(width, valid) else g.w[-2]
         vectors = width // self.panels.lanes
         offsets, steps = [i * stride for i in range(rows)], Loop(dot.steps(g.k), step * dot.group, w_step)
-        lines = tile.inner_product(offsets, vectors, [steps], dot, self.ahead(width), 8 * self.vectors.vector_bytes)
+        lines = tile.inner_product(offsets, vectors, [steps], dot, self.asked(rows, width), 8 * self.vectors.vector_bytes)
         return lines + tile.spill(rows, vectors, width, dot.acc)
+
+    def asked(self, rows: int, width: int) -> list[str]:
+        """C: what each step of the inner product asks for: a part of the next panel, and of the next tile's rows."""
+        ahead = self.ahead(width)
+        asked = ahead.ask if ahead else []
+        return asked + tile.NextRows(rows, self.g.x[-2], self.dot.group, self.dot.x.size).ask if self.is_far else asked
+
+    @property
+    def is_far(self) -> bool:
+        """Whether the rows of x that a tile reads come from beyond the first-level cache, and few panels read them again."""
+        g, s = self.g, self.schedule
+        panels = 1 if s.rows_outer else -(-self.panels.count // s.panel_chunks)
+        fits = at_nominal(g.m) * g.k * self.dot.x.size <= NEAR_SHARE * self.target.l1_bytes
+        return not (fits or s.staged or panels > FEW_PANELS or g.x[-1] != 1 or self.dot.steps(g.k) == 1)
 
     @property
     def tiles(self) -> amx.Tiles:
