@@ -9,6 +9,7 @@ epilogue; the compiler vectorises that loop and removes the array again (seen in
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -159,12 +160,12 @@ class Ahead:
     panel_bytes: int
     tiles: int
 
-    @staticmethod
-    def of(dot: Dot, width: int, groups: int, at_once: int, depth: int, tiles: int) -> "Ahead":
+    @classmethod
+    def of(cls, dot: Dot, width: int, groups: int, at_once: int, depth: int, tiles: int) -> Self:
         """For sums of ``groups``, ``at_once`` by an instruction, over panels of ``width`` columns of ``depth`` elements."""
         times = len(dot.products)
         step_bytes = -(-width * at_once * dot.group * dot.w.size * dot.parts // times)
-        return Ahead(groups // at_once * times, step_bytes, depth * width * dot.w.size, tiles)
+        return cls(groups // at_once * times, step_bytes, depth * width * dot.w.size, tiles)
 
     @property
     def lines(self) -> int:
@@ -193,12 +194,37 @@ class Ahead:
 
 
 @dataclass(frozen=True)
+class PacedAhead(Ahead):
+    """The same where t1 - t0, the tiles that share a panel, is known at run time only; ``tiles`` is the least there may be.
+
+    ``pace``, which the function of a tile is handed too, is how many lines a step asks for. All at once would be more than
+    the processor can wait for.
+    """
+
+    @property
+    def begin(self) -> list[str]:
+        pace = f"const int64_t pace = t1 - t0 < {self.lines} ? ({self.lines} + t1 - t0 - 1) / (t1 - t0) : 1;"
+        return [*super().begin, pace]
+
+    @property
+    def advance(self) -> str:
+        part = f"pace * {self.steps * CACHE_LINE}"
+        return f"ahead = ahead_end - ahead > {part} ? ahead + {part} : (const char *)panel;"
+
+    @property
+    def ask(self) -> list[str]:
+        more = [f"if (pace > {i}) __builtin_prefetch(ahead + {i * CACHE_LINE}, 0, 2);" for i in range(1, self.lines)]
+        return ["__builtin_prefetch(ahead, 0, 2);", *more, f"ahead += pace * {CACHE_LINE};"]
+
+
+@dataclass(frozen=True)
 class NextRows:
     """The rows of the next tile are asked for while those of this one are multiplied.
 
     A tile reads its rows side by side, a line of each in turn. Where they come from beyond the second-level cache, the
     processor's own reading ahead has just begun with a row when it ends. ``rows`` lie ``stride`` elements apart, and a step
-    of the inner product, counted by k0, reads ``step`` elements of ``element_bytes`` of each.
+    of the inner product, counted by k0, reads ``step`` elements of ``element_bytes`` of each. A line holds more steps than a
+    tile has rows.
     """
 
     rows: int
@@ -214,10 +240,9 @@ class NextRows:
     @property
     def ask(self) -> list[str]:
         """C: one step's share, into the first-level cache: steps within a line of x ask for that line of other rows."""
-        line, times = self.line_steps, -(-self.rows // self.line_steps)
-        at = f"x + ({self.rows * self.stride}) + k0 / {line} * {line * self.step}"
-        rows = [f"(k0 % {line} * {times} + {i}) * {self.rows} / {line * times}" for i in range(times)]
-        return [f"__builtin_prefetch({at} + {row} * ({self.stride}), 0, 3);" for row in rows]
+        at = f"x + ({self.rows * self.stride}) + k0 / {self.line_steps} * {self.line_steps * self.step}"
+        row = f"k0 % {self.line_steps} * {self.rows} / {self.line_steps}"
+        return [f"__builtin_prefetch({at} + {row} * ({self.stride}), 0, 3);"]
 
 
 def inner_product(

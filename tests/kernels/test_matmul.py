@@ -258,10 +258,10 @@ def test_rows_that_come_from_afar_are_asked_for(k, pitch):
     check(FAMILY, problem, small, asking[:4], rtol=1e-5)
 
 
-@pytest.mark.parametrize("rows", [3, 8, 14, 16, 28])
+@pytest.mark.parametrize("rows", [1, 3, 8, 14])
 def test_steps_ask_for_every_line_of_the_next_rows(rows):
     stride, steps = 100, 48
-    asked = tile.NextRows(rows, stride, 1, 4).ask
-    places = [text.removeprefix("__builtin_prefetch(x + ").removesuffix(", 0, 3);").replace("/", "//") for text in asked]
-    found = {eval(place, {"k0": k}) for place in places for k in range(steps)}
+    (asked,) = tile.NextRows(rows, stride, 1, 4).ask
+    place = asked.removeprefix("__builtin_prefetch(x + ").removesuffix(", 0, 3);").replace("/", "//")
+    found = {eval(place, {"k0": k}) for k in range(steps)}
     assert {(rows + i) * stride + line for i in range(rows) for line in (0, 16, 32)} <= found

@@ -12,9 +12,7 @@ from redline.kernels.ctext import block, offset, share
 from redline.kernels.matmul import gemm as gemms
 from redline.kernels.matmul.c import MatmulKernel
 from redline.kernels.parts import dims
-from redline.kernels.tile import Ahead
-
-AHEAD_TILES = 1  # tiles that together fetch the next panel: a product of few rows has no more
+from redline.kernels.tile import PacedAhead
 
 
 @dataclass(frozen=True)
@@ -53,10 +51,14 @@ class OpenKernel(MatmulKernel):
     def scratch_bytes(self) -> int:
         return 0
 
-    def ahead(self, width: int) -> Ahead | None:
+    def ahead(self, width: int) -> PacedAhead | None:
         if not self.schedule.prefetch:
             return None
-        return Ahead.of(self.dot, width, self.dot.steps(self.g.k), self.groups_at_once, self.depth, AHEAD_TILES)
+        return PacedAhead.of(self.dot, width, self.dot.steps(self.g.k), self.groups_at_once, self.depth, 1)
+
+    @property
+    def operands(self) -> str:
+        return super().operands.replace("const char *ahead", "const char *ahead, int64_t pace")
 
     def text(self) -> str:
         lines = self.dot.types(self.vectors)
@@ -68,7 +70,7 @@ class OpenKernel(MatmulKernel):
 
     def any_height(self, valid: int) -> list[str]:
         """The function that calls the tile of a height known at run time."""
-        passed = f"args, x, panel{', ahead' if self.schedule.prefetch else ''}, z, m0, n0"
+        passed = f"args, x, panel{', ahead, pace' if self.schedule.prefetch else ''}, z, m0, n0"
         cases = [f"case {rows}: tile_{rows}x{valid}({passed}); break;" for rows in self.heights]
         return block(f"static inline void tile_x{valid}(int64_t rows, {self.operands})", block("switch (rows)", cases))
 
@@ -102,7 +104,7 @@ class OpenKernel(MatmulKernel):
 
     def column_of_tiles(self, width: int, valid: int) -> list[str]:
         ahead = self.ahead(width)
-        passed = f"args, a + m0 * {self.g.x[-2]}, panel{', ahead' if ahead else ''}, z, m0, p * {self.panels.width}"
+        passed = f"args, a + m0 * {self.g.x[-2]}, panel{', ahead, pace' if ahead else ''}, z, m0, p * {self.panels.width}"
         call = [
             "const int64_t m0 = t * (height - 1) + (t < num_large ? t : num_large);",
             f"tile_x{valid}(t < num_large ? height : height - 1, {passed});",
