@@ -1,4 +1,4 @@
-"""Matrix products in C.
+"""Matrix products in C, on the vector unit; what those on the matrix unit (deferred.py) and those of open rows begin from.
 
 One function a kind of tile (full and narrower rows and panels), and KERNEL, which walks the tiles of a chunk. ``w`` is
 packed in panels at build when it is constant, read in place when it is contiguous in n, and else packed panel by panel
@@ -11,18 +11,16 @@ from functools import cached_property
 
 import numpy as np
 
-from redline.base.dtypes import DType
 from redline.base.extents import at_nominal
 from redline.base.shapes import size
-from redline.kernels import amx, bounds, cexpr, narrow, tile
+from redline.kernels import bounds, cexpr, narrow, tile
 from redline.kernels.ctext import block, clipped, loop, offset, share, vectorized
-from redline.kernels.dot import Dot, groups_at_once
+from redline.kernels.dot import Dot
 from redline.kernels.expr import Expr
-from redline.kernels.matmul import deferred
 from redline.kernels.matmul import gemm as gemms
 from redline.kernels.matmul.gemm import Gemm
 from redline.kernels.matmul.problem import Problem
-from redline.kernels.matmul.schedule import Schedule, in_vectors_of, is_legal, panels, way
+from redline.kernels.matmul.schedule import Schedule, in_vectors_of, panels, way
 from redline.kernels.parts import dims
 from redline.kernels.prepare import prepare
 from redline.kernels.problem import CpuTarget, KernelCode, Packing
@@ -30,15 +28,6 @@ from redline.kernels.tile import CACHE_LINE, Ahead, Loop, Panels, Split
 
 FEW_PANELS = 2
 NEAR_SHARE = 2  # of the first-level cache: no more than this is there soon
-FAR_SHARE = 0.5  # of the threads' own caches: more than this does not stay there from one kernel to the next
-
-
-def render(problem: Problem, schedule: Schedule, target: CpuTarget) -> KernelCode:
-    """The kernel for ``problem``; ``schedule`` must be legal for it."""
-    assert is_legal(problem, schedule, target) or not size(problem.out.shape), f"{schedule} does not fit {problem}"
-    if not size(problem.out.shape):
-        return KernelCode("matmul", "#include <stdint.h>\nvoid KERNEL(void *const *args, void *scratch, int64_t chunk) {}\n", 0)
-    return code(MatmulKernel(problem, schedule, target))
 
 
 def code(kernel: "MatmulKernel") -> KernelCode:
@@ -110,8 +99,8 @@ class MatmulKernel:
 
     @property
     def spare_rows(self) -> int:
-        """Rows in front of the staged ones, for tiles that begin early (kernels/amx.py)."""
-        return int(bool(self.dot.tiled) and len(self.rows.sizes) > 1)
+        """Rows in front of the staged ones, for tiles that begin early."""
+        return 0
 
     @property
     def staged_bytes(self) -> int:
@@ -131,12 +120,12 @@ class MatmulKernel:
     def text(self) -> str:
         lines = self.dot.types(self.vectors)
         for width, valid in self.panels.kinds():
-            if self.dot.tiled:
-                lines += deferred.functions(self, width, valid)
-                continue
-            for rows in self.rows.sizes:
-                lines += self.tile(rows, width, valid)
+            lines += self.functions(width, valid)
         return "\n".join([*lines, *self.main(), ""])
+
+    def functions(self, width: int, valid: int) -> list[str]:
+        """C: what the tiles of one kind of panel are computed by."""
+        return [line for rows in self.rows.sizes for line in self.tile(rows, width, valid)]
 
     def ahead(self, width: int) -> Ahead | None:
         """How the next panel is fetched, where the schedule wants that."""
@@ -148,7 +137,7 @@ class MatmulKernel:
     @property
     def groups_at_once(self) -> int:
         """Groups that one instruction takes along k."""
-        return groups_at_once(self.dot.steps(self.g.k)) if self.dot.tiled else 1
+        return 1
 
     def sums(self, rows: int, width: int, valid: int) -> list[str]:
         """C: ``sums[rows][width]``, a tile of the product."""
@@ -174,17 +163,6 @@ class MatmulKernel:
         fits = at_nominal(g.m) * g.k * self.dot.x.size <= NEAR_SHARE * self.target.l1_bytes
         return not (fits or s.staged or panels > FEW_PANELS or g.x[-1] != 1 or self.dot.steps(g.k) == 1)
 
-    @property
-    def tiles(self) -> amx.Tiles:
-        """The registers of the matrix unit."""
-        return amx.Tiles(self.band_heights, self.panels.widest // self.panels.lanes, self.groups_at_once, self.dot)
-
-    @property
-    def band_heights(self) -> tuple[int, ...]:
-        """The rows of a tile in bands for the matrix unit."""
-        bands = amx.bands_of(self.rows.size)
-        return tuple(map(bands.of, range(bands.count)))
-
     def tile(self, rows: int, width: int, valid: int) -> list[str]:
         """The function that computes a tile and stores it through the epilogue."""
         g = self.g
@@ -205,20 +183,6 @@ class MatmulKernel:
         """The parameters of the function of a tile."""
         x = f"void *const *args, const {self.dot.x.c} *x, const {self.dot.w.c} *panel"
         return f"{x}{', const char *ahead' if self.schedule.prefetch else ''}, int64_t z, int64_t m0, int64_t n0"
-
-    def far(self, valid: int) -> list[str]:
-        """C: asks for what the next tile writes of row i, where that comes from beyond the thread's own cache.
-
-        The processor's own reading ahead ends with a page, which is about what a tile of the matrix unit reads.
-        """
-        g, (a, out) = self.g, (self.problem.a, self.problem.out)
-        near = a.num_bytes + out.num_bytes <= FAR_SHARE * self.target.l2_bytes * self.target.num_threads
-        many = self.panels.count > FEW_PANELS  # what is asked for would be gone again before it is written
-        narrow_rows = g.n * out.dtype.size < 2 * CACHE_LINE  # a tile's rows are then a few lines side by side
-        if near or many or narrow_rows or self.schedule.swapped or g.out[-1] != 1:
-            return []
-        row = offset([*gemms.batch_texts(g.batch), f"(m + {self.rows.size})", "n0"], g.out)
-        return [f'__asm__("prefetchw %0" : : "m"(*(const char *)(out + {row} + {at})));' for at in _lines(valid, out.dtype)]
 
     def render(self, expr: Expr) -> tuple[list[str], str]:
         """C: statements and value of an epilogue of ``sums[i][j]``."""
@@ -242,9 +206,7 @@ class MatmulKernel:
             f"const {w_type} *b = (const {w_type} *)args[{g.w_arg}] + {w_batch};",
         ]
         body += self.stage() if s.staged else []
-        walk = (self.walk_rows_outer if s.rows_outer else self.walk_panels_outer)()
-        walk = deferred.whole(walk, self) if self.dot.tiled else walk
-        return block("void KERNEL(void *const *args, void *scratch, int64_t chunk)", [*body, *walk])
+        return block("void KERNEL(void *const *args, void *scratch, int64_t chunk)", [*body, *self.walk()])
 
     def _packed_batch(self, per_batch: int) -> str:
         """C: where the panels of batch z begin; batches that w does not tell apart share them."""
@@ -270,6 +232,10 @@ class MatmulKernel:
             *loop("m", "m_begin", "m_end", walk),
         ]
 
+    def walk(self) -> list[str]:
+        """C: the tiles of a chunk."""
+        return self.walk_rows_outer() if self.schedule.rows_outer else self.walk_panels_outer()
+
     def walk_panels_outer(self) -> list[str]:
         lines, before = [], 0
         for width, valid in self.panels.kinds():
@@ -294,8 +260,7 @@ class MatmulKernel:
         return lines if self.panels.count > num else lines + self.flush(valid)
 
     def row_kinds(self) -> Sequence[tuple[int, int]]:
-        if self.dot.tiled:
-            return [(self.rows.size, self.rows.count)]
+        """(rows, tiles of so many) of a column of tiles."""
         return list(zip(self.rows.sizes, (self.rows.num_large, self.rows.count - self.rows.num_large), strict=False))
 
     def panel(self, width: int) -> str:
@@ -334,21 +299,15 @@ class MatmulKernel:
         return lines
 
     def flush(self, valid: int) -> list[str]:
-        """C: what is left of the tiles of one kind of panel."""
-        return deferred.flush(self, valid) if self.dot.tiled else []
+        """C: what is left to do of the tiles of one kind of panel."""
+        return []
 
     def call(self, rows: int, valid: int) -> list[str]:
-        if self.dot.tiled:
-            return deferred.call(self, valid)
+        """C: tile ``t`` of panel ``p``."""
         m0 = self.rows.begin("t")
         x = f"staged + ({m0} - m_begin) * {self.staged_stride}" if self.schedule.staged else f"a + ({m0}) * {self.g.x[-2]}"
         ahead = ", ahead" if self.schedule.prefetch else ""
         return [f"{_tile_name(rows, valid)}(args, {x}, panel{ahead}, z, {m0}, p * {self.panels.width});"]
-
-
-def _lines(elements: int, dtype: DType) -> range:
-    """The first element of every cache line in so many."""
-    return range(0, elements, CACHE_LINE // dtype.size)
 
 
 def _tile_name(rows: int, valid: int) -> str:

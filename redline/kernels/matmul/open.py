@@ -1,15 +1,18 @@
-"""Matrix products whose number of rows is open: the ways to compute one, and the choice of the kernel.
+"""Matrix products: the choice of the kernel; and the ways to compute one whose number of rows is open.
 
-open_rows.py is for the vector unit, open_tiles.py for the matrix unit.
+c.py and open_rows.py are for the vector unit, deferred.py and open_tiles.py for the matrix unit.
 """
 
 from collections.abc import Sequence
 
 from redline.base.errors import BuildError
 from redline.base.extents import is_open
+from redline.base.shapes import size
 from redline.kernels import tile
 from redline.kernels.matmul import c, schedule
 from redline.kernels.matmul import gemm as gemms
+from redline.kernels.matmul.c import MatmulKernel
+from redline.kernels.matmul.deferred import DeferredKernel
 from redline.kernels.matmul.open_rows import OpenKernel, OpenSchedule
 from redline.kernels.matmul.open_tiles import OpenTiledKernel
 from redline.kernels.matmul.problem import Problem
@@ -26,10 +29,19 @@ PANEL_CHUNKS_PER_THREAD = 4
 def render(problem: Problem, chosen: Schedule | OpenSchedule, target: CpuTarget) -> KernelCode:
     """The kernel for ``problem``, whether its rows are open or not."""
     if isinstance(chosen, Schedule):
-        return c.render(problem, chosen, target)
+        return _closed(problem, chosen, target)
     closed = Schedule(chosen.rows, chosen.vectors, 1, chosen.panel_chunks, prefetch=chosen.prefetch, dot=chosen.dot)
     kernel = OpenTiledKernel if schedule.way(problem, closed).tiled else OpenKernel
     return c.code(kernel(problem, closed, target, chosen.chunk_rows))
+
+
+def _closed(problem: Problem, chosen: Schedule, target: CpuTarget) -> KernelCode:
+    """The kernel for fixed shapes; ``chosen`` must be legal for them."""
+    if not size(problem.out.shape):
+        return KernelCode("matmul", "#include <stdint.h>\nvoid KERNEL(void *const *args, void *scratch, int64_t chunk) {}\n", 0)
+    assert schedule.is_legal(problem, chosen, target), f"{chosen} does not fit {problem}"
+    kernel = DeferredKernel if schedule.way(problem, chosen).tiled else MatmulKernel
+    return c.code(kernel(problem, chosen, target))
 
 
 def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule | OpenSchedule]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from redline.kernels import amx, cexpr, narrow
 from redline.kernels.ctext import block, offset
+from redline.kernels.dot import groups_at_once
 from redline.kernels.matmul import gemm as gemms
 from redline.kernels.matmul.open_rows import OpenKernel
 from redline.kernels.parts import dims
@@ -28,6 +29,10 @@ class OpenTiledKernel(OpenKernel):
     @property
     def bands(self) -> tuple[int, ...]:
         return (ONE,) if self.schedule.rows <= amx.ROWS else (ONE, TWO)
+
+    @property
+    def groups_at_once(self) -> int:
+        return groups_at_once(self.dot.steps(self.g.k))
 
     @property
     def tiles(self) -> amx.Tiles:
@@ -62,10 +67,6 @@ class OpenTiledKernel(OpenKernel):
 
     def epilogue(self) -> list[str]:
         return [amx.END]
-
-    def flush(self, valid: int) -> list[str]:
-        """Nothing is held: a tile goes through its epilogue at once."""
-        return []
 
     def column_of_tiles(self, width: int, valid: int) -> list[str]:
         ahead = self.ahead(width)
