@@ -1,5 +1,8 @@
 """Convolutions against numpy: one to three axes, pads, strides, dilations, groups, views, types, schedules, targets."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -252,3 +255,26 @@ def test_split_factors(channels, groups, constant):
         case = plain(9, channels, 24, taps, stride, float32, groups=groups, constant=constant)
         candidates = [s for s in FAMILY.schedules(case, SPLIT) if not isinstance(s, Winograd)]
         check(FAMILY, case, SPLIT, candidates[::3], rtol=2e-5)
+
+
+LISTED = """
+from redline.base.dtypes import float32, int32, int8, uint8
+from redline.codegen.c import isa
+from redline.kernels import conv
+from redline.kernels.expr import Acc, cast
+from redline.kernels.problem import Operand
+x, w = Operand.contiguous(uint8, (1, 224, 224, 3)), Operand.contiguous(int8, (64, 3, 7, 7), True)
+out = Operand.contiguous(float32, (1, 112, 112, 64))
+problem = conv.Problem(x, w, out, cast(Acc(int32), float32), (), (2, 2), (1, 1), (3, 3, 3, 3))
+print(*conv.FAMILY.schedules(problem, isa.target("avx512+vnni", num_threads=2)), sep="\\n")
+"""
+
+
+def test_candidates_come_in_one_order():
+    """Of candidates that seem equally fast too: the order of a set would be another in every process."""
+    command = [sys.executable, "-c", LISTED]
+    listed = [
+        subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": seed}).stdout
+        for seed in "123456"
+    ]
+    assert listed[0].count("Direct") > 4 and len(set(listed)) == 1

@@ -198,7 +198,7 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
         return [*strided, *products] if _flat_saves(g, PAYS_A_COPY) else [*products[:1], *strided, *products[1:]]
     flats = _flats(g, problem, target)
     minimal = list(_winograds(g, problem, target)) if _pays_winograd(g, problem, target) else []
-    tiles = sorted(set(_tiles(g, problem, target)), key=lambda s: _cost(g, problem, s, target))[
+    tiles = sorted(dict.fromkeys(_tiles(g, problem, target)), key=lambda s: _cost(g, problem, s, target))[
         : DIRECT_BESIDE_OTHERS if minimal or flats else MAX_TILES
     ]
     found: dict[Schedule, None] = {}
