@@ -23,7 +23,7 @@ from undisturbed import undisturbed
 import redline
 from redline.base import cpu
 
-ROUNDS = 3
+ROUNDS = 8
 Run = Callable[[Feed], object]
 
 

@@ -20,14 +20,14 @@ from redline.kernels.expr import Expr
 from redline.kernels.matmul import gemm as gemms
 from redline.kernels.matmul.gemm import Gemm
 from redline.kernels.matmul.problem import Problem
-from redline.kernels.matmul.schedule import Schedule, in_vectors_of, panels, way
+from redline.kernels.matmul.schedule import PAGE_BYTES, Schedule, in_vectors_of, panels, way
 from redline.kernels.parts import dims
 from redline.kernels.prepare import prepare
 from redline.kernels.problem import CpuTarget, KernelCode, Packing
 from redline.kernels.tile import CACHE_LINE, Ahead, Loop, Panels, Split
 
 FEW_PANELS = 2
-NEAR_SHARE = 2  # of the first-level cache: no more than this is there soon
+NEAR_SHARE = 0.5  # of the second-level cache: no more than this lies there when it is read
 
 
 def code(kernel: "MatmulKernel") -> KernelCode:
@@ -157,11 +157,15 @@ class MatmulKernel:
 
     @property
     def is_far(self) -> bool:
-        """Whether the rows of x that a tile reads come from beyond the first-level cache, and few panels read them again."""
-        g, s = self.g, self.schedule
+        """Whether the rows of x that a tile reads come from beyond the second-level cache, and few panels read them again.
+
+        Rows that fall on the same sets of the first-level cache would push each other out before they are read.
+        """
+        g, s, size = self.g, self.schedule, self.dot.x.size
         panels = 1 if s.rows_outer else -(-self.panels.count // s.panel_chunks)
-        fits = at_nominal(g.m) * g.k * self.dot.x.size <= NEAR_SHARE * self.target.l1_bytes
-        return not (fits or s.staged or panels > FEW_PANELS or g.x[-1] != 1 or self.dot.steps(g.k) == 1)
+        fits = at_nominal(g.m) * g.k * size <= NEAR_SHARE * self.target.l2_bytes
+        aliases = at_nominal(g.x[-2]) * size % PAGE_BYTES == 0
+        return not (fits or aliases or s.staged or panels > FEW_PANELS or g.x[-1] != 1 or self.dot.steps(g.k) == 1)
 
     def tile(self, rows: int, width: int, valid: int) -> list[str]:
         """The function that computes a tile and stores it through the epilogue."""
