@@ -78,6 +78,14 @@ def rl_tf32(x):
     """To the nearest number of 10 bits of mantissa; tensor cores by themselves cut the bits off, which shrinks every sum."""
     return tl.inline_asm_elementwise("cvt.rna.tf32.f32 $0, $1;", "=r,r", [x], dtype=tl.float32, is_pure=True, pack=1)
 ''',
+    "rl_upper": '''@triton.jit
+def rl_upper(x):
+    """x / 2^15 of a uint16 that is not below 2^15."""
+    return tl.inline_asm_elementwise(
+        "prmt.b32 $0, $2, 0x3F000000, 0x7104; prmt.b32 $1, $2, 0x3F000000, 0x7324;",
+        "=r,=r,r", [x], dtype=tl.float32, is_pure=True, pack=2,
+    )
+''',
     "rl_rint": '''@triton.jit
 def rl_rint(x):
     """Halves to the even neighbour: what is added leaves no bits for fractions; larger numbers have none."""
