@@ -80,7 +80,7 @@ def rl_tf32(x):
 ''',
     "rl_upper": '''@triton.jit
 def rl_upper(x):
-    """x / 2^15 of a uint16 that is not below 2^15."""
+    """(x + 2^15) / 2^16 of a uint16 below 2^15."""
     return tl.inline_asm_elementwise(
         "prmt.b32 $0, $2, 0x3F000000, 0x7104; prmt.b32 $1, $2, 0x3F000000, 0x7324;",
         "=r,=r,r", [x], dtype=tl.float32, is_pure=True, pack=2,

@@ -3,11 +3,11 @@
 In: a program for a GPU, whose depthwise filters are float32. Out: the same, in which what lies between 0 and ``c`` (a ReLU6
 gives c = 6) and only depthwise convolutions read is held as
 
-    LEAST + rint(x * (LEAST - 1) / c)
+    rint(x * (LIMIT - 1) / c)
 
 which is within c / 65534 of x, where float16 is within x / 2048. No matrix unit multiplies there, so the numbers may be
-integers; those from LEAST on become floats in one instruction. The filters take the factor c / (LEAST - 1), and the sums lose
-what LEAST adds to them. A NaN becomes a number.
+integers; those below LIMIT become floats in one instruction. The filters take the factor c / (LIMIT - 1). A NaN becomes a
+number.
 """
 
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ import numpy as np
 
 from redline.base.dtypes import NARROW_FLOATS, float32, int32, uint16
 from redline.kernels import conv, depthwise, matmul
-from redline.kernels.depthwise.problem import LEAST
-from redline.kernels.expr import Acc, Call, Expr, Lit, Load, call, cast, index, lit, transform
+from redline.kernels.depthwise.problem import LIMIT
+from redline.kernels.expr import Call, Expr, Lit, call, cast, lit
 from redline.lower.program import Buffer, Program, Step, View
 
 HIGHEST = 8.0  # of a bound: beyond, most values are so small beside it that float16 holds them better
@@ -92,8 +92,8 @@ class _Rewriting:
         if bound is None:
             return step
         assert isinstance(problem, PRODUCTS), "no other is bounded"
-        scaled = call("mul", _value(problem.epilogue), lit((LEAST - 1) / bound, float32))
-        whole = call("rint32", call("add", scaled, lit(float(LEAST), float32)), dtype=int32)
+        scaled = call("mul", _value(problem.epilogue), lit((LIMIT - 1) / bound, float32))
+        whole = call("rint32", scaled, dtype=int32)
         out = self._view(step.writes[0])
         return replace(step, problem=replace(problem, out=out.operand, epilogue=cast(whole, uint16)), writes=(out,))
 
@@ -102,20 +102,9 @@ class _Rewriting:
         if bound is None:
             return step
         assert isinstance(problem, depthwise.Problem), "no other reads it"
-        x, old = self._view(step.reads[0]), step.reads[1]
-        filters = old.elements(self.constants).astype(np.float64) * (bound / (LEAST - 1))
-        values = filters.astype(np.float32)
-        w = self._constant(values)
-        surplus = self._constant((values.astype(np.float64).sum(axis=tuple(range(1, values.ndim))) * -LEAST).astype(np.float32))
-        reads = (x, w, *step.reads[2:], surplus)
-        acc = Acc(float32)
-        total = call("add", acc, Load(float32, len(reads) - 1, (index(problem.rank + 1),)))
-        epilogue = transform(problem.epilogue, lambda node: total if node == acc else None)
-        extra = tuple(view.operand for view in reads[2:])
-        changed = replace(
-            problem, x=x.operand, w=w.operand, extra=extra, epilogue=epilogue, pad_value=LEAST, least=LEAST
-        )  # fmt: skip
-        return replace(step, problem=changed, reads=reads)
+        x, filters = self._view(step.reads[0]), step.reads[1].elements(self.constants)
+        w = self._constant((filters.astype(np.float64) * (bound / (LIMIT - 1))).astype(np.float32))
+        return replace(step, problem=replace(problem, x=x.operand, w=w.operand, limit=LIMIT), reads=(x, w, *step.reads[2:]))
 
     def _constant(self, array: np.ndarray) -> View:
         buffer = Buffer(max(b.index for b in self.buffers) + 1, "constant", float32, array.size)

@@ -11,14 +11,14 @@ from redline.base.dtypes import NARROW_FLOATS, DType, float32, uint16
 from redline.kernels import conv
 from redline.kernels.dot import accumulator, agree
 
-LEAST = 1 << 15  # from here on a uint16 becomes a float in one instruction on GPUs
+LIMIT = 1 << 15  # a uint16 below it becomes a float in one instruction on GPUs
 
 
 @dataclass(frozen=True)
 class Problem(conv.Problem):
-    """As a convolution's; ``groups`` equals the channels and the filters. ``least``: no element of x is below it."""
+    """As a convolution's; ``groups`` equals the channels and the filters. ``limit``: every x is below it; 0: not known."""
 
-    least: int = 0
+    limit: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

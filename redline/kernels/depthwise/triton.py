@@ -1,8 +1,8 @@
 """Depthwise convolutions in Triton: out[n, o, c] = epilogue(sum over taps k of x[n, o * stride + k - pad, c] * w[c, 0, k]).
 
 Every thread sums the taps of its positions and channels in registers; filters are packed as [tap, channel]. Numbers of fixed
-point that are not below 2^15 become floats as the upper bits of the mantissa of a number of [1, 2), which is x / 2^15; the
-filters take that factor.
+point below 2^15 become floats as the upper bits of a mantissa: (x + 2^15) / 2^16. The filters take the factor 2^16, and one
+more row of them holds what the sum begins with, so that the 2^15 of all taps are gone at its end.
 """
 
 from math import prod
@@ -12,7 +12,7 @@ import numpy as np
 from redline.base.dtypes import uint16
 from redline.base.errors import RedlineError
 from redline.kernels import texpr, window
-from redline.kernels.depthwise.problem import LEAST, Problem
+from redline.kernels.depthwise.problem import LIMIT, Problem
 from redline.kernels.gpu import POINTER, GpuCode, GpuFamily, GpuTarget
 from redline.kernels.problem import Packing
 from redline.kernels.window import Axis, Schedule
@@ -27,13 +27,13 @@ def _pack(w: np.ndarray) -> np.ndarray:
 
 
 def _pack_for_upper(w: np.ndarray) -> np.ndarray:
-    return _pack(w) * np.float32(LEAST)
+    taps = _pack(w).astype(np.float64)
+    return np.concatenate([taps * (2 * LIMIT), -LIMIT * taps.sum(axis=0, keepdims=True)]).astype(np.float32)
 
 
-def _is_upper(problem: Problem, s: Schedule, target: GpuTarget) -> bool:
-    """Whether x is converted by its bits: two of them at a time, which every thread must have."""
-    pairs = s.positions * s.channels >= 64 * s.num_warps
-    return problem.x.dtype == uint16 and problem.least >= LEAST and pairs and not target.plain
+def _is_upper(problem: Problem, target: GpuTarget) -> bool:
+    """Whether x is converted by its bits."""
+    return problem.x.dtype == uint16 and 0 < problem.limit <= LIMIT and not target.plain
 
 
 def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
@@ -50,9 +50,10 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
     guard = outside.get(len(p.out.shape) - 1)
     mask = f", mask={guard}, other={texpr.zero(p.w.dtype)}" if guard else ""
     body = [*window.head(p.out, s), *places]
-    body += [f"w{t} = tl.load(arg1 + {t * channels} + rn[None, :]{mask}).to({kind})" for t in range(prod(p.w.shape[2:]))]
-    body += [*texpr.wait(target), *before, f"acc = tl.zeros(({s.positions}, {s.channels}), {kind})"]
-    upper = _is_upper(p, s, target)
+    upper, count = _is_upper(p, target), prod(p.w.shape[2:])
+    body += [f"w{t} = tl.load(arg1 + {t * channels} + rn[None, :]{mask}).to({kind})" for t in range(count + upper)]
+    start = f" + w{count}" if upper else ""
+    body += [*texpr.wait(target), *before, f"acc = tl.zeros(({s.positions}, {s.channels}), {kind}){start}"]
     body += [f"acc += {f'rl_upper({load})' if upper else f'{load}.to({kind})'} * w{number}" for number, load, _ in taps]
     renderer = texpr.Renderer(p.reads, names, p.out.shape, ["acc"], outside, exact=p.x.dtype.size > 2)
     statements, value = renderer.render_stored(p.epilogue, p.out.dtype)
