@@ -15,7 +15,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "bench"), str(ROOT / "tests" / "cuda")]
 from cuda_kernel_check import filled, view  # noqa: E402
 from gpu_forms import run  # noqa: E402
 
-from redline.base.dtypes import float16, float32, int64, uint16  # noqa: E402
+from redline.base.dtypes import float16, float32, int8, int32, int64, uint8, uint16  # noqa: E402
 from redline.codegen.triton.compile import Request, compile_cubins  # noqa: E402
 from redline.kernels import FAMILIES, attention, nest, pool, row, scan, scatter, sort  # noqa: E402
 from redline.kernels.depthwise.problem import LIMIT  # noqa: E402
@@ -53,6 +53,8 @@ def problems():
             dense(uint16, (2, 9, 7, channels)), dense(float32, (channels, 1, 3, 3), True), dense(float32, (2, 9, 7, channels)),
             summed, (dense(float32, (channels,), True),), (1, 1), (1, 1), (1, 1, 1, 1), channels, 0, LIMIT,
         )  # fmt: skip
+    integers = dense(uint8, (2, 9, 7, 64)), dense(int8, (64, 1, 3, 3), True), dense(int32, (2, 9, 7, 64))
+    yield "depthwise", Depthwise(*integers, Acc(int32), (), (1, 1), (1, 1), (1, 1, 1, 1), 64, 200)
     for kind in pool.problem.KINDS:
         windows = (Window(3, 2, 1, 1, 1), Window(3, 2, 1, 1, 1))
         x, out = dense(float16, (2, 9, 7, 19)), dense(float16, (2, 5, 4, 19))

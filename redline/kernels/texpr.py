@@ -199,6 +199,20 @@ def zero(dtype: DType) -> str:
     return "0.0" if dtype in dtypes.GPU_ONLY else "0"
 
 
+def load(address: str, mask: str, other: str, dtype: DType) -> str:
+    """An element, or where ``mask`` (if there is one) does not hold the literal ``other``.
+
+    Triton 3.6 spreads an integer over a word of several wrongly where the integer's leading bit is set, so that is chosen after
+    the load.
+    """
+    if not mask:
+        return f"tl.load({address})"
+    if dtype.is_integer and dtype.size < 4 and not 0 <= int(other.strip("()")) < 1 << (8 * dtype.size - 1):
+        inside = f"tl.load({address}, mask={mask}, other=0)"
+        return f"tl.where({mask}, {inside}, tl.full([], {other}, {TYPES[dtype.name]}))"
+    return f"tl.load({address}, mask={mask}, other={other})"
+
+
 def tile(text: str, dtype: DType, shape: Sequence[int]) -> str:
     """A value, which may be a literal, as a tile of what ``dtype`` is computed in."""
     extents = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
