@@ -9,7 +9,8 @@ from redline import frontend, passes
 from redline.base import dtypes
 from redline.base.dtypes import DType
 from redline.builder.cuda_shop import for_gpus
-from redline.kernels.depthwise.problem import LEAST
+from redline.kernels.conv import problem as conv
+from redline.kernels.depthwise.problem import LIMIT
 from redline.lower import bounded, lower
 from redline.lower.program import Program
 from tests.lower import machine
@@ -19,7 +20,7 @@ CHANNELS = 12
 
 
 def expanded(high: float | None = 6.0, low: float | None = 0.0, pads: int = 1, also: str = "") -> onnx.ModelProto:
-    """x [2, 4, 9, 7] -> Conv 1x1, Clip -> depthwise Conv 3x3, Clip -> Conv 1x1; ``also``: an operator that reads the first Clip."""
+    """x [2, 4, 9, 7] -> Conv 1x1, Clip -> depthwise Conv 3x3, Clip -> Conv 1x1; ``also``: reads the first Clip."""
     rng, nodes = np.random.default_rng(0), []
     constants = {
         "w0": rng.standard_normal((CHANNELS, 4, 1, 1), np.float32),
@@ -65,22 +66,16 @@ def test_bounded_values_are_held_more_exactly(storage: DType, pads: int) -> None
     assert error(after, exact) < error(before, exact)
 
 
-def test_only_the_fixed_point_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With nothing else in 16 bits the error is that of the grid: c / 65534 at most for each of nine taps."""
-    model = expanded()
-    exact = lowered(model, None)
-    monkeypatch.setattr(bounded, "NARROW_FLOATS", (dtypes.float32,))
-    program = lowered(model, None)
-    wide = [b for b in program.buffers if b.kind == "temp"]
-    assert all(b.dtype == dtypes.float32 for b in wide)
-    assert error(for_gpus(lowered(model, dtypes.float16)), exact) < 1e-3
-    assert bounded.rewrite(program) == program, "four bytes stay four bytes"
+def test_four_bytes_stay_four_bytes() -> None:
+    program = lowered(expanded(), None)
+    assert bounded.rewrite(program) == program
 
 
 def test_filters_stay_float32_where_asked() -> None:
     graph = passes.optimize(frontend.load(expanded()), signed=True)
-    types = [[s.reads[1].dtype for s in lower(graph, dtypes.float16, wide_taps=wide).steps if s.family == "depthwise"] for wide in (False, True)]
-    assert types == [[dtypes.float16], [dtypes.float32]]
+    for wide, dtype in ((False, dtypes.float16), (True, dtypes.float32)):
+        steps = lower(graph, dtypes.float16, wide_taps=wide).steps
+        assert [step.reads[1].dtype for step in steps if step.family == "depthwise"] == [dtype]
 
 
 @pytest.mark.parametrize(
@@ -90,21 +85,15 @@ def test_filters_stay_float32_where_asked() -> None:
 )
 def test_where_it_stays_as_it_is(model: onnx.ModelProto) -> None:
     program = lowered(model, dtypes.float16)
-    assert for_gpus(program) == program
+    assert bounded.rewrite(program) == program
 
 
-def test_what_is_stored_begins_at_least() -> None:
-    program = for_gpus(lowered(expanded(), dtypes.float16))
-    step = next(step for step in program.steps if step.family == "depthwise")
-    assert (step.problem.least, step.problem.pad_value) == (LEAST, LEAST)
-    feeds = {"x": np.random.default_rng(1).standard_normal((2, 4, 9, 7)).astype(np.float32) * 9}
-    memory = machine.Machine(program, machine.plan(program.steps), feeds)
-    seen = []
-    reference = machine.FAMILIES["depthwise"].reference
-    for each in program.steps:
-        arrays = [np.array(memory.at(view)) for view in each.reads]
-        seen += [arrays[0]] if each.family == "depthwise" else []
-        results = (reference if each.family == "depthwise" else machine.FAMILIES[each.family].reference)(each.problem, arrays)
-        for view, result in zip(each.writes, results, strict=True):
-            memory.at(view)[...] = result
-    assert seen[0].min() == LEAST and seen[0].max() == 2 * LEAST - 1
+def test_what_is_stored_is_below_the_limit() -> None:
+    program = bounded.rewrite(lowered(expanded(), dtypes.float16))
+    producer, taps = program.steps[1:3]
+    assert (producer.family, taps.family, taps.problem.limit, taps.problem.pad_value) == ("conv", "depthwise", LIMIT, 0)
+    x, w = np.zeros((2, 9, 7, 4), np.float16), np.zeros((CHANNELS, 4, 1, 1), np.float16)
+    for sums, stored in ((1e6, LIMIT - 1), (6.0, LIMIT - 1), (3.0, LIMIT // 2), (1e-6, 0), (-7.0, 0)):
+        bias = np.full(CHANNELS, sums, np.float32)
+        (found,) = conv.reference(producer.problem, [x, w, bias])
+        assert found.dtype == np.uint16 and np.all(found == stored), sums
