@@ -4,7 +4,7 @@
 
 Times are medians of replays of one CUDA graph with inputs and outputs on the device, by CUDA events. Inputs are fresh random
 ones each time; arena and outputs are poisoned before each checked run. The models are the committed skeletons with their
-weights filled again, so nothing needs to be downloaded; the peers are torchvision's and transformers' modules in 16 bits.
+weights filled again, so nothing needs to be downloaded; the peers are PyTorch's modules in 16 bits (torch_peers.py).
 """
 
 import argparse
@@ -181,28 +181,12 @@ def peer(name: str, batch: int, precision: str, compiled: bool, meanwhile=lambda
     ``meanwhile`` is called between compiling and timing.
     """
     import torch
+    import torch_peers
 
     torch.backends.cudnn.benchmark = True
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    if name in ("resnet50", "mobilenetv2"):
-        import torchvision
-
-        make = torchvision.models.resnet50 if name == "resnet50" else torchvision.models.mobilenet_v2
-        model = make(weights=None).eval().cuda().to(dtype).to(memory_format=torch.channels_last)
-        inputs = (torch.randn(batch, 3, 224, 224, device="cuda", dtype=dtype).to(memory_format=torch.channels_last),)
-    elif name == "vit_b16":
-        import torchvision
-
-        model = torchvision.models.vit_b_16(weights=None).eval().cuda().to(dtype)
-        inputs = (torch.randn(batch, 3, 224, 224, device="cuda", dtype=dtype),)
-    else:
-        import transformers
-
-        config = transformers.BertConfig(attn_implementation="sdpa")
-        bert = transformers.BertModel(config).eval().cuda().to(dtype)
-        model = lambda ids: bert(input_ids=ids, return_dict=False)[0]  # noqa: E731
-        inputs = (torch.randint(1000, 30000, (batch, 128), device="cuda"),)
+    model, inputs = torch_peers.make(name, batch, dtype)
     if compiled:
         model = torch.compile(model, mode="max-autotune")
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""A kernel of every other family on the GPU at hand, against numpy: python bench/gpu_orders.py
+"""A kernel of every other family on the GPU at hand, against numpy: python bench/gpu_orders.py [FAMILY ...]
 
 Small shapes that leave rests in every axis, so that it also runs under compute-sanitizer; outputs are poisoned. Products and
 convolutions are gpu_forms.py's.
@@ -15,9 +15,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "bench"), str(ROOT / "tests" / "cuda")]
 from cuda_kernel_check import filled, view  # noqa: E402
 from gpu_forms import run  # noqa: E402
 
-from redline.base.dtypes import float16, float32, int64  # noqa: E402
+from redline.base.dtypes import float16, float32, int8, int32, int64, uint8, uint16  # noqa: E402
 from redline.codegen.triton.compile import Request, compile_cubins  # noqa: E402
 from redline.kernels import FAMILIES, attention, nest, pool, row, scan, scatter, sort  # noqa: E402
+from redline.kernels.depthwise.problem import LIMIT  # noqa: E402
 from redline.kernels.depthwise.problem import Problem as Depthwise  # noqa: E402
 from redline.kernels.expr import Acc, Load, call, cast, coordinates, index, integer, lit  # noqa: E402
 from redline.kernels.gpu import GpuTarget  # noqa: E402
@@ -46,6 +47,14 @@ def problems():
         dense(float16, (2, 9, 7, 33)), dense(float16, (33, 1, 3, 3), True), dense(float16, (2, 9, 7, 33)), epilogue,
         (dense(float16, (33,), True),), (1, 1), (1, 1), (1, 1, 1, 1), 33,
     )  # fmt: skip
+    summed = call("add", Acc(float32), Load(float32, 2, (index(3),)))
+    for channels in (33, 64):  # of fixed point
+        yield "depthwise", Depthwise(
+            dense(uint16, (2, 9, 7, channels)), dense(float32, (channels, 1, 3, 3), True), dense(float32, (2, 9, 7, channels)),
+            summed, (dense(float32, (channels,), True),), (1, 1), (1, 1), (1, 1, 1, 1), channels, 0, LIMIT,
+        )  # fmt: skip
+    integers = dense(uint8, (2, 9, 7, 64)), dense(int8, (64, 1, 3, 3), True), dense(int32, (2, 9, 7, 64))
+    yield "depthwise", Depthwise(*integers, Acc(int32), (), (1, 1), (1, 1), (1, 1, 1, 1), 64, 200)
     for kind in pool.problem.KINDS:
         windows = (Window(3, 2, 1, 1, 1), Window(3, 2, 1, 1, 1))
         x, out = dense(float16, (2, 9, 7, 19)), dense(float16, (2, 5, 4, 19))
@@ -76,8 +85,8 @@ def main() -> None:
     driver, target, rng = Driver(), GpuTarget(), np.random.default_rng()
     driver.push(driver.retain(0))
     stream, wrong, counts = driver.stream(), 0, {}
-    for family, problem in problems():
-        arrays = [view(filled(o, rng, 60), o) for o in problem.reads]
+    for family, problem in (each for each in problems() if not sys.argv[1:] or each[0] in sys.argv[1:]):
+        arrays = [view(filled(o, rng, LIMIT - 1 if o.dtype == uint16 else 60), o) for o in problem.reads]
         expected = FAMILIES[family].reference(problem, arrays)
         chosen = GPU_FAMILIES[family].schedules(problem, target)[:2]
         codes = [GPU_FAMILIES[family].render(problem, s, target) for s in chosen]

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -43,9 +44,10 @@ def main() -> None:
         return
     started = time.monotonic()
     command = [sys.executable, __file__, "--serve", "--precision", args.precision]
+    logs = {model: tempfile.TemporaryFile() for model in args.models}  # noqa: SIM115 (open as long as the processes)
     processes = {
-        model: subprocess.Popen([*command, model], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        for model in args.models
+        model: subprocess.Popen([*command, model], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+        for model, log in logs.items()
     }
     waiting = dict(processes)
     for process in processes.values():
@@ -65,7 +67,8 @@ def main() -> None:
         time.sleep(0.5)
     for model in [m for m in args.models if m not in waiting]:
         answer, _ = processes[model].communicate(b"go\n")
-        print(answer.decode().strip() or f"{model}: failed", flush=True)
+        logs[model].seek(0)
+        print(answer.decode().strip() or f"{model}: failed, {logs[model].read()[-600:].decode(errors='replace')}", flush=True)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from redline.base import dtypes, log
 from redline.base.errors import BuildError, closest
 from redline.base.extents import triton_dimension
 from redline.builder import quantization
-from redline.builder.cuda_shop import CudaMade, CudaShop, Machine
+from redline.builder.cuda_shop import CudaMade, CudaShop, Machine, for_gpus
 from redline.builder.plans import Device, Reader, parts_of
 from redline.builder.quantization import Metric, Wish
 from redline.builder.shapes import Given
@@ -27,11 +27,10 @@ from redline.builder.workshop import Progress, Workshop
 from redline.codegen.c import isa, toolchain
 from redline.codegen.triton import compile as triton
 from redline.kernels.gpu import PROCESSORS, GpuTarget
-from redline.lower import images
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", *quantization.PRECISIONS)
 STORED = {"fp16": dtypes.float16, "bf16": dtypes.bfloat16, **dict.fromkeys(quantization.PRECISIONS, dtypes.float16)}
-DEVICE = Device(signed=True, adapt=images.rewrite, dimension=triton_dimension, by_size=True)
+DEVICE = Device(signed=True, adapt=for_gpus, dimension=triton_dimension, by_size=True, wide_taps=True)
 
 
 def build_cuda(

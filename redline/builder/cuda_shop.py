@@ -24,7 +24,7 @@ from redline.builder.workshop import Progress
 from redline.engine import Header, shape_at
 from redline.ir import Graph
 from redline.kernels.gpu import GpuTarget
-from redline.lower import Program, images, lower, plan, scalars
+from redline.lower import Program, bounded, images, lower, plan, scalars
 from redline.quant import FP8, INT8, Grid, of_images
 from redline.runtime.cuda.driver import Driver
 from redline.runtime.cuda.engine import CudaEngine, load
@@ -106,7 +106,7 @@ class CudaShop:
     def make(
         self, graph: Graph, storage: DType | None, summary: Mapping[str, Any], opt_level: int | None = None
     ) -> CudaMade:  # fmt: skip
-        program = scalars.rewrite(images.rewrite(lower(graph, storage or self.storage)))
+        program = scalars.rewrite(for_gpus(lower(graph, storage or self.storage, wide_taps=True)))
         return self.assemble([Part("", program, program)], summary, opt_level)
 
     def assemble(self, parts: Sequence[Part], summary: Mapping[str, Any], opt_level: int | None = None) -> CudaMade:
@@ -163,6 +163,11 @@ class CudaShop:
                 order = names[0] if len(names) == 1 else {p.name: name for p, name in zip(made.plans, names, strict=True)}
                 made = replace(made, plans=tuple(p for p, _ in ordered), summary={**made.summary, "launches": order})
         return made
+
+
+def for_gpus(program: Program) -> Program:
+    """``program`` as GPUs run it: images read in 16 bits, and what goes to depthwise convolutions in fixed point if it may."""
+    return bounded.rewrite(images.rewrite(program))
 
 
 def _jobs(program: Program) -> list[GpuJob]:

@@ -88,7 +88,7 @@ class _Trial:
 
     def quantized(self, plan: Plan) -> Graph:
         without = [layer.name for layer in self.recipe.layers if layer.name not in plan]
-        recipe = recipe_of(self.graph, {*without, *self.left_out})
+        recipe = recipe_of(self.graph, {*without, *self.left_out}, self.tensors)
         return insert(self.graph, recipe, self.tensors, grid=self.shop.grids[0], others=plan)
 
     def rows(self) -> list[Row]:

@@ -39,13 +39,14 @@ class Device:
     """What differs between devices; processors are the default.
 
     ``signed``: see ``passes.optimize``. ``adapt`` finishes a program. ``dimension`` makes open extents. ``by_size``: what
-    is stored in 16 bits depends on the size that it has at the largest shape.
+    is stored in 16 bits depends on the size that it has at the largest shape. ``wide_taps``: see ``lower``.
     """
 
     signed: bool = False
     adapt: Callable[[Program], Program] = lambda program: program
     dimension: Callable[[int, int, int, int], Extent] = dimension
     by_size: bool = False
+    wide_taps: bool = False
 
 
 @dataclass
@@ -77,8 +78,8 @@ class Reader:
         large = large_ones(self.optimized(most)) if self.device.by_size else None
 
         def lowered(shapes: Fixed, counts: Sequence[int] = ()) -> Program:
-            program = lower(self.optimized(shapes, counts), self.storage, is_open=large is None, large=large)
-            return self.device.adapt(program)
+            graph, wide = self.optimized(shapes, counts), self.device.wide_taps
+            return self.device.adapt(lower(graph, self.storage, is_open=large is None, large=large, wide_taps=wide))
 
         return Source(lowered, self.found, self.device.dimension)
 
@@ -109,5 +110,6 @@ def _fixed(reader: Reader, shapes: Mapping[str, StaticShape], name: str) -> Part
     graph = reader.graph(shapes)
     if frontend.found(graph):
         return Part.opened(name, fixed_profile(shapes).open(reader.source(shapes)))
-    program = reader.device.adapt(lower(passes.optimize(graph, signed=reader.device.signed), reader.storage))
+    device, optimized = reader.device, passes.optimize(graph, signed=reader.device.signed)
+    program = device.adapt(lower(optimized, reader.storage, wide_taps=device.wide_taps))
     return Part(name, program, program)

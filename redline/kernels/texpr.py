@@ -78,6 +78,14 @@ def rl_tf32(x):
     """To the nearest number of 10 bits of mantissa; tensor cores by themselves cut the bits off, which shrinks every sum."""
     return tl.inline_asm_elementwise("cvt.rna.tf32.f32 $0, $1;", "=r,r", [x], dtype=tl.float32, is_pure=True, pack=1)
 ''',
+    "rl_upper": '''@triton.jit
+def rl_upper(x):
+    """(x + 2^15) / 2^16 of a uint16 below 2^15."""
+    return tl.inline_asm_elementwise(
+        "prmt.b32 $0, $2, 0x3F000000, 0x7104; prmt.b32 $1, $2, 0x3F000000, 0x7324;",
+        "=r,=r,r", [x], dtype=tl.float32, is_pure=True, pack=2,
+    )
+''',
     "rl_rint": '''@triton.jit
 def rl_rint(x):
     """Halves to the even neighbour: what is added leaves no bits for fractions; larger numbers have none."""
@@ -189,6 +197,20 @@ def to_storage(dtype: DType, text: str) -> str:
 def zero(dtype: DType) -> str:
     """What a masked load gives: Triton makes no float of 8 bits from an integer."""
     return "0.0" if dtype in dtypes.GPU_ONLY else "0"
+
+
+def load(address: str, mask: str, other: str, dtype: DType) -> str:
+    """An element, or where ``mask`` (if there is one) does not hold the literal ``other``.
+
+    Triton 3.6 spreads an integer over a word of several wrongly where the integer's leading bit is set, so that is chosen after
+    the load.
+    """
+    if not mask:
+        return f"tl.load({address})"
+    if dtype.is_integer and dtype.size < 4 and not 0 <= int(other.strip("()")) < 1 << (8 * dtype.size - 1):
+        inside = f"tl.load({address}, mask={mask}, other=0)"
+        return f"tl.where({mask}, {inside}, tl.full([], {other}, {TYPES[dtype.name]}))"
+    return f"tl.load({address}, mask={mask}, other={other})"
 
 
 def tile(text: str, dtype: DType, shape: Sequence[int]) -> str:

@@ -111,8 +111,7 @@ def taps(
         conditions = [f"in{a}_{t}" for a, t in enumerate(place) if _leaves(x, out, a, axes[a], t)]
         inside = " & ".join(conditions)
         mask = " & ".join([*dict.fromkeys(outside.values()), *conditions])
-        masked = f", mask={mask}, other={other}" if mask else ""
-        found.append((number, f"tl.load(x_at + {shift}{masked})", inside))
+        found.append((number, texpr.load(f"x_at + {shift}", mask, other, x.dtype), inside))
     return before, found
 
 

@@ -54,7 +54,7 @@ class _Rewriting:
             self.steps.append(Step("nest", made, (image,), (copy,), ("the image",), "padded for its convolution"))
             self.copies[key] = copy
         x = as_runs(self.copies[key])
-        values = filters(_elements(step.reads[1], self.constants), problem)
+        values = filters(step.reads[1].elements(self.constants), problem)
         w = View.whole(self._buffer("constant", dtype, values.size), values.shape)
         self.constants[w.buffer.index] = values
         return replace(step, problem=as_problem(problem, x, w), reads=(x, w, *step.reads[2:]))
@@ -63,12 +63,6 @@ class _Rewriting:
         buffer = Buffer(max(b.index for b in self.buffers) + 1, kind, dtype, count)
         self.buffers.append(buffer)
         return buffer
-
-
-def _elements(view: View, constants: dict[int, np.ndarray]) -> np.ndarray:
-    flat = constants[view.buffer.index].reshape(-1)
-    strides = [stride * flat.itemsize for stride in view.strides]
-    return np.lib.stride_tricks.as_strided(flat[view.offset :], view.shape, strides, writeable=False)
 
 
 def _image_of(step: Step, steps: Sequence[Step]) -> View | None:

@@ -18,7 +18,7 @@ def unsupported(graph: Graph) -> list[Node]:
 
 def lower(
     graph: Graph, storage: DType | None = None, attended: DType | None = None, is_open: bool = False,
-    large: Collection[int] | None = None,
+    large: Collection[int] | None = None, wide_taps: bool = False,
 ) -> Program:  # fmt: skip
     """The program of ``graph``; raises UnsupportedError naming every node that has no kernel.
 
@@ -26,6 +26,7 @@ def lower(
     ``attended``: that of attention's queries, keys and values; None: the same. ``is_open``: the program must not depend on
     sizes, because it is one of several that become one, and of kernels for processors. ``large``: the same for other
     devices: the numbers of the operations (``large_ones`` at the largest shape) whose results may be stored in 16 bits.
+    ``wide_taps``: depthwise filters stay float32.
     """
     missing = unsupported(graph)
     if missing:
@@ -33,7 +34,7 @@ def lower(
         raise UnsupportedError(
             graph.name, f"{len(missing)} nodes have no kernel: {listed}", "", "redline check lists what would build"
         )
-    return Lowering(graph, ANCHORS, storage, attended, is_open, large).run()
+    return Lowering(graph, ANCHORS, storage, attended, is_open, large, wide_taps).run()
 
 
 def large_ones(graph: Graph) -> frozenset[int]:

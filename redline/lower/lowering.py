@@ -54,10 +54,10 @@ class Lowering:
 
     def __init__(
         self, graph: Graph, anchors: Mapping[str, Anchor], storage: DType | None = None, attended: DType | None = None,
-        is_open: bool = False, large: Collection[int] | None = None,
+        is_open: bool = False, large: Collection[int] | None = None, wide_taps: bool = False,
     ) -> None:  # fmt: skip
         self.graph, self.anchors, self.storage, self.attended = graph, anchors, storage, attended or storage
-        self.is_open = is_open
+        self.is_open, self.wide_taps = is_open, wide_taps
         self.large = None if large is None else {n for i, n in enumerate(graph.operations) if i in large}
         self.consumers = fusion.Consumers(graph)
         self.policy = fusion.Policy(self.consumers)

@@ -53,6 +53,12 @@ class View:
     def is_contiguous(self) -> bool:
         return self.operand.is_contiguous
 
+    def elements(self, constants: Mapping[int, np.ndarray]) -> np.ndarray:
+        """What a view of a constant holds; not to be written to."""
+        flat = constants[self.buffer.index].reshape(-1)
+        strides = [stride * flat.itemsize for stride in self.strides]
+        return np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, strides, writeable=False)
+
     def is_place_of(self, other: "View") -> bool:
         """Whether both put every element at the same address; the stride of an axis of one element says nothing."""
         strides = zip(self.shape, self.strides, other.strides, strict=False)

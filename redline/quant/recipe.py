@@ -96,12 +96,16 @@ def layers_of(graph: Graph, names: Mapping[Node, str]) -> Iterator[Layer]:
             yield Layer(names[node], node)
 
 
-def recipe_of(graph: Graph, without: Collection[str] = ()) -> Recipe:
-    """The recipe of ``graph`` that leaves the layers named in ``without`` in float."""
+def recipe_of(graph: Graph, without: Collection[str] = (), measured: Collection[str] | None = None) -> Recipe:
+    """The recipe of ``graph`` that leaves the layers named in ``without`` in float.
+
+    ``measured``: the names of the tensors that have a range, where not all could have one: a recipe with fewer layers may have
+    sums of two float results where the whole one has none.
+    """
     names = names_of(graph)
     layers = tuple(layer for layer in layers_of(graph, names) if layer.name not in without)
     shared = _closure({layer.x for layer in layers if layer.node.op == "Conv"})
-    shared |= dict.fromkeys(_shortcuts(graph, shared))
+    shared |= dict.fromkeys(v for v in _shortcuts(graph, shared) if measured is None or _name(v, names) in measured)
     values = dict.fromkeys((*shared, *(layer.x for layer in layers)))
     return Recipe(layers, {value: _name(value, names) for value in values}, _groups(shared))
 

@@ -5,10 +5,12 @@ import pytest
 from cuda_interpreter import Tensor, run
 from cuda_kernel_check import PLAIN, check
 
-from redline.base.dtypes import bfloat16, bool_, float16, float32, int32, int64
+from redline.base.dtypes import bfloat16, bool_, float16, float32, int8, int32, int64, uint8, uint16
 from redline.kernels import attention, nest, pool, row
+from redline.kernels.depthwise.problem import LIMIT
 from redline.kernels.depthwise.problem import Problem as Depthwise
 from redline.kernels.expr import Acc, Load, call, cast, coordinates, index, integer, lit
+from redline.kernels.gpu import GpuTarget
 from redline.kernels.gpu_families import GPU_FAMILIES
 from redline.kernels.nest.problem import Reduction
 from redline.kernels.pool.problem import Window
@@ -35,6 +37,23 @@ def test_depthwise(channels: int, strides, pads) -> None:
         channels,
     )  # fmt: skip
     check_all("depthwise", problem)
+
+
+@pytest.mark.parametrize("x, w, pad, limit", [(uint16, float32, 0, LIMIT), (uint8, int8, 200, 0)], ids=["fixed", "bytes"])
+def test_depthwise_of_integers(x, w, pad: int, limit: int) -> None:
+    """Numbers of fixed point with float32 filters; bytes whose padding has its leading bit set."""
+    kind = float32 if w == float32 else int32
+    problem = Depthwise(
+        dense(x, (2, 9, 7, 24)), dense(w, (24, 1, 3, 3), True), dense(kind, (2, 9, 7, 24)), Acc(kind), (), (1, 1), (1, 1),
+        (1, 1, 1, 1), 24, pad, limit,
+    )  # fmt: skip
+    check_all("depthwise", problem, highest=LIMIT - 1 if limit else 60)
+    family, target = GPU_FAMILIES["depthwise"], GpuTarget(90)
+    code = family.render(problem, family.schedules(problem, target)[0], target)
+    assert ("rl_upper(" in code.text) == bool(limit) and "other=200" not in code.text
+    if limit:  # 2^16 taps, and a row that takes the 2^15 of each away
+        rows = code.packings[1].apply(np.ones((24, 1, 3, 3), np.float32))
+        assert np.all(rows[:9] == 2 * LIMIT) and np.all(rows[9] == -9 * LIMIT)
 
 
 @pytest.mark.parametrize("kind", pool.problem.KINDS)

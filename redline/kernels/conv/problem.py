@@ -51,8 +51,13 @@ class Problem:
         assert self.out.shape == expected, f"out is {self.out.shape}, x {self.x.shape} and w {self.w.shape} give {expected}"
         assert self.x.shape[-1] == self.w.shape[1] * self.groups, f"{self.groups} groups of {self.w.shape} from {self.x.shape}"
         assert self.w.shape[0] % self.groups == 0, f"{self.w.shape[0]} filters in {self.groups} groups"
-        assert agree(self.x.dtype, self.w.dtype), f"types differ: {self.x.dtype} and {self.w.dtype}"
+        assert self.has_product, f"types differ: {self.x.dtype} and {self.w.dtype}"
         assert self.epilogue.dtype == self.out.dtype, f"the epilogue gives {self.epilogue.dtype}, out is {self.out.dtype}"
+
+    @property
+    def has_product(self) -> bool:
+        """Whether elements of x and w may be multiplied."""
+        return agree(self.x.dtype, self.w.dtype)
 
     @property
     def rank(self) -> int:

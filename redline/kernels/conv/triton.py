@@ -178,8 +178,7 @@ def _gathered(p: Problem, s: Schedule, size: Size) -> tuple[list[str], list[str]
     if inside:
         masks.append(f"({inside})[None, :]")
     outside = texpr.literal(p.pad_value, p.x.dtype)
-    mask = f", mask={' & '.join(masks)}, other={outside}" if masks else ""
-    step.append(f"a = tl.load({' + '.join(where)}{mask})")
+    step.append(f"a = {texpr.load(' + '.join(where), ' & '.join(masks), outside, p.x.dtype)}")
     step += _filters(p, s, size, is_vector, inside)
     return before, step
 

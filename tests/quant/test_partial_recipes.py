@@ -1,0 +1,40 @@
+"""Recipes that leave layers in float need no range that the whole recipe does not have."""
+
+import random
+
+import numpy as np
+from onnx import helper
+
+from redline import frontend, passes
+from redline.quant import Tensor, insert, recipe_of
+from tests.quant import models
+
+
+def residual_blocks(depth: int = 3):
+    """x [1, 16, 6, 6] -> (Conv, Relu, Conv, Add of what went in, Relu) ``depth`` times, then a Conv."""
+    rng, nodes, constants = np.random.default_rng(0), [], {}
+    for i in range(depth):
+        before = f"r{i - 1}" if i else "x"
+        for name in (f"u{i}", f"v{i}"):
+            constants[f"w{name}"] = rng.standard_normal((16, 16, 1, 1), np.float32)
+        nodes.append(helper.make_node("Conv", [before, f"wu{i}"], [f"u{i}"], f"first{i}"))
+        nodes.append(helper.make_node("Relu", [f"u{i}"], [f"a{i}"], f"relu{i}"))
+        nodes.append(helper.make_node("Conv", [f"a{i}", f"wv{i}"], [f"v{i}"], f"second{i}"))
+        nodes.append(helper.make_node("Add", [f"v{i}", before], [f"s{i}"], f"sum{i}"))
+        nodes.append(helper.make_node("Relu", [f"s{i}"], [f"r{i}"], f"out{i}"))
+    constants["wy"] = rng.standard_normal((16, 16, 1, 1), np.float32)
+    nodes.append(helper.make_node("Conv", [f"r{depth - 1}", "wy"], ["y"], "last"))
+    return models.model(nodes, {"x": (1, 16, 6, 6)}, ["y"], constants)
+
+
+def test_every_part_of_a_recipe_can_be_inserted() -> None:
+    graph = passes.optimize(frontend.load(residual_blocks()))
+    whole = recipe_of(graph)
+    tensors = {name: Tensor(-1.0, 2.0) for name in whole.tensors.values()}
+    names, choose = [layer.name for layer in whole.layers], random.Random(0)
+    unmeasured = 0
+    for _ in range(60):
+        without = choose.sample(names, choose.randrange(len(names)))
+        unmeasured += not set(recipe_of(graph, without).tensors.values()) <= set(tensors)
+        insert(graph, recipe_of(graph, without, tensors), tensors)
+    assert unmeasured, "no part of this model needs what was not measured: the test tests nothing"
