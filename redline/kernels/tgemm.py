@@ -14,7 +14,7 @@ import numpy as np
 
 from redline.base.dtypes import DType, bfloat16, float32, int8
 from redline.base.extents import nominal
-from redline.kernels import texpr
+from redline.kernels import texpr, ttext
 from redline.kernels.dot import SMALL, accumulator
 from redline.kernels.expr import Expr
 from redline.kernels.gemm_schedule import DEPTH_UNIT, GROUP_ROWS, Schedule, Size, shared_tiles
@@ -69,15 +69,15 @@ def render(g: Gemm, s: Schedule, target: GpuTarget) -> str:
     """The text of KERNEL."""
     names = [*g.params, *(["work"] if s.split > 1 else [])]
     if s.walkers:
-        return texpr.module(names, [*texpr.wait(target, (), target.eager), *_walk(g, s)])
+        return ttext.module(names, [*ttext.wait(target, (), target.eager), *_walk(g, s)])
     body = [
         *_place(g.size, s),
-        *texpr.wait(target, _prefetch(g, s, target), target.eager),
+        *ttext.wait(target, _prefetch(g, s, target), target.eager),
         *g.before,
         *_loop(g, s),
         *_end(g, s),
     ]
-    return texpr.module(names, body)
+    return ttext.module(names, body)
 
 
 def _walk(g: Gemm, s: Schedule) -> list[str]:
@@ -97,7 +97,7 @@ def _prefetch(g: Gemm, s: Schedule, target: GpuTarget) -> list[str]:
         program += f" + {x} * tl.program_id(1)"
     if z != 1:
         program += f" + {x * y} * tl.program_id(2)"
-    return texpr.prefetch(g.constant, g.constant_bytes, programs, program, s.num_warps)
+    return ttext.prefetch(g.constant, g.constant_bytes, programs, program, s.num_warps)
 
 
 def _place(size: Size, s: Schedule) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from redline.base import dtypes
 from redline.base.extents import dims_in, is_open, nominal
-from redline.kernels import texpr, tgemm
+from redline.kernels import texpr, tgemm, ttext
 from redline.kernels.attention import whole
 from redline.kernels.attention.problem import Problem, plain_scale
 from redline.kernels.expr import loads
@@ -63,9 +63,9 @@ def render(problem: Problem, s: Schedule | whole.Whole, target: GpuTarget) -> Gp
     kinds = [(s.queries, 0), (last, blocks * s.queries)] if rest and blocks and last < s.queries else []
     head, tail = [_queries(p, s, Part(size, first), target) for size, first in kinds] or ([], [])
     if kinds and not dims_in("\n".join([*head, *tail])):
-        text = texpr.module(params, _either(f"tl.program_id(0) < {blocks}", params), {"whole": head, "left": tail})
+        text = ttext.module(params, _either(f"tl.program_id(0) < {blocks}", params), {"whole": head, "left": tail})
     else:
-        text = texpr.module(params, _queries(p, s, Part(s.queries, None), target))
+        text = ttext.module(params, _queries(p, s, Part(s.queries, None), target))
     signature = tuple(POINTER[o.dtype.name] for o in p.reads + p.writes)
     return GpuCode("attention", text, signature, (blocks + (rest > 0), b * h, 1), s.num_warps, s.num_stages)
 
@@ -101,7 +101,7 @@ def _queries(p: Problem, s: Schedule, part: Part, target: GpuTarget) -> list[str
     body = [
         f"rm = {start} + tl.arange(0, {part.size})", f"rd = tl.arange(0, {d})",
         f"rv = tl.arange(0, {v})", f"n = tl.program_id(1) // {h}", f"g = tl.program_id(1) % {h}", f"kv = g // {p.group}",
-        *texpr.wait(target),
+        *ttext.wait(target),
     ]  # fmt: skip
     ragged = part.is_ragged(sq)
     q_mask = _mask([(ragged, f"(rm[:, None] < {sq})"), (depth % d, f"(rd[None, :] < {depth})")])

@@ -11,7 +11,7 @@ import numpy as np
 
 from redline.base.dtypes import uint16
 from redline.base.errors import RedlineError
-from redline.kernels import texpr, window
+from redline.kernels import texpr, ttext, window
 from redline.kernels.depthwise.problem import LIMIT, Problem
 from redline.kernels.gpu import POINTER, GpuCode, GpuFamily, GpuTarget
 from redline.kernels.problem import Packing
@@ -53,14 +53,14 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
     upper, count = _is_upper(p, target), prod(p.w.shape[2:])
     body += [f"w{t} = tl.load(arg1 + {t * channels} + rn[None, :]{mask}).to({kind})" for t in range(count + upper)]
     start = f" + w{count}" if upper else ""
-    body += [*texpr.wait(target), *before, f"acc = tl.zeros(({s.positions}, {s.channels}), {kind}){start}"]
+    body += [*ttext.wait(target), *before, f"acc = tl.zeros(({s.positions}, {s.channels}), {kind}){start}"]
     body += [f"acc += {f'rl_upper({load})' if upper else f'{load}.to({kind})'} * w{number}" for number, load, _ in taps]
     renderer = texpr.Renderer(p.reads, names, p.out.shape, ["acc"], outside, exact=p.x.dtype.size > 2)
     statements, value = renderer.render_stored(p.epilogue, p.out.dtype)
     body += [*statements, texpr.store(window.pointer(p.out), p.out, names, value, list(dict.fromkeys(outside.values())))]
     params = [f"arg{i}" for i in range(len(p.reads))] + ["out0"]
     signature = tuple(POINTER[o.dtype.name] for o in p.reads + p.writes)
-    text = texpr.module(params, body)
+    text = ttext.module(params, body)
     packing = Packing("taps for upper", _pack_for_upper) if upper else Packing("taps", _pack)
     return GpuCode("depthwise", text, signature, window.grid(p.out, s), s.num_warps, 2, packings={1: packing})
 

@@ -11,7 +11,7 @@ from redline.base.dtypes import DType
 from redline.base.errors import RedlineError
 from redline.base.extents import high, nominal
 from redline.base.shapes import size
-from redline.kernels import texpr, tgemm
+from redline.kernels import texpr, tgemm, ttext
 from redline.kernels.accumulator import ARG_KINDS
 from redline.kernels.functions import compute_type, extreme
 from redline.kernels.gpu import POINTER, GpuCode, GpuFamily, GpuTarget, next_power
@@ -53,7 +53,7 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
     count = size(p.shape)
     wide = high(count) + s.block >= 1 << 31
     start = f"tl.program_id(0){'.to(tl.int64)' if wide else ''} * {s.block}"
-    body = [f"at = {start} + tl.arange(0, {s.block})", *texpr.wait(target)]
+    body = [f"at = {start} + tl.arange(0, {s.block})", *ttext.wait(target)]
     if p.reduction is None:
         body += _pointwise(p, s)
     else:
@@ -61,7 +61,7 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
     params = [f"arg{i}" for i in range(len(p.reads))] + [f"out{i}" for i in range(len(p.writes))]
     signature = tuple(POINTER[o.dtype.name] for o in p.reads + p.writes)
     assert rank >= 0
-    return GpuCode("nest", texpr.module(params, body), signature, (-(-count // s.block), 1, 1), s.num_warps, 2)
+    return GpuCode("nest", ttext.module(params, body), signature, (-(-count // s.block), 1, 1), s.num_warps, 2)
 
 
 def _pointwise(p: Problem, s: Schedule) -> list[str]:

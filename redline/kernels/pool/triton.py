@@ -1,6 +1,6 @@
 """Pools in Triton: the largest value, or the mean, of each window; every thread has positions and channels of its own."""
 
-from redline.kernels import texpr, window
+from redline.kernels import texpr, ttext, window
 from redline.kernels.functions import extreme
 from redline.kernels.gpu import POINTER, GpuCode, GpuFamily, GpuTarget
 from redline.kernels.pool.problem import Problem
@@ -21,7 +21,7 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
     names = [f"i{a}" for a in range(len(p.out.shape))]
     places = [f"{n} = {t}" for n, t in zip(names, window.coordinates(p.out), strict=True)]
     begin = texpr.literal(extreme(p.acc, lowest=True), p.acc) if p.kind == "max" else "0"
-    body = [*window.head(p.out, s), *places, *texpr.wait(target), *before]
+    body = [*window.head(p.out, s), *places, *ttext.wait(target), *before]
     body.append(f"acc = tl.full(({s.positions}, {s.channels}), {begin}, {kind})")
     nan = f", {texpr.NAN}" if p.acc.is_float else ""
     for _, load, _ in taps:
@@ -34,7 +34,7 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
     body += [*statements, texpr.store(window.pointer(p.out), p.out, names, value, list(dict.fromkeys(outside.values())))]
     params = [f"arg{i}" for i in range(len(p.reads))] + ["out0"]
     signature = tuple(POINTER[o.dtype.name] for o in p.reads + p.writes)
-    return GpuCode("pool", texpr.module(params, body), signature, window.grid(p.out, s), s.num_warps, 2)
+    return GpuCode("pool", ttext.module(params, body), signature, window.grid(p.out, s), s.num_warps, 2)
 
 
 def _count(p: Problem, axes: list[Axis]) -> list[str]:

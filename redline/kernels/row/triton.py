@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from redline.base.errors import RedlineError
 from redline.base.extents import high, nominal
-from redline.kernels import texpr, tgemm
+from redline.kernels import texpr, tgemm, ttext
 from redline.kernels.gpu import POINTER, GpuCode, GpuFamily, GpuTarget, next_power
 from redline.kernels.row.problem import Problem
 
@@ -48,7 +48,7 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
     if p.length % width != 0:
         guards[rank - 1] = f"(rn[None, :] < {p.length})"
     body = [f"rm = tl.program_id(0) * {s.rows} + tl.arange(0, {s.rows})", f"rn = tl.arange(0, {width})"]
-    body += [f"{n} = {t}" for n, t in zip(names, places, strict=True)] + texpr.wait(target)
+    body += [f"{n} = {t}" for n, t in zip(names, places, strict=True)] + ttext.wait(target)
     rows = texpr.Rows("rm[:, None]", tuple(range(rank - 1)), p.shape[:-1])
     renderer = texpr.Renderer(p.reads, names, p.shape, [], guards, rows=rows)
     statements, x = renderer.render(p.prologue)
@@ -62,7 +62,7 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
         body.append(texpr.store("out1", p.writes[1], names, "x", conditions, rows))
     params = [f"arg{i}" for i in range(len(p.reads))] + [f"out{i}" for i in range(len(p.writes))]
     signature = tuple(POINTER[o.dtype.name] for o in p.reads + p.writes)
-    return GpuCode("row", texpr.module(params, body), signature, (-(-p.num_rows // s.rows), 1, 1), s.num_warps, 2)
+    return GpuCode("row", ttext.module(params, body), signature, (-(-p.num_rows // s.rows), 1, 1), s.num_warps, 2)
 
 
 def _normalise(p: Problem, guard: str) -> list[str]:

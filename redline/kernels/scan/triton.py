@@ -8,7 +8,7 @@ Terms of a chunk are joined as a tree, so floating-point sums differ from sequen
 from dataclasses import dataclass
 
 from redline.base.shapes import size
-from redline.kernels import texpr, tgemm
+from redline.kernels import texpr, tgemm, ttext
 from redline.kernels.functions import compute_type
 from redline.kernels.gpu import POINTER, GpuCode, GpuFamily, GpuTarget, next_power
 from redline.kernels.scan.problem import KINDS, Problem
@@ -41,7 +41,7 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
     start = texpr.literal(KINDS[p.kind][1], compute_type(p.out.dtype))
     names = [f"i{axis}" for axis in range(rank - 1)]
     row_guard = f"(line[:, None] < {count})" if count % s.lines else ""
-    body = [f"line = tl.program_id(0) * {s.lines} + tl.arange(0, {s.lines})", *texpr.wait(target)]
+    body = [f"line = tl.program_id(0) * {s.lines} + tl.arange(0, {s.lines})", *ttext.wait(target)]
     places = tgemm.row_coordinates("line[:, None]", p.out.shape[:-1])
     body += [f"{n} = {t}" for n, t in zip(names, places, strict=True)]
     body.append(f"before = tl.full(({s.lines}, 1), {start}, {kind})")
@@ -69,7 +69,7 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
     body += [f"for c in range(0, {-(-length // s.chunk)}):", *(f"    {line}" for line in loop)]
     params = [f"arg{i}" for i in range(len(p.reads))] + ["out0"]
     signature = tuple(POINTER[o.dtype.name] for o in p.reads + p.writes)
-    return GpuCode("scan", texpr.module(params, body), signature, (-(-count // s.lines), 1, 1), s.num_warps)
+    return GpuCode("scan", ttext.module(params, body), signature, (-(-count // s.lines), 1, 1), s.num_warps)
 
 
 FAMILY = GpuFamily("scan", schedules, render)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import prod
 
 from redline.base.shapes import size
-from redline.kernels import bounds, texpr, tgemm
+from redline.kernels import bounds, texpr, tgemm, ttext
 from redline.kernels.functions import compute_type, extreme
 from redline.kernels.gpu import POINTER, GpuCode, GpuFamily, GpuTarget, next_power
 from redline.kernels.prepare import prepare
@@ -63,7 +63,7 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
     p, count, rank = problem, size(problem.out.shape), len(problem.out.shape)
     names = [f"i{axis}" for axis in range(rank)]
     guard = f"(at < {count})" if count % s.block else ""
-    body = [f"at = tl.program_id(0) * {s.block} + tl.arange(0, {s.block})", *texpr.wait(target)]
+    body = [f"at = tl.program_id(0) * {s.block} + tl.arange(0, {s.block})", *ttext.wait(target)]
     body += [f"{n} = {t}" for n, t in zip(names, tgemm.row_coordinates("at", p.out.shape), strict=True)]
     first = texpr.Renderer(p.reads, names, p.out.shape, [], dict.fromkeys(range(rank), guard) if guard else {})
     statements, initial = first.render(p.initial)
@@ -73,7 +73,7 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
     body.append(texpr.store("(out0 + at * 0)" if count == 1 else "out0", p.out, names, "result", [guard] if guard else []))
     params = [f"arg{i}" for i in range(len(p.reads))] + ["out0"]
     signature = tuple(POINTER[o.dtype.name] for o in p.reads + p.writes)
-    return GpuCode("scatter", texpr.module(params, body), signature, (-(-count // s.block), 1, 1), s.num_warps)
+    return GpuCode("scatter", ttext.module(params, body), signature, (-(-count // s.block), 1, 1), s.num_warps)
 
 
 class _Search:

@@ -8,7 +8,7 @@ n keys take n * n comparisons and nothing else: no exchange between programs, no
 from dataclasses import dataclass
 
 from redline.base.shapes import size
-from redline.kernels import texpr, tgemm
+from redline.kernels import texpr, tgemm, ttext
 from redline.kernels.gpu import POINTER, GpuCode, GpuFamily, GpuTarget, next_power
 from redline.kernels.sort.problem import Problem
 
@@ -32,7 +32,7 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
     p, rank, length = problem, len(problem.shape), problem.length
     rows, blocks = size(p.shape[:-1]), -(-p.length // s.block)
     names = [f"i{axis}" for axis in range(rank - 1)]
-    body = [f"row = tl.program_id(0) // {blocks}", *texpr.wait(target)]
+    body = [f"row = tl.program_id(0) // {blocks}", *ttext.wait(target)]
     body += [f"{n} = {t}" for n, t in zip(names, tgemm.row_coordinates("row", p.shape[:-1]), strict=True)]
     body.append(f"mine = tl.program_id(0) % {blocks} * {s.block} + tl.arange(0, {s.block})")
     body += _keys(p, names, "mine", s.block, "own", length % s.block > 0)
@@ -52,7 +52,7 @@ def render(problem: Problem, s: Schedule, target: GpuTarget) -> GpuCode:
     body.append(texpr.store(f"(out1{first})", p.indices, [*names, "place"], "mine", conditions))
     params = [f"arg{i}" for i in range(len(p.reads))] + ["out0", "out1"]
     signature = tuple(POINTER[o.dtype.name] for o in p.reads + p.writes)
-    return GpuCode("sort", texpr.module(params, body), signature, (rows * blocks, 1, 1), s.num_warps)
+    return GpuCode("sort", ttext.module(params, body), signature, (rows * blocks, 1, 1), s.num_warps)
 
 
 def _keys(p: Problem, names: list[str], at: str, count: int, name: str, ragged: bool) -> list[str]:
