@@ -1,7 +1,7 @@
-"""Redline, ONNX Runtime and OpenVINO on the zoo, in turns: prints the table and writes it to docs/cpu-models.md.
+"""Redline, ONNX Runtime and OpenVINO on the zoo, in turns: prints the table, and writes it to --output.
 
 python bench/cpu_models.py                              every model, two threads and one
-python bench/cpu_models.py --models resnet50 --threads 1 --seconds 0.5 --output ""
+python bench/cpu_models.py --models resnet50 --threads 1 --seconds 0.5
 """
 
 import argparse
@@ -105,5 +105,5 @@ if __name__ == "__main__":
     parser = contest.arguments(argparse.ArgumentParser(description=__doc__.splitlines()[0]))
     parser.add_argument("--models", nargs="*", default=list(zoo.NAMES), choices=zoo.NAMES, metavar="MODEL")
     parser.add_argument("--threads", nargs="*", type=int, default=[2, 1])
-    parser.add_argument("--output", default=str(zoo.ROOT / "docs" / "cpu-models.md"))
+    parser.add_argument("--output", help="a file for the table")
     main(parser.parse_args())
