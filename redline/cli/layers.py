@@ -45,14 +45,23 @@ def compare_layers(model: Path, engine: AnyEngine, feed: Mapping[str, np.ndarray
     values = dict(expose.inner_values(model))
     wanted = [values[name] for kernel in kernels for name in kernel.nodes if name in values]
     expected = _expected(expose.with_outputs(model, list(dict.fromkeys(wanted))), wanted, feed)
-    last = {name: number for number, kernel in enumerate(kernels) for name in kernel.nodes}
+    finished_by = _finished_by(kernels)
     verdicts = []
     for number, (kernel, written) in enumerate(trace(engine, {io.name: feed[io.name] for io in engine.header.inputs})):
-        finished = {name: values[name] for name in kernel.nodes if name in values and last[name] == number}
+        finished = {name: values[name] for name in kernel.nodes if name in values and finished_by[name] == number}
         verdict = _verdict(kernel, written[0], finished, expected)
         if verdict is not None:
             verdicts.append(verdict)
     return verdicts
+
+
+def _finished_by(kernels: Sequence[KernelRecord]) -> dict[str, int]:
+    """The kernel whose result is a node's: the one that ends with it, or else the last that has a part of it.
+
+    Integer products take parts of the quantization in front of them, so a name may come again in the next kernel.
+    """
+    last = {name: number for number, kernel in enumerate(kernels) for name in kernel.nodes}
+    return last | {kernel.nodes[-1]: number for number, kernel in enumerate(kernels) if kernel.nodes}
 
 
 def first_wrong(verdicts: Sequence[LayerVerdict]) -> LayerVerdict | None:

@@ -1,10 +1,12 @@
 """Finding where an engine goes wrong: compare --layers and reduce."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
+from onnxruntime import quantization
 from typer.testing import CliRunner
 
 import redline
@@ -53,6 +55,33 @@ def test_a_planted_bad_scale_is_named(file, tmp_path):
     np.save(tmp_path / "x.npy", samples(1, seed=5)[0]["x"])
     result = runner.invoke(app, ["compare", str(file), str(engine_file), "--layers", "--input", f"x={tmp_path}/x.npy"])
     assert result.exit_code == 1 and "the first layer that goes wrong: relu2" in result.stdout
+
+
+class Reader(quantization.CalibrationDataReader):
+    def __init__(self) -> None:
+        self.left = iter(samples(4))
+
+    def get_next(self):
+        return next(self.left, None)
+
+
+def test_layers_of_a_quantized_model_stand_beside_their_own_values(file, tmp_path):
+    quantized = tmp_path / "q.onnx"
+    quantization.quantize_static(str(file), str(quantized), Reader())
+    engine = redline.build(str(quantized), opt_level=0, output=tmp_path / "q.engine")
+    verdicts = compare_layers(quantized, engine, samples(1, seed=5)[0])
+    convolutions = [v for v in verdicts if v.kernel == "conv"]
+    assert len(convolutions) == 2 and all("Linear" in v.node and v.snr_db > 25 for v in convolutions)
+    assert first_wrong(verdicts) is None
+
+
+def test_a_value_is_that_of_the_kernel_that_ends_with_it():
+    """Parts of a layer's quantization are in the kernel of the next layer too."""
+    kernels = [
+        SimpleNamespace(nodes=nodes) for nodes in (("a", "conv1", "q1"), ("conv1", "q1", "dq1", "conv2", "q2"), (), ("a",))
+    ]
+    found = layers._finished_by(kernels)
+    assert found == {"a": 3, "conv1": 1, "q1": 0, "dq1": 1, "conv2": 1, "q2": 1}
 
 
 @pytest.mark.parametrize(
