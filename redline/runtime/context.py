@@ -185,9 +185,14 @@ class Context:
         results = {}
         for port, shape in zip(loaded.outputs, bound.outputs, strict=True):
             array = given.get(port.name)
-            results[port.name] = np.empty(shape, port.dtype) if array is None else port.accept_output(array, shape)
+            if array is None:
+                array = np.empty(shape, port.dtype)
+            elif not (port.takes(array, shape) and array.flags.writeable):
+                array = port.accept_output(array, shape)
+            results[port.name] = array
         if given:
-            check_names(given, loaded.outputs, "output")
+            if any(name not in results for name in given):
+                check_names(given, loaded.outputs, "output")
             check_apart(inputs, [results[name] for name in given])
         for index, array in enumerate(results.values()):
             self._out[index] = array.__array_interface__["data"][0]
