@@ -9,7 +9,7 @@ epilogue; the compiler vectorises that loop and removes the array again (seen in
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -155,6 +155,9 @@ class Ahead:
     next kernel's weights lie there.
     """
 
+    DECLARED: ClassVar[str] = "const char *ahead"  # as the function of a tile has it
+    PASSED: ClassVar[str] = "ahead"
+
     steps: int
     step_bytes: int
     panel_bytes: int
@@ -181,10 +184,14 @@ class Ahead:
         ]
 
     @property
+    def part(self) -> str:
+        """C: the bytes that a tile asks for."""
+        return str(self.steps * self.lines * CACHE_LINE)
+
+    @property
     def advance(self) -> str:
         """C: to what the next tile asks for: when the whole panel is on its way, lines that are near already."""
-        part = self.steps * self.lines * CACHE_LINE
-        return f"ahead = ahead_end - ahead > {part} ? ahead + {part} : (const char *)panel;"
+        return f"ahead = ahead_end - ahead > {self.part} ? ahead + {self.part} : (const char *)panel;"
 
     @property
     def ask(self) -> list[str]:
@@ -197,9 +204,11 @@ class Ahead:
 class PacedAhead(Ahead):
     """The same where t1 - t0, the tiles that share a panel, is known at run time only; ``tiles`` is the least there may be.
 
-    ``pace``, which the function of a tile is handed too, is how many lines a step asks for. All at once would be more than
-    the processor can wait for.
+    ``pace`` is how many lines a step asks for. All at once would be more than the processor can wait for.
     """
+
+    DECLARED: ClassVar[str] = "const char *ahead, int64_t pace"
+    PASSED: ClassVar[str] = "ahead, pace"
 
     @property
     def begin(self) -> list[str]:
@@ -207,9 +216,8 @@ class PacedAhead(Ahead):
         return [*super().begin, pace]
 
     @property
-    def advance(self) -> str:
-        part = f"pace * {self.steps * CACHE_LINE}"
-        return f"ahead = ahead_end - ahead > {part} ? ahead + {part} : (const char *)panel;"
+    def part(self) -> str:
+        return f"pace * {self.steps * CACHE_LINE}"
 
     @property
     def ask(self) -> list[str]:
@@ -223,8 +231,8 @@ class NextRows:
 
     A tile reads its rows side by side, a line of each in turn. Where they come from beyond the second-level cache, the
     processor's own reading ahead has just begun with a row when it ends. ``rows`` lie ``stride`` elements apart, and a step
-    of the inner product, counted by k0, reads ``step`` elements of ``element_bytes`` of each. A line holds more steps than a
-    tile has rows.
+    of the inner product, counted by k0, reads ``step`` elements of ``element_bytes`` of each. Where a line
+    holds fewer steps than a tile has rows, as of doubles, not every row is asked for.
     """
 
     rows: int
@@ -246,17 +254,18 @@ class NextRows:
 
 
 def inner_product(
-    offsets: Sequence[int], vectors: int, loops: Sequence[Loop], dot: Dot, asked: Sequence[str] = (), bits: int = 512
-) -> list[str]:
+    offsets: Sequence[int], vectors: int, loops: Sequence[Loop], dot: Dot, ahead: Ahead | None = None, bits: int = 512,
+    following: NextRows | None = None,
+) -> list[str]:  # fmt: skip
     """C: ``vec acc[rows][vectors]`` from the pointers ``x`` and ``panel``; row i of ``x`` is ``offsets[i]`` elements on.
 
-    ``asked``: C statements of every step that ask for what is read later. ``bits``: of a vector, for the instructions that
-    have them in their names.
+    ``ahead``: what every step asks for, from the pointer ``ahead`` on; ``following``: what it asks for of x. ``bits``: of a
+    vector, for the instructions that have them in their names.
     """
     inner = [loop for loop in loops if loop.extent != 1]
     x, w = ("".join(f" + k{i} * {step}" for i, step in enumerate(s)) for s in (_steps(inner, 0), _steps(inner, 1)))
     body = [f"const {dot.x.c} *xk = x{x};", f"const wvec *wk = (const wvec *)(panel{w});"]
-    body += asked
+    body += [line for each in (ahead, following) if each for line in each.ask]
     body.append("const wvec " + ", ".join(f"w{v} = wk[{v}]" for v in range(vectors)) + ";")
     for i, offset in enumerate(offsets):
         if vectors == 1:

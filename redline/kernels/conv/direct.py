@@ -175,7 +175,7 @@ class DirectKernel:
         vectors, loops, ahead = width // self.panels.lanes, self.loops(width), self.ahead(width)
         if not self.dot.tiled:
             offsets = [i * down + j * right for i in range(rows) for j in range(columns)]
-            lines = tile.inner_product(offsets, vectors, loops, self.dot, ahead.ask if ahead else ())
+            lines = tile.inner_product(offsets, vectors, loops, self.dot, ahead)
             return lines + tile.spill(rows * columns, vectors, width, self.problem.acc)
         skipped = self.columns.size - columns
         bands = [amx.Band(i * down, i * columns) for i in range(rows)]

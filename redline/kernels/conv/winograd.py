@@ -217,14 +217,12 @@ class WinogradKernel:
         """C: some tiles of one plane times one panel."""
         offsets = [i * self.row for i in range(rows)]
         vectors = width // self.lanes
-        ahead = self.ahead(width)
-        asked = ahead.ask if ahead else ()
-        body = tile.inner_product(offsets, vectors, [Loop(self.g.channels, 1, width)], self.dot, asked)
+        body = tile.inner_product(offsets, vectors, [Loop(self.g.channels, 1, width)], self.dot, self.ahead(width))
         store = f"*(vec *)(product + i * {width} + v * {self.lanes}) = acc[i][v];"
         body += loop("i", 0, rows, loop("v", 0, vectors, [store]))
         head = f"static __attribute__((noinline)) void multiply_{rows}x{valid}({self.type} *restrict product"
-        where = ", const char *ahead" if self.schedule.prefetch else ""
-        return block(f"{head}, const {self.type} *x, const {self.type} *panel{where})", body)
+        ahead = ", const char *ahead" if self.schedule.prefetch else ""
+        return block(f"{head}, const {self.type} *x, const {self.type} *panel{ahead})", body)
 
     def ahead(self, width: int) -> Ahead | None:
         """How the next plane's panel is fetched, where the schedule wants that."""

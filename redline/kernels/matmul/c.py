@@ -8,6 +8,7 @@ into scratch.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
@@ -20,11 +21,11 @@ from redline.kernels.expr import Expr
 from redline.kernels.matmul import gemm as gemms
 from redline.kernels.matmul.gemm import Gemm
 from redline.kernels.matmul.problem import Problem
-from redline.kernels.matmul.schedule import PAGE_BYTES, Schedule, in_vectors_of, panels, way
+from redline.kernels.matmul.schedule import Schedule, in_vectors_of, panels, rows_collide, way
 from redline.kernels.parts import dims
 from redline.kernels.prepare import prepare
 from redline.kernels.problem import CpuTarget, KernelCode, Packing
-from redline.kernels.tile import CACHE_LINE, Ahead, Loop, Panels, Split
+from redline.kernels.tile import CACHE_LINE, Ahead, Loop, NextRows, Panels, Split
 
 FEW_PANELS = 2
 NEAR_SHARE = 0.5  # of the second-level cache: no more than this lies there when it is read
@@ -38,6 +39,8 @@ def code(kernel: "MatmulKernel") -> KernelCode:
 
 @dataclass(frozen=True)
 class MatmulKernel:
+    AHEAD: ClassVar[type[Ahead]] = Ahead
+
     problem: Problem
     schedule: Schedule
     target: CpuTarget
@@ -146,14 +149,10 @@ class MatmulKernel:
         w_step = width * dot.group if g.w_constant or not self.is_direct(width, valid) else g.w[-2]
         vectors = width // self.panels.lanes
         offsets, steps = [i * stride for i in range(rows)], Loop(dot.steps(g.k), step * dot.group, w_step)
-        lines = tile.inner_product(offsets, vectors, [steps], dot, self.asked(rows, width), 8 * self.vectors.vector_bytes)
+        following = NextRows(rows, g.x[-2], dot.group, dot.x.size) if self.is_far else None
+        bits = 8 * self.vectors.vector_bytes
+        lines = tile.inner_product(offsets, vectors, [steps], dot, self.ahead(width), bits, following)
         return lines + tile.spill(rows, vectors, width, dot.acc)
-
-    def asked(self, rows: int, width: int) -> list[str]:
-        """C: what each step of the inner product asks for: a part of the next panel, and of the next tile's rows."""
-        ahead = self.ahead(width)
-        asked = ahead.ask if ahead else []
-        return asked + tile.NextRows(rows, self.g.x[-2], self.dot.group, self.dot.x.size).ask if self.is_far else asked
 
     @property
     def is_far(self) -> bool:
@@ -164,8 +163,8 @@ class MatmulKernel:
         g, s, size = self.g, self.schedule, self.dot.x.size
         panels = 1 if s.rows_outer else -(-self.panels.count // s.panel_chunks)
         fits = at_nominal(g.m) * g.k * size <= NEAR_SHARE * self.target.l2_bytes
-        aliases = at_nominal(g.x[-2]) * size % PAGE_BYTES == 0
-        return not (fits or aliases or s.staged or panels > FEW_PANELS or g.x[-1] != 1 or self.dot.steps(g.k) == 1)
+        near = fits or s.staged or panels > FEW_PANELS
+        return not (near or rows_collide(g, size) or g.x[-1] != 1 or self.dot.steps(g.k) == 1)
 
     def tile(self, rows: int, width: int, valid: int) -> list[str]:
         """The function that computes a tile and stores it through the epilogue."""
@@ -186,7 +185,8 @@ class MatmulKernel:
     def operands(self) -> str:
         """The parameters of the function of a tile."""
         x = f"void *const *args, const {self.dot.x.c} *x, const {self.dot.w.c} *panel"
-        return f"{x}{', const char *ahead' if self.schedule.prefetch else ''}, int64_t z, int64_t m0, int64_t n0"
+        ahead = f", {self.AHEAD.DECLARED}" if self.schedule.prefetch else ""
+        return f"{x}{ahead}, int64_t z, int64_t m0, int64_t n0"
 
     def render(self, expr: Expr) -> tuple[list[str], str]:
         """C: statements and value of an epilogue of ``sums[i][j]``."""

@@ -6,13 +6,14 @@ them. Everything else (columns, depth, batch, packing) is constant, or an open f
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from redline.base.extents import ceil_div, high, minimum
 from redline.kernels.ctext import block, offset, share
 from redline.kernels.matmul import gemm as gemms
 from redline.kernels.matmul.c import MatmulKernel
 from redline.kernels.parts import dims
-from redline.kernels.tile import PacedAhead
+from redline.kernels.tile import Ahead, PacedAhead
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class OpenSchedule:
 
 @dataclass(frozen=True)
 class OpenKernel(MatmulKernel):
+    AHEAD: ClassVar[type[Ahead]] = PacedAhead
+
     chunk_rows: int = 96
 
     @cached_property
@@ -51,14 +54,10 @@ class OpenKernel(MatmulKernel):
     def scratch_bytes(self) -> int:
         return 0
 
-    def ahead(self, width: int) -> PacedAhead | None:
+    def ahead(self, width: int) -> Ahead | None:
         if not self.schedule.prefetch:
             return None
-        return PacedAhead.of(self.dot, width, self.dot.steps(self.g.k), self.groups_at_once, self.depth, 1)
-
-    @property
-    def operands(self) -> str:
-        return super().operands.replace("const char *ahead", "const char *ahead, int64_t pace")
+        return self.AHEAD.of(self.dot, width, self.dot.steps(self.g.k), self.groups_at_once, self.depth, 1)
 
     def text(self) -> str:
         lines = self.dot.types(self.vectors)
@@ -70,7 +69,7 @@ class OpenKernel(MatmulKernel):
 
     def any_height(self, valid: int) -> list[str]:
         """The function that calls the tile of a height known at run time."""
-        passed = f"args, x, panel{', ahead, pace' if self.schedule.prefetch else ''}, z, m0, n0"
+        passed = f"args, x, panel{f', {self.AHEAD.PASSED}' if self.schedule.prefetch else ''}, z, m0, n0"
         cases = [f"case {rows}: tile_{rows}x{valid}({passed}); break;" for rows in self.heights]
         return block(f"static inline void tile_x{valid}(int64_t rows, {self.operands})", block("switch (rows)", cases))
 
@@ -104,7 +103,7 @@ class OpenKernel(MatmulKernel):
 
     def column_of_tiles(self, width: int, valid: int) -> list[str]:
         ahead = self.ahead(width)
-        passed = f"args, a + m0 * {self.g.x[-2]}, panel{', ahead, pace' if ahead else ''}, z, m0, p * {self.panels.width}"
+        passed = f"args, a + m0 * {self.g.x[-2]}, panel{f', {ahead.PASSED}' if ahead else ''}, z, m0, p * {self.panels.width}"
         call = [
             "const int64_t m0 = t * (height - 1) + (t < num_large ? t : num_large);",
             f"tile_x{valid}(t < num_large ? height : height - 1, {passed});",

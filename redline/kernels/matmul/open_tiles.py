@@ -70,7 +70,7 @@ class OpenTiledKernel(OpenKernel):
 
     def column_of_tiles(self, width: int, valid: int) -> list[str]:
         ahead = self.ahead(width)
-        passed = f"args, a + m0 * {self.g.x[-2]}, panel{', ahead, pace' if ahead else ''}, z, m0, p * {self.panels.width}"
+        passed = f"args, a + m0 * {self.g.x[-2]}, panel{f', {ahead.PASSED}' if ahead else ''}, z, m0, p * {self.panels.width}"
         call = f"x{valid}(first, height - rows, rows, {passed});"
         one, two = f"tile_{ONE}{call}", f"tile_{TWO}{call}"
         lines = [

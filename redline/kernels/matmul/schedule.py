@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from redline.base.extents import at_nominal
 from redline.base.shapes import size
 from redline.kernels import amx, dot, tile
 from redline.kernels.dot import Dot
@@ -176,7 +177,12 @@ def _short(problem: Problem, target: CpuTarget) -> Iterator[Schedule]:
 
 def _aliases(g: Gemm, problem: Problem) -> bool:
     """Whether the rows of x fall on the same cache sets, so that a copy with another distance pays."""
-    return g.m > 4 and g.n > 32 and g.k > 1 and (g.x[-2] * problem.a.dtype.size) % PAGE_BYTES == 0 and g.x[-2] != 0
+    return g.m > 4 and g.n > 32 and g.k > 1 and rows_collide(g, problem.a.dtype.size) and g.x[-2] != 0
+
+
+def rows_collide(g: Gemm, element_bytes: int) -> bool:
+    """Whether the rows of x fall on the same sets of the first-level cache."""
+    return at_nominal(g.x[-2]) * element_bytes % PAGE_BYTES == 0
 
 
 def _cost(problem: Problem, s: Schedule, target: CpuTarget) -> float:
