@@ -19,6 +19,7 @@ from redline.base.dtypes import NARROW_FLOATS, float32, int32, uint16
 from redline.kernels import conv, depthwise, matmul
 from redline.kernels.depthwise.problem import LIMIT
 from redline.kernels.expr import Call, Expr, Lit, call, cast, lit
+from redline.lower.editing import Editing
 from redline.lower.program import Buffer, Program, Step, View
 
 HIGHEST = 8.0  # of a bound: beyond, most values are so small beside it that float16 holds them better
@@ -46,7 +47,7 @@ def _takes(step: Step, buffer: Buffer) -> bool:
     problem = step.problem
     return (
         isinstance(problem, depthwise.Problem)
-        and [view.buffer == buffer for view in step.reads] == [True, *(False for _ in step.reads[1:])]
+        and [place for place, view in enumerate(step.reads) if view.buffer == buffer] == [0]
         and problem.w.constant
         and problem.w.dtype == float32
         and problem.pad_value == 0
@@ -67,22 +68,19 @@ def _written_bound(step: Step) -> float | None:
 
 def _value(epilogue: Expr) -> Expr:
     """A result before it is rounded to what it is stored as."""
-    is_rounded = isinstance(epilogue, Call) and epilogue.fn == "cast" and epilogue.args[0].dtype == float32
-    return epilogue.args[0] if is_rounded and isinstance(epilogue, Call) else epilogue
+    if isinstance(epilogue, Call) and epilogue.fn == "cast" and epilogue.args[0].dtype == float32:
+        return epilogue.args[0]
+    return epilogue
 
 
-class _Rewriting:
+class _Rewriting(Editing):
     def __init__(self, program: Program, bounds: Mapping[Buffer, float]) -> None:
-        self.program, self.bounds = program, bounds
-        self.fixed = {buffer: replace(buffer, dtype=uint16) for buffer in bounds}
-        self.buffers, self.constants = [self.fixed.get(b, b) for b in program.buffers], dict(program.constants)
+        super().__init__(program)
+        self.bounds, self.fixed = bounds, {buffer: replace(buffer, dtype=uint16) for buffer in bounds}
+        self.buffers = [self.fixed.get(b, b) for b in program.buffers]
 
     def run(self) -> Program:
-        steps = tuple(self._read(self._written(step)) for step in self.program.steps)
-        used = {view.buffer for step in steps for view in step.reads + step.writes}
-        buffers = tuple(b for b in self.buffers if b.kind in ("input", "output") or b in used)
-        constants = {b.index: self.constants[b.index] for b in buffers if b.kind == "constant"}
-        return replace(self.program, buffers=buffers, constants=constants, steps=steps)
+        return self.finished([self._read(self._written(step)) for step in self.program.steps])
 
     def _view(self, view: View) -> View:
         return replace(view, buffer=self.fixed.get(view.buffer, view.buffer))
@@ -103,11 +101,5 @@ class _Rewriting:
             return step
         assert isinstance(problem, depthwise.Problem), "no other reads it"
         x, filters = self._view(step.reads[0]), step.reads[1].elements(self.constants)
-        w = self._constant((filters.astype(np.float64) * (bound / (LIMIT - 1))).astype(np.float32))
+        w = self.constant((filters.astype(np.float64) * (bound / (LIMIT - 1))).astype(np.float32))
         return replace(step, problem=replace(problem, x=x.operand, w=w.operand, limit=LIMIT), reads=(x, w, *step.reads[2:]))
-
-    def _constant(self, array: np.ndarray) -> View:
-        buffer = Buffer(max(b.index for b in self.buffers) + 1, "constant", float32, array.size)
-        self.buffers.append(buffer)
-        self.constants[buffer.index] = np.ascontiguousarray(array)
-        return View.whole(buffer, array.shape)

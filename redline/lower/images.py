@@ -14,7 +14,8 @@ from redline.base.dtypes import DType, bool_, float32
 from redline.kernels import conv, nest
 from redline.kernels.conv.problem import Problem
 from redline.kernels.expr import Call, Expr, Load, call, cast, coordinates, integer, lit
-from redline.lower.program import Buffer, BufferKind, Program, Step, View
+from redline.lower.editing import Editing
+from redline.lower.program import Program, Step, View
 
 CHANNELS = 4
 RUN_UNIT = 16
@@ -25,10 +26,9 @@ def rewrite(program: Program) -> Program:
     return _Rewriting(program).run()
 
 
-class _Rewriting:
+class _Rewriting(Editing):
     def __init__(self, program: Program) -> None:
-        self.program = program
-        self.buffers, self.constants = list(program.buffers), dict(program.constants)
+        super().__init__(program)
         self.copies: dict[tuple[object, ...], View] = {}
         self.steps: list[Step] = []
 
@@ -40,29 +40,19 @@ class _Rewriting:
             self.steps.append(done)
         read = {view.buffer for step in self.steps for view in step.reads}
         kept = [s for s in self.steps if any(v.buffer.kind == "output" or v.buffer in read for v in s.writes)]
-        used = {view.buffer for step in kept for view in step.reads + step.writes}
-        buffers = tuple(b for b in self.buffers if b.kind in ("input", "output") or b in used)
-        constants = {b.index: self.constants[b.index] for b in buffers if b.kind == "constant"}
-        return replace(self.program, buffers=buffers, constants=constants, steps=tuple(kept))
+        return self.finished(kept)
 
     def _convolution(self, step: Step, problem: Problem, image: View) -> Step:
         key = (image, copied_shape(problem), problem.pads)
         dtype = step.reads[0].dtype
         if key not in self.copies:
-            copy = View.whole(self._buffer("temp", dtype, int(np.prod(key[1]))), copied_shape(problem))
+            copy = View.whole(self.buffer("temp", dtype, int(np.prod(key[1]))), copied_shape(problem))
             made = nest.Problem((image.operand,), (copy.operand,), (copy_body(problem, dtype),))
             self.steps.append(Step("nest", made, (image,), (copy,), ("the image",), "padded for its convolution"))
             self.copies[key] = copy
         x = as_runs(self.copies[key])
-        values = filters(step.reads[1].elements(self.constants), problem)
-        w = View.whole(self._buffer("constant", dtype, values.size), values.shape)
-        self.constants[w.buffer.index] = values
+        w = self.constant(filters(step.reads[1].elements(self.constants), problem))
         return replace(step, problem=as_problem(problem, x, w), reads=(x, w, *step.reads[2:]))
-
-    def _buffer(self, kind: BufferKind, dtype: DType, count: int) -> Buffer:
-        buffer = Buffer(max(b.index for b in self.buffers) + 1, kind, dtype, count)
-        self.buffers.append(buffer)
-        return buffer
 
 
 def _image_of(step: Step, steps: Sequence[Step]) -> View | None:

@@ -21,6 +21,7 @@ from redline.kernels import nest
 from redline.kernels.expr import Expr, Load, cast, coordinates, integer, lit
 from redline.kernels.problem import Operand, Problem
 from redline.lower import elementwise, fusion, indexing, views
+from redline.lower.editing import still_used
 from redline.lower.placement import Placement
 from redline.lower.program import Buffer, BufferKind, Program, Step, View
 from redline.ops import registry
@@ -81,9 +82,7 @@ class Lowering:
                 self._lower_expression(node)
         for (name, value), (_, buffer, shape) in zip(self.graph.outputs, self.outputs, strict=True):
             self._ensure_at(value, View.whole(buffer, shape), f"is the output {name}")
-        used = {v.buffer for step in self.steps for v in step.reads + step.writes}
-        kept = tuple(b for b in self.buffers if b.kind in ("input", "output") or b in used)
-        constants = {b.index: self.constants[b.index] for b in kept if b.kind == "constant"}
+        kept, constants = still_used(self.buffers, self.constants, self.steps)
         return Program(self.graph.name, kept, constants, tuple(self.steps), self.inputs, self.outputs)
 
     # -- memory

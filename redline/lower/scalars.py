@@ -13,25 +13,23 @@ from redline.base.dtypes import float32
 from redline.kernels import conv, depthwise, matmul, nest
 from redline.kernels.expr import Call, Expr, Lit, Load, integer, transform
 from redline.kernels.problem import Problem
-from redline.lower.program import Buffer, Program, Step, View
+from redline.lower.editing import Editing
+from redline.lower.program import Program, Step, View
 
 PRODUCTS = (conv.Problem, depthwise.Problem, matmul.Problem)
 
 
 def rewrite(program: Program) -> Program:
     """``program`` with the scales of its quantized tensors as data."""
-    buffers, constants, steps = list(program.buffers), dict(program.constants), []
+    editing, steps = Editing(program), []
     for step in program.steps:
         lifted = _Lifting(len(step.reads))
         problem = _lifted(step.problem, lifted) if _is_quantized(step) else step.problem
         if lifted.numbers:
-            array = np.array(list(lifted.numbers), np.float32)
-            buffers.append(Buffer(max(b.index for b in buffers) + 1, "constant", float32, array.size))
-            constants[buffers[-1].index] = array
-            view = View.whole(buffers[-1], array.shape)
+            view = editing.constant(np.array(list(lifted.numbers), np.float32))
             step = replace(step, problem=_reading(problem, view), reads=(*step.reads, view))
         steps.append(step)
-    return replace(program, buffers=tuple(buffers), constants=constants, steps=tuple(steps))
+    return editing.finished(steps)
 
 
 def _is_quantized(step: Step) -> bool:
