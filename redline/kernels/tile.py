@@ -152,7 +152,8 @@ class Ahead:
 
     A panel that comes from memory would otherwise hold up its first tile. ``steps`` of the inner product read
     ``step_bytes`` each; ``panel_bytes`` is the distance of the next panel. Reaching past the last panel is harmless: the
-    next kernel's weights lie there.
+    next kernel's weights lie there. One step in ``every`` asks, so that the tiles do it evenly: what has been asked of
+    memory holds a place in the queue in which the loads of this panel wait, too.
     """
 
     DECLARED: ClassVar[str] = "const char *ahead"  # as the function of a tile has it
@@ -162,13 +163,20 @@ class Ahead:
     step_bytes: int
     panel_bytes: int
     tiles: int
+    every: int = 1
 
     @classmethod
     def of(cls, dot: Dot, width: int, groups: int, at_once: int, depth: int, tiles: int) -> Self:
         """For sums of ``groups``, ``at_once`` by an instruction, over panels of ``width`` columns of ``depth`` elements."""
         times = len(dot.products)
         step_bytes = -(-width * at_once * dot.group * dot.w.size * dot.parts // times)
-        return cls(groups // at_once * times, step_bytes, depth * width * dot.w.size, tiles)
+        every = 1 if dot.tiled else cls.interval(step_bytes, tiles)
+        return cls(groups // at_once * times, step_bytes, depth * width * dot.w.size, tiles, every)
+
+    @staticmethod
+    def interval(step_bytes: int, tiles: int) -> int:
+        """Steps from one that asks to the next, a power of two; steps of a single vector are too short to count them."""
+        return 1 if step_bytes <= CACHE_LINE else 1 << max(0, (CACHE_LINE * tiles // step_bytes).bit_length() - 1)
 
     @property
     def lines(self) -> int:
@@ -186,7 +194,7 @@ class Ahead:
     @property
     def part(self) -> str:
         """C: the bytes that a tile asks for."""
-        return str(self.steps * self.lines * CACHE_LINE)
+        return str(-(-self.steps // self.every) * self.lines * CACHE_LINE)
 
     @property
     def advance(self) -> str:
@@ -198,6 +206,10 @@ class Ahead:
         """C: one step's share, into the second-level cache."""
         asked = [f"__builtin_prefetch(ahead + {i * CACHE_LINE}, 0, 2);" for i in range(self.lines)]
         return [*asked, f"ahead += {self.lines * CACHE_LINE};"]
+
+    def ask_at(self, step: str) -> list[str]:
+        """C: the same at the steps that ask, counted by the variable ``step``."""
+        return self.ask if self.every == 1 else block(f"if ({step} % {self.every} == 0)", self.ask)
 
 
 @dataclass(frozen=True)
@@ -214,6 +226,10 @@ class PacedAhead(Ahead):
     def begin(self) -> list[str]:
         pace = f"const int64_t pace = t1 - t0 < {self.lines} ? ({self.lines} + t1 - t0 - 1) / (t1 - t0) : 1;"
         return [*super().begin, pace]
+
+    @staticmethod
+    def interval(step_bytes: int, tiles: int) -> int:
+        return 1
 
     @property
     def part(self) -> str:
@@ -265,7 +281,8 @@ def inner_product(
     inner = [loop for loop in loops if loop.extent != 1]
     x, w = ("".join(f" + k{i} * {step}" for i, step in enumerate(s)) for s in (_steps(inner, 0), _steps(inner, 1)))
     body = [f"const {dot.x.c} *xk = x{x};", f"const wvec *wk = (const wvec *)(panel{w});"]
-    body += [line for each in (ahead, following) if each for line in each.ask]
+    body += ahead.ask_at(f"k{len(inner) - 1}" if inner else "0") if ahead else []
+    body += following.ask if following else []
     body.append("const wvec " + ", ".join(f"w{v} = wk[{v}]" for v in range(vectors)) + ";")
     for i, offset in enumerate(offsets):
         if vectors == 1:

@@ -20,6 +20,8 @@ LARGE_BYTES = 128 << 10  # of constant weights, from which on they come from mem
 MIN_WINOGRAD_CHANNELS = 16  # with fewer the transforms cost more than they save
 DIRECT_BESIDE_OTHERS = 2  # direct candidates where there are others
 CHUNKS_PER_THREAD = 4
+COPIES_PER_THREAD = 2  # in which chunks of filters that each copy the rows are as few as still spread evenly
+SHORT_ROW = 10  # outputs, beside which a tile has room for more
 MIN_CHUNK_FLOPS = 400_000
 FLAT_TILES = ((2, 2), (3, 1), (2, 1))  # bands and vectors of flat.py's tiles
 FLAT_CHUNKS = 2  # a thread
@@ -194,7 +196,7 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
     g = geometry.of(problem)
     if pointwise.applies(problem):
         products = [Pointwise(s) for s in pointwise.product_schedules(problem, target)]
-        strided = _flats(g, problem, target) if max(g.step) > 1 else []
+        strided = [*_flats(g, problem, target), *_tiles_of_rows(g, problem, target)] if max(g.step) > 1 else []
         return [*strided, *products] if _flat_saves(g, PAYS_A_COPY) else [*products[:1], *strided, *products[1:]]
     flats = _flats(g, problem, target)
     minimal = list(_winograds(g, problem, target)) if _pays_winograd(g, problem, target) else []
@@ -208,10 +210,30 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
         found[candidate] = None
     best = next(iter(found))
     assert isinstance(best, Direct)
-    for variant in (replace(best, staged=not best.staged), replace(best, prefetch=not best.prefetch)):
-        found[variant] = None
+    others = replace(best, staged=not best.staged), replace(best, prefetch=not best.prefetch)
+    found |= dict.fromkeys((*_fewer_copies(best, target), *others))
     legal = [schedule for schedule in (*minimal, *found) if is_legal(problem, schedule, target)]
     return [*flats, *legal] if flats and _flat_saves(g, PAYS) else [*legal[:1], *flats, *legal[1:]]
+
+
+def _tiles_of_rows(g: Geometry, problem: Problem, target: CpuTarget) -> list[Schedule]:
+    """For a strided convolution of one tap: tiles of several rows, where a row of outputs is too short for a whole one.
+
+    The rows of its product do not merge, so that each row of the image would read all the weights.
+    """
+    best = dots(problem, target)[0]
+    if best.tiled or g.out_size[2] > SHORT_ROW or g.out_size[1] == 1:
+        return []
+    tiles = sorted((replace(s, staged=True) for s in _tiles(g, problem, target)), key=lambda s: _cost(g, problem, s, target))
+    cut = [_cut(g, problem, s, target) for s in dict.fromkeys(tiles[:DIRECT_BESIDE_OTHERS])]
+    found = [each for s in cut for each in (*_fewer_copies(s, target), s)]
+    return [s for s in found if is_legal(problem, s, target)]
+
+
+def _fewer_copies(s: Direct, target: CpuTarget) -> list[Direct]:
+    """``s`` in fewer chunks, each of which copies the rows anew."""
+    few = COPIES_PER_THREAD * target.num_threads
+    return [replace(s, panel_chunks=few)] if s.staged and s.bands == 1 and s.panel_chunks > few else []
 
 
 def _flat_saves(g: Geometry, share: float) -> bool:
