@@ -6,6 +6,7 @@ from redline.kernels import (
     conv,
     count,
     depthwise,
+    expanded,
     matmul,
     nbits,
     nest,
@@ -20,6 +21,6 @@ from redline.kernels import (
 from redline.kernels.problem import Family
 
 _MODULES = (
-    attention, collect, conv, count, depthwise, matmul, nbits, nest, pool, row, scan, scatter, select, sort, suppress,
+    attention, collect, conv, count, depthwise, expanded, matmul, nbits, nest, pool, row, scan, scatter, select, sort, suppress,
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {module.FAMILY.name: module.FAMILY for module in _MODULES}

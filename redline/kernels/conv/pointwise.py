@@ -57,18 +57,25 @@ def as_product(problem: Problem) -> matmul.Problem:
 def render(problem: Problem, schedule: Any, target: CpuTarget) -> KernelCode:
     product = as_product(problem)
     code = matmul.FAMILY.render(product, schedule, target)
-    batch = tuple(1 if is_open(extent) else extent for extent in product.b.shape[:-2])  # along which all are one
-    views = {0: product.a.shape, 1: (*batch, *product.b.shape[-2:])}
-    packings = {i: _of_view(packing, i, views[i], problem) for i, packing in code.packings.items()}
-    return replace(code, family="conv", packings=packings)
+    of_operand = {0: of_image, 1: of_weights}
+    return replace(code, family="conv", packings={i: of_operand[i](packing, problem) for i, packing in code.packings.items()})
 
 
-def _of_view(packing: Packing, operand: int, shape: tuple[int, ...], problem: Problem) -> Packing:
-    """``packing`` applied to the convolution's operand as the product sees it."""
+def of_weights(packing: Packing, problem: Problem) -> Packing:
+    """``packing`` of the product's b applied to the convolution's w."""
+    shape = as_product(problem).b.shape
+    whole = (*(1 if is_open(extent) else extent for extent in shape[:-2]), *shape[-2:])  # along the batch all are one
 
     def apply(array: np.ndarray) -> np.ndarray:
-        if operand == 1:
-            return packing.apply(np.broadcast_to(array.reshape(array.shape[:2]).T, shape))
+        return packing.apply(np.broadcast_to(array.reshape(array.shape[:2]).T, whole))
+
+    return Packing(f"conv-{packing.name}", apply)
+
+
+def of_image(packing: Packing, problem: Problem) -> Packing:
+    """``packing`` of the product's a applied to the convolution's x."""
+
+    def apply(array: np.ndarray) -> np.ndarray:
         return packing.apply(array[(slice(None), *(slice(None, None, step) for step in problem.strides))])
 
     return Packing(f"conv-{packing.name}", apply)

@@ -140,15 +140,24 @@ class DepthwiseKernel:
         return [self.lanes, *(width for width in (32, 16, 8, 4, 2, 1) if width < self.lanes and rest & width)]
 
     def text(self) -> str:
-        borders, element = list(dict.fromkeys(border for _, border in self.tiles())), self.held.size
+        return "\n".join([*self.functions(), *self.main(), ""])
+
+    @cached_property
+    def borders(self) -> list[Border]:
+        """The kinds of tiles of a row; the function of number i is called tile<i>."""
+        return list(dict.fromkeys(border for _, border in self.tiles()))
+
+    def functions(self) -> list[str]:
+        """C: the tiles, and the types that they compute with."""
+        element = self.held.size
         lines = [
             f"typedef {self.type} vec{width} __attribute__((vector_size({width * element}), aligned({element})));"
             for width in self.vector_widths()
         ]
         lines += [line for width in self.vector_widths() for line in self.load_types(width)]
-        for number, border in enumerate(borders):
+        for number, border in enumerate(self.borders):
             lines += self.tile(f"tile{number}", border)
-        return "\n".join([*lines, *self.main(borders), ""])
+        return lines
 
     def load_types(self, width: int) -> list[str]:
         """C: the vectors in which x is read, where it is converted in registers."""
@@ -262,7 +271,7 @@ class DepthwiseKernel:
         where = offset(["n", "d", "h", "w", "m"], self.g.out_strides)
         return ["const int64_t m = m0 + j;", *statements, cexpr.store(out, "out", where, value)]
 
-    def main(self, borders: list[Border]) -> list[str]:
+    def main(self) -> list[str]:
         g, s, x = self.g, self.schedule, self.problem.x
         body, part = [], "chunk"
         for name, extent in reversed(list(zip(("n", "d", "band", "part"), self.chunk_extents, strict=True))):
@@ -273,16 +282,17 @@ class DepthwiseKernel:
         body.append(f"const {x.dtype.c} *x = (const {x.dtype.c} *)args[0] + {offset(['n'], [g.x_strides[0]])};")
         body += self.stage.copy() if self.stage else []
         body += self.weights()
-        inner = []
-        for begin, end, border in self._runs():
-            call = self._call(f"tile{borders.index(border)}")
-            inner += block(f"for (int64_t w0 = {begin}; w0 < {end}; w0 += {border.columns})", [call])
-        return block(HEAD, [*body, *loop("h", "h_begin", "h_end", inner)])
+        return block(HEAD, [*body, *loop("h", "h_begin", "h_end", self.row("args", "d"))])
 
-    def _call(self, name: str) -> str:
+    def row(self, args: str, depth: str) -> list[str]:
+        """C: the tiles of row ``h``; ``args`` and ``depth`` name the operands and the coordinate d."""
         base = f"staged - h_begin * {self.g.step[1]} * {self.x_strides[1]}" if self.stage else "x"
         where = offset(["w0"], [self.g.step[2] * self.x_strides[2]])
-        return f"{name}(args, {base} + {where}, taps, n, d, h, w0, v0, v1);"
+        lines = []
+        for begin, end, border in self._runs():
+            call = f"tile{self.borders.index(border)}({args}, {base} + {where}, taps, n, {depth}, h, w0, v0, v1);"
+            lines += block(f"for (int64_t w0 = {begin}; w0 < {end}; w0 += {border.columns})", [call])
+        return lines
 
     def _runs(self) -> list[tuple[int, int, Border]]:
         """Neighbouring tiles of one kind together: (first column, end column, kind)."""

@@ -179,7 +179,7 @@ class MatmulKernel:
             ["const int64_t m = m0 + i;"], "const int64_t n = n0 + j;",
             offset([*gemms.batch_texts(g.batch), "m", "n"], g.out), g.out[-1], self.render,
         )  # fmt: skip
-        return block(f"static __attribute__((noinline)) void {_tile_name(rows, valid)}({self.operands})", body)
+        return block(f"static __attribute__((noinline)) void {tile_name(rows, valid)}({self.operands})", body)
 
     @property
     def operands(self) -> str:
@@ -311,8 +311,8 @@ class MatmulKernel:
         m0 = self.rows.begin("t")
         x = f"staged + ({m0} - m_begin) * {self.staged_stride}" if self.schedule.staged else f"a + ({m0}) * {self.g.x[-2]}"
         ahead = ", ahead" if self.schedule.prefetch else ""
-        return [f"{_tile_name(rows, valid)}(args, {x}, panel{ahead}, z, {m0}, p * {self.panels.width});"]
+        return [f"{tile_name(rows, valid)}(args, {x}, panel{ahead}, z, {m0}, p * {self.panels.width});"]
 
 
-def _tile_name(rows: int, valid: int) -> str:
+def tile_name(rows: int, valid: int) -> str:
     return f"tile_{rows}x{valid}"
