@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -29,7 +30,7 @@ from redline.codegen.c.toolchain import Toolchain
 from redline.engine import Header, blob_of, encode_steps, joined, write_engine
 from redline.ir import Graph
 from redline.kernels.problem import CpuTarget
-from redline.lower import Program, lower, plan
+from redline.lower import Pair, Program, Step, join, lower, pairs, plan
 from redline.quant import UINT8, Grid
 from redline.runtime import Engine, load
 from redline.tune import Choice, Job, TimingCache, choose
@@ -148,8 +149,11 @@ class Workshop:
         """The engine of these plans: kernels and weights that several of them have are in it once."""
         for part in parts:
             _check_types(part.program)
+        parts = [self._joined(part, opt_level) for part in parts]
         forms, weights, made = Forms(), Weights(), []
-        picked = [forms.choices(part.program, self._tune(part.program, forms, opt_level)) for part in parts]
+        picked = [
+            forms.choices(p.program, self._tune(_jobs(p.program.steps), opt_level, forms.wanted(p.program))) for p in parts
+        ]
         for part, choices in zip(parts, picked, strict=True):
             assembler = Assembler(part.largest, plan(part.largest.steps), choices, part.shapes, part.program, weights)
             made.append(assembler.run(self.target, self.compiler, summary))
@@ -160,13 +164,35 @@ class Workshop:
         headers = (replace(assembly.header, name=name) for assembly, name in zip(made, names, strict=True))
         return Made(tuple(headers), weights, code)
 
-    def _tune(self, program: Program, forms: Forms, opt_level: int | None) -> dict[Job, Choice]:
+    def _joined(self, part: Part, opt_level: int | None) -> Part:
+        """``part`` with one step in place of two wherever that was measured to be faster."""
+        found = pairs(part.program) if part.program is part.largest else []
+        times = self._tune(_jobs(step for p in found for step in (p.first, p.second, p.joined)), opt_level)
+        seconds = {job: choice.seconds for job, choice in times.items()}
+        program = join(part.program, [p for p in found if _is_faster(p, seconds)])
+        return replace(part, program=program, largest=program) if found else part
+
+    def _tune(
+        self, jobs: Sequence[Job], opt_level: int | None, forms: Mapping[Job, Collection[str]] = MappingProxyType({})
+    ) -> dict[Job, Choice]:
+        if not jobs:
+            return {}
         target = self.target
         machine = f"{cpu.model_name()} {isa.text(target)} {target.num_threads} threads, {self.compiler.identity}"
         cache = TimingCache.open(Path(self.timing_cache) if self.timing_cache else _default_cache(machine), machine)
-        jobs = [Job(step.family, step.problem) for step in program.steps]
         level = self.opt_level if opt_level is None else opt_level
-        return choose(jobs, target, self.compiler, level, cache, self.report, forms.wanted(program))
+        return choose(jobs, target, self.compiler, level, cache, self.report, forms)
+
+
+def _jobs(steps: Iterable[Step]) -> list[Job]:
+    return [Job(step.family, step.problem) for step in steps]
+
+
+def _is_faster(pair: Pair, seconds: Mapping[Job, float | None]) -> bool:
+    """Whether one step takes less time than two; where they were not timed they stay two."""
+    apart, together = ([seconds[job] for job in _jobs(steps)] for steps in ((pair.first, pair.second), (pair.joined,)))
+    timed = [each for each in (*apart, *together) if each is not None]
+    return len(timed) == 3 and timed[2] < timed[0] + timed[1]
 
 
 def _check_types(program: Program) -> None:

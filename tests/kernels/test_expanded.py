@@ -27,12 +27,19 @@ def biased(channels: int):
     return call("add", Acc(float32), Load(float32, 2, (index(3),))), (C(float32, (channels,), True),)
 
 
-def pair(size: tuple[int, int], channels: int, wide: int, taps: int = 3, stride: int = 1, batch: int = 1, pads: tuple[int, ...] = ()):
+def pair(
+    size: tuple[int, int], channels: int, wide: int, taps: int = 3, stride: int = 1, batch: int = 1, pads: tuple[int, ...] = ()
+):
     """The two convolutions; ``pads`` default to half the taps on every side."""
     first_value, bias = biased(wide)
     held = C(float32, (batch, *size, wide))
     first = conv.Problem(
-        C(float32, (batch, *size, channels)), C(float32, (wide, channels, 1, 1), True), held, relu6(first_value), bias, pads=(0,) * 4
+        C(float32, (batch, *size, channels)),
+        C(float32, (wide, channels, 1, 1), True),
+        held,
+        relu6(first_value),
+        bias,
+        pads=(0,) * 4,
     )
     pads = pads or (taps // 2,) * 4
     out = tuple((size[i] + pads[i] + pads[2 + i] - taps) // stride + 1 for i in range(2))

@@ -4,6 +4,7 @@ What the first makes of a band of rows and a part of the channels lies in scratc
 kinds of tiles believe that a whole image of them were there: they are handed the address at which it would begin.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -91,41 +92,53 @@ class ExpandedKernel:
             f"const int64_t m_begin = (n * {g.size[1]} + y_begin) * {g.size[2]};",
             f"const int64_t m_end = m_begin + (y_end - y_begin) * {g.size[2]};",
             f"{type_} *held = ({type_} *)scratch - (m_begin * {held.strides[2]} + p0 * {self.first.panels.width});",
+            *self._operands(),
             *self._expand(),
-            *self._filter(),
+            *loop("h", "h_begin", "h_end", self.second.row("filter", "0")),
         ]
         return block(HEAD, body)
 
+    def _operands(self) -> list[str]:
+        """C: what both kinds of tiles are handed."""
+        last, vectors, all_vectors = (
+            len(self.problem.reads),
+            self.schedule.vectors,
+            -(-self.second.g.channels // self.second.lanes),
+        )
+        own, others = (", ".join(f"args[{i}]" for i in range(*ends)) for ends in ((0, self.after), (self.after, last + 1)))
+        return [
+            f"void *const expand[] = {{{own}, held}}, *const filter[] = {{held, {others}}};",
+            f"const {self.held.dtype.c} *a = args[0], *b = args[1], *taps = args[{self.after}];",
+            f"const {self.held.dtype.c} *x = held + n * {self.held.strides[0]};",
+            f"const int64_t v0 = p0 * {vectors}, v1 = p1 * {vectors} < {all_vectors} ? p1 * {vectors} : {all_vectors};",
+        ]
+
     def _expand(self) -> list[str]:
-        """C: the tiles of the product; the last of a band begins early, where it is not a whole one."""
-        s, kernel = self.schedule, self.first
-        reads = ", ".join(f"args[{i}]" for i in range(self.after))
-        lines, before = [f"void *const expand[] = {{{reads}, held}};"], 0
-        lines.append(f"const {self.held.dtype.c} *a = args[0], *b = args[1];")
-        for width, valid in kernel.panels.kinds():
-            count = kernel.panels.num_full if not before and kernel.panels.num_full else 1
-            ahead = kernel.ahead(width)
-            passed = f"panel, {ahead.PASSED}" if ahead else "panel"
-            tiles = [
-                f"const int64_t m0 = m + {s.rows} < m_end ? m : m_end - {s.rows};",
-                f"{tile_name(s.rows, valid)}(expand, a + m0 * {kernel.g.x[-2]}, {passed}, 0, m0, p * {kernel.panels.width});",
-                *([ahead.advance] if ahead else []),
-            ]
-            walk = block(f"for (int64_t m = m_begin; m < m_end; m += {s.rows})", tiles)
-            lines += clipped(
-                "p", before, before + count, "p0", "p1", [kernel.panel(width), *(ahead.begin if ahead else []), *walk]
-            )
-            before += count
+        """C: everything that the band needs, a panel after the other."""
+        m, lines = f"for (int64_t m = m_begin; m < m_end; m += {self.schedule.rows})", []
+        for first, end, width, valid in self._panels():
+            ahead = self.first.ahead(width)
+            tiles = block(m, [self._place, *self._tile(width, valid)])
+            lines += clipped("p", first, end, "p0", "p1", [self.first.panel(width), *(ahead.begin if ahead else []), *tiles])
         return lines
 
-    def _filter(self) -> list[str]:
-        """C: the depthwise tiles of the band."""
-        g, vectors = self.second.g, self.schedule.vectors
-        reads = ", ".join(f"args[{i}]" for i in range(self.after, len(self.problem.reads) + 1))
-        all_vectors = -(-g.channels // self.second.lanes)
-        return [
-            f"void *const filter[] = {{held, {reads}}};",
-            f"const {self.held.dtype.c} *x = held + n * {self.held.strides[0]}, *taps = filter[1];",
-            f"const int64_t v0 = p0 * {vectors}, v1 = p1 * {vectors} < {all_vectors} ? p1 * {vectors} : {all_vectors};",
-            *loop("h", "h_begin", "h_end", self.second.row("filter", "0")),
-        ]
+    def _panels(self) -> Iterator[tuple[int, int, int, int]]:
+        """(first, end, width, columns that count) of the panels of each kind."""
+        cut, first = self.first.panels, 0
+        for width, valid in cut.kinds():
+            count = cut.num_full if not first and cut.num_full else 1
+            yield first, first + count, width, valid
+            first += count
+
+    @property
+    def _place(self) -> str:
+        """C: where tile ``m`` begins: early, where the last of a band would not be a whole one."""
+        rows = self.schedule.rows
+        return f"const int64_t m0 = m + {rows} < m_end ? m : m_end - {rows};"
+
+    def _tile(self, width: int, valid: int) -> list[str]:
+        """C: the tile of panel ``p`` that begins at ``m0``."""
+        kernel, ahead = self.first, self.first.ahead(width)
+        passed = f"panel, {ahead.PASSED}" if ahead else "panel"
+        call = f"(expand, a + m0 * {kernel.g.x[-2]}, {passed}, 0, m0, p * {kernel.panels.width});"
+        return [tile_name(self.schedule.rows, valid) + call, *([ahead.advance] if ahead else [])]

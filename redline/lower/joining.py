@@ -1,0 +1,58 @@
+"""Steps that one kernel may do in place of two: a convolution of one tap, and the depthwise one that alone reads its result.
+
+In: a program of fixed shapes. Out: the pairs, and the program in which some of them are joined. Which is decided by time.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+
+from redline.kernels import conv, depthwise, expanded
+from redline.lower.editing import still_used
+from redline.lower.program import Buffer, Program, Step
+
+
+@dataclass(frozen=True)
+class Pair:
+    """``joined`` reads what ``first`` and ``second`` read, without what the one writes for the other."""
+
+    first: Step
+    second: Step
+    joined: Step
+
+
+def pairs(program: Program) -> list[Pair]:
+    """Those of ``program``, in the order of its steps."""
+    return [pair for second in program.steps if (pair := _pair(program, second))]
+
+
+def _pair(program: Program, second: Step) -> Pair | None:
+    if not isinstance(second.problem, depthwise.Problem):
+        return None
+    between = second.reads[0].buffer
+    makers = [step for step in program.steps if any(view.buffer == between for view in step.writes)]
+    if between.kind != "temp" or len(makers) != 1 or list(_readers(program, between)) != [(second, 0)]:
+        return None
+    (first,) = makers
+    if not isinstance(first.problem, conv.Problem) or not first.writes[0].is_place_of(second.reads[0]):
+        return None
+    if not expanded.applies(first.problem, second.problem):
+        return None
+    problem, reads = expanded.Problem(first.problem, second.problem), (*first.reads, *second.reads[1:])
+    joined = Step("expanded", problem, reads, second.writes, (*first.nodes, *second.nodes), second.reason)
+    return Pair(first, second, joined)
+
+
+def _readers(program: Program, buffer: Buffer) -> Iterator[tuple[Step, int]]:
+    """Who reads ``buffer``, and as which operand."""
+    for step in program.steps:
+        for place, view in enumerate(step.reads):
+            if view.buffer == buffer:
+                yield step, place
+
+
+def join(program: Program, chosen: Collection[Pair]) -> Program:
+    """``program`` with these pairs as a step each, where the second was."""
+    gone, joined = {pair.first for pair in chosen}, {pair.second: pair.joined for pair in chosen}
+    steps = tuple(joined.get(step, step) for step in program.steps if step not in gone)
+    buffers, constants = still_used(program.buffers, program.constants, steps)
+    return replace(program, buffers=buffers, constants=constants, steps=steps)
