@@ -166,7 +166,8 @@ class Workshop:
 
     def _joined(self, part: Part, opt_level: int | None) -> Part:
         """``part`` with one step in place of two wherever that was measured to be faster."""
-        found = pairs(part.program) if part.program is part.largest else []
+        near = self.target.l2_bytes * self.target.num_threads // 2  # beside it lie what is read and what is written
+        found = pairs(part.program, near) if part.program is part.largest else []
         times = self._tune(_jobs(step for p in found for step in (p.first, p.second, p.joined)), opt_level)
         seconds = {job: choice.seconds for job, choice in times.items()}
         program = join(part.program, [p for p in found if _is_faster(p, seconds)])

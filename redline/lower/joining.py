@@ -1,6 +1,8 @@
 """Steps that one kernel may do in place of two: a convolution of one tap, and the depthwise one that alone reads its result.
 
-In: a program of fixed shapes. Out: the pairs, and the program in which some of them are joined. Which is decided by time.
+In: a program of fixed shapes. Out: the pairs, and the program in which some of them are joined. Which is decided by time, but
+only where the threads' own caches do not hold what lies between the two: elsewhere a thread finds it there, and a kernel timed
+alone does not show that joined steps share the work in another way than the steps before and after them.
 """
 
 from collections.abc import Collection, Iterator
@@ -20,9 +22,10 @@ class Pair:
     joined: Step
 
 
-def pairs(program: Program) -> list[Pair]:
-    """Those of ``program``, in the order of its steps."""
-    return [pair for second in program.steps if (pair := _pair(program, second))]
+def pairs(program: Program, cache_bytes: int) -> list[Pair]:
+    """Those of ``program`` with more than ``cache_bytes`` between the two, in the order of its steps."""
+    found = (_pair(program, second) for second in program.steps)
+    return [pair for pair in found if pair and pair.second.reads[0].operand.num_bytes > cache_bytes]
 
 
 def _pair(program: Program, second: Step) -> Pair | None:
