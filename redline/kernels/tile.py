@@ -271,12 +271,12 @@ class NextRows:
 
 def inner_product(
     offsets: Sequence[int], vectors: int, loops: Sequence[Loop], dot: Dot, ahead: Ahead | None = None, bits: int = 512,
-    following: NextRows | None = None,
+    following: NextRows | None = None, start: str = "",
 ) -> list[str]:  # fmt: skip
     """C: ``vec acc[rows][vectors]`` from the pointers ``x`` and ``panel``; row i of ``x`` is ``offsets[i]`` elements on.
 
     ``ahead``: what every step asks for, from the pointer ``ahead`` on; ``following``: what it asks for of x. ``bits``: of a
-    vector, for the instructions that have them in their names.
+    vector, for the instructions that have them in their names. ``start``: a C pointer to what the sums of a row begin with.
     """
     inner = [loop for loop in loops if loop.extent != 1]
     x, w = ("".join(f" + k{i} * {step}" for i, step in enumerate(s)) for s in (_steps(inner, 0), _steps(inner, 1)))
@@ -291,11 +291,14 @@ def inner_product(
         sums = " ".join(dot.multiply(f"acc[{i}][{v}]", f"s{i}", f"w{v}", bits) for v in range(vectors))
         body.append(f"{dot.scalar(f's{i}', f'xk + {offset}')} {sums}")
     heads = [f"for (int64_t k{i} = 0; k{i} < {loop.extent}; ++k{i})" for i, loop in enumerate(inner)]
-    return [*_start(len(offsets), vectors, dot), *block(" ".join(heads), body)]
+    return [*_start(len(offsets), vectors, dot, start), *block(" ".join(heads), body)]
 
 
-def _start(rows: int, vectors: int, dot: Dot) -> list[str]:
-    """C: the sums at their beginning: zero, or what heads the panel."""
+def _start(rows: int, vectors: int, dot: Dot, start: str) -> list[str]:
+    """C: the sums at their beginning: zero, what lies at ``start``, or what heads the panel."""
+    if start:
+        load = f"for (int64_t v = 0; v < {vectors}; ++v) acc[i][v] = ((const vec *)({start}))[v];"
+        return [f"vec acc[{rows}][{vectors}];", f"for (int64_t i = 0; i < {rows}; ++i) {load}"]
     if not dot.offset:
         return [f"vec acc[{rows}][{vectors}] = {{0}};"]
     load = f"for (int64_t v = 0; v < {vectors}; ++v) acc[i][v] = ((const vec *)panel)[v];"

@@ -15,8 +15,9 @@ from functools import cached_property
 
 import numpy as np
 
+from redline.base.dtypes import float32
 from redline.base.shapes import StaticShape, contiguous_strides, size
-from redline.kernels import amx, cexpr, dot, narrow, tile
+from redline.kernels import amx, cexpr, dot, narrow, start, tile
 from redline.kernels.conv import geometry
 from redline.kernels.conv.geometry import Geometry, Term
 from redline.kernels.conv.problem import Problem
@@ -27,6 +28,7 @@ from redline.kernels.dot import Dot
 from redline.kernels.expr import Expr
 from redline.kernels.parts import dims
 from redline.kernels.problem import CpuTarget, KernelCode, Packing
+from redline.kernels.start import Start
 from redline.kernels.tile import Ahead, Loop, Panels, Split
 
 
@@ -168,14 +170,22 @@ class DirectKernel:
         """The inner sum over a panel of ``width``."""
         return geometry.loops(self.terms, width * self.dot.group) or [Loop(1, self.dot.group, 0)]
 
-    def sums(self, rows: int, columns: int, width: int) -> list[str]:
+    @cached_property
+    def start(self) -> Start | None:
+        """What the sums of whole panels begin with, if not with zero."""
+        if self.dot.tiled or self.dot.acc != float32 or self.dot.offset or self.dot.parts > 1:
+            return None
+        return start.of(self.problem.epilogue, self.problem.reads, len(self.problem.out.shape) - 1)
+
+    def sums(self, rows: int, columns: int, width: int, valid: int) -> list[str]:
         """C: ``sums[rows * columns][width]``."""
         _, height_step, width_step, _ = self.x_strides
         down, right = height_step * self.g.step[1], width_step * self.g.step[2]
         vectors, loops, ahead = width // self.panels.lanes, self.loops(width), self.ahead(width)
         if not self.dot.tiled:
             offsets = [i * down + j * right for i in range(rows) for j in range(columns)]
-            lines = tile.inner_product(offsets, vectors, loops, self.dot, ahead)
+            begin = f"(const float *)args[{self.start.operand}] + m0" if self.start and width == valid else ""
+            lines = tile.inner_product(offsets, vectors, loops, self.dot, ahead, start=begin)
             return lines + tile.spill(rows * columns, vectors, width, self.problem.acc)
         skipped = self.columns.size - columns
         bands = [amx.Band(i * down, i * columns) for i in range(rows)]
@@ -184,21 +194,23 @@ class DirectKernel:
 
     def tile(self, rows: int, columns: int, width: int, valid: int) -> list[str]:
         """The function that computes a tile and stores it through the epilogue."""
-        body = [*dims(self.problem.reads, self.problem.writes), *self.sums(rows, columns, width)]
-        body += self.results(rows * columns, f"const int64_t h = h0 + i / {columns}, w = w0 + i % {columns};", valid)
+        body = [*dims(self.problem.reads, self.problem.writes), *self.sums(rows, columns, width, valid)]
+        epilogue = self.start.epilogue if self.start and width == valid else self.problem.epilogue
+        place = f"const int64_t h = h0 + i / {columns}, w = w0 + i % {columns};"
+        body += self.results(rows * columns, place, valid, epilogue)
         head = f"static __attribute__((noinline)) void {tile_name(rows, columns, valid)}(void *const *args, "
         types = (
             f"const {self.dot.x.c} *x, const {self.dot.w.c} *panel, {'const char *ahead, ' if self.schedule.prefetch else ''}"
         )
         return block(f"{head}{types}int64_t n, int64_t d, int64_t h0, int64_t w0, int64_t m0)", body)
 
-    def results(self, count: int | str, place: str, valid: int) -> list[str]:
+    def results(self, count: int | str, place: str, valid: int, epilogue: Expr) -> list[str]:
         """C: ``count`` outputs from ``sums`` through the epilogue; ``place`` declares where output i lies."""
         reads = self.problem.reads
         lines = cexpr.pointers(reads[2:], [f"arg{i}" for i in range(2, len(reads))], first=2)
         lines += cexpr.pointers(self.problem.writes, ["out"], first=len(reads), const=False)
         return lines + narrow.rows(
-            count, valid, self.panels.lanes, self.problem.epilogue, self.problem.out, self.target,
+            count, valid, self.panels.lanes, epilogue, self.problem.out, self.target,
             [place], "const int64_t m = m0 + j;",
             offset(["n", "d", "h", "w", "m"], self.g.out_strides), self.g.out_strides[-1], self.render, bool(self.dot.tiled),
         )  # fmt: skip

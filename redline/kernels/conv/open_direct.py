@@ -201,7 +201,7 @@ class OpenTiledKernel(OpenKernel):
         body += amx.sums(
             self.tiles, vectors, [amx.Band(0, 0)], right, amx.ROWS, self.loops(width), self.ahead(width), "skipped"
         )  # fmt: skip
-        body += self.results("columns", "const int64_t h = h0, w = w0 + i;", valid)
+        body += self.results("columns", "const int64_t h = h0, w = w0 + i;", valid, self.problem.epilogue)
         ahead = "const char *ahead, " if self.schedule.prefetch else ""
         operands = f"void *const *args, const {self.dot.x.c} *x, const {self.dot.w.c} *panel, {ahead}"
         head = f"static __attribute__((noinline)) void tile{valid}(int64_t most, int64_t columns, {operands}"

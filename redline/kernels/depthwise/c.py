@@ -13,7 +13,7 @@ import numpy as np
 
 from redline.base.dtypes import DType, bfloat16, float32
 from redline.base.shapes import StaticShape, size
-from redline.kernels import cexpr, tile
+from redline.kernels import cexpr, start, tile
 from redline.kernels.conv import geometry
 from redline.kernels.conv.geometry import Geometry
 from redline.kernels.conv.staging import Stage
@@ -23,6 +23,7 @@ from redline.kernels.depthwise.schedule import Schedule, is_legal
 from redline.kernels.dot import Dot
 from redline.kernels.parts import dims
 from redline.kernels.problem import CpuTarget, KernelCode, Packing
+from redline.kernels.start import Start
 from redline.kernels.tile import Split
 
 EMPTY = "#include <stdint.h>\nvoid KERNEL(void *const *args, void *scratch, int64_t chunk) {}\n"
@@ -46,10 +47,11 @@ def code(kernel: "DepthwiseKernel") -> KernelCode:
 
 @dataclass(frozen=True)
 class Border:
-    """A kind of tile: its columns, and for each row of taps the (column, tap) pairs that fall outside the input."""
+    """A kind of tile: its columns, for each row of taps the (column, tap) pairs that fall outside the input, and its rows."""
 
     columns: int
     outside: frozenset[tuple[int, int]]
+    rows: int = 1
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,12 @@ class DepthwiseKernel:
         """The type of the sums: float32 for 8-bit numbers too, which multiplies faster and is exact that far."""
         exact = self.problem.x.dtype.size == 1 and size(self.g.taps) <= EXACT_TAPS
         return float32 if exact else self.problem.acc
+
+    @cached_property
+    def start(self) -> Start | None:
+        """What the sums begin with, if not with zero."""
+        rank = len(self.problem.out.shape)
+        return start.of(self.problem.epilogue, self.problem.reads, rank - 1) if self.problem.acc == float32 else None
 
     @property
     def type(self) -> str:
@@ -199,6 +207,20 @@ class DepthwiseKernel:
 
     def vector(self, border: Border, width: int) -> list[str]:
         """C: the sums of ``width`` channels from m0 on, and their epilogue."""
+        count = border.rows * border.columns
+        lines = [*self.sums(border, width), *self.products(border, width)]
+        lines += self._ask(border) if self.schedule.ahead else []
+        lines.append(f"{self.type} sums[{count}][{width}] __attribute__((aligned(64)));")
+        lines += self.spill(border, width)
+        place = ["const int64_t w = w0 + i;"]
+        if border.rows > 1:
+            lines.append("const int64_t top = h;")
+            place = [f"const int64_t h = top + i / {border.columns}, w = w0 + i % {border.columns};"]
+        inner = [*place, *vector_loop(width, min(width, tile.lanes(self.held, self.target)), self.epilogue())]
+        return [*lines, *unrolled("i", 0, count, inner)]
+
+    def products(self, border: Border, width: int) -> list[str]:
+        """C: a row of taps after the other."""
         g = self.g
         depth_step, height_step, _ = self.x_strides
         row_taps = g.taps[2] * g.channels
@@ -214,31 +236,26 @@ class DepthwiseKernel:
         body = [*position, *inside, f"const {self.x_type.c} *row = {row};"]
         body.append(f"const {self.type} *weights = taps + (kd * {g.taps[1]} + kh) * {row_taps} + m0;")
         body += self.row_of_taps(border, width)
-        lines = [self.sums(border, width)]
-        lines += loop("kd", 0, g.taps[0], loop("kh", 0, g.taps[1], body))
-        lines += self._ask(border) if self.schedule.ahead else []
-        lines.append(f"{self.type} sums[{border.columns}][{width}] __attribute__((aligned(64)));")
-        lines += self.spill(border, width)
-        inner = [
-            "const int64_t w = w0 + i;",
-            *vector_loop(width, min(width, tile.lanes(self.held, self.target)), self.epilogue()),
-        ]
-        return [*lines, *unrolled("i", 0, border.columns, inner)]
+        return loop("kd", 0, g.taps[0], loop("kh", 0, g.taps[1], body))
 
-    def sums(self, border: Border, width: int) -> str:
-        """C: the sums, at zero."""
-        return f"vec{width} acc[{border.columns}] = {{0}};"
+    def sums(self, border: Border, width: int) -> list[str]:
+        """C: the sums, at their beginning."""
+        count, vec = border.rows * border.columns, f"vec{width}"
+        if not self.start:
+            return [f"{vec} acc[{count}] = {{0}};"]
+        load = f"for (int64_t i = 0; i < {count}; ++i) acc[i] = *(const {vec} *)(arg{self.start.operand} + m0);"
+        return [f"{vec} acc[{count}];", load]
 
     def spill(self, border: Border, width: int) -> list[str]:
         """C: the sums into the array that the epilogue reads."""
-        return [f"for (int64_t i = 0; i < {border.columns}; ++i) *(vec{width} *)sums[i] = acc[i];"]
+        return [f"for (int64_t i = 0; i < {border.rows * border.columns}; ++i) *(vec{width} *)sums[i] = acc[i];"]
 
     def _ask(self, border: Border) -> list[str]:
-        """C: asks for what the next row of outputs reads that this one does not, into the second-level cache."""
+        """C: asks for what the next rows of outputs read that this one does not, into the second-level cache."""
         g, (_, height_step, pixel) = self.g, self.x_strides
-        first = (g.taps[1] - 1) * g.dilation[1] + 1 - g.pad[1]
+        first = g.span(1, border.rows) - g.pad[1]
         lines = [f"const {self.x_type.c} *next = x + (h * {g.step[1]} + {first}) * {height_step} + m0;"]
-        for row in range(g.step[1]):
+        for row in range(border.rows * g.step[1]):
             for column in range(border.columns * g.step[2]):
                 lines.append(f"__builtin_prefetch(next + {row * height_step + column * pixel}, 0, 2);")
         return lines
@@ -267,7 +284,7 @@ class DepthwiseKernel:
     def epilogue(self) -> list[str]:
         reads, out = self.problem.reads, self.problem.out
         renderer = cexpr.Renderer(reads, self.g.coordinates, [f"({self.problem.acc.c})sums[i][j]"], extents=out.shape)
-        statements, value = renderer.render(self.problem.epilogue)
+        statements, value = renderer.render(self.start.epilogue if self.start else self.problem.epilogue)
         where = offset(["n", "d", "h", "w", "m"], self.g.out_strides)
         return ["const int64_t m = m0 + j;", *statements, cexpr.store(out, "out", where, value)]
 
@@ -282,15 +299,19 @@ class DepthwiseKernel:
         body.append(f"const {x.dtype.c} *x = (const {x.dtype.c} *)args[0] + {offset(['n'], [g.x_strides[0]])};")
         body += self.stage.copy() if self.stage else []
         body += self.weights()
-        return block(HEAD, [*body, *loop("h", "h_begin", "h_end", self.row("args", "d"))])
+        return block(HEAD, [*body, *self.walk("args", "d")])
 
-    def row(self, args: str, depth: str) -> list[str]:
-        """C: the tiles of row ``h``; ``args`` and ``depth`` name the operands and the coordinate d."""
+    def walk(self, args: str, depth: str) -> list[str]:
+        """C: the rows h_begin to h_end; ``args`` and ``depth`` name the operands and the coordinate d."""
+        return loop("h", "h_begin", "h_end", self.row(args, depth))
+
+    def row(self, args: str, depth: str, prefix: str = "tile") -> list[str]:
+        """C: the tiles that begin in row ``h``."""
         base = f"staged - h_begin * {self.g.step[1]} * {self.x_strides[1]}" if self.stage else "x"
         where = offset(["w0"], [self.g.step[2] * self.x_strides[2]])
         lines = []
         for begin, end, border in self._runs():
-            call = f"tile{self.borders.index(border)}({args}, {base} + {where}, taps, n, {depth}, h, w0, v0, v1);"
+            call = f"{prefix}{self.borders.index(border)}({args}, {base} + {where}, taps, n, {depth}, h, w0, v0, v1);"
             lines += block(f"for (int64_t w0 = {begin}; w0 < {end}; w0 += {border.columns})", [call])
         return lines
 

@@ -20,6 +20,7 @@ from redline.kernels.depthwise import c, schedule
 from redline.kernels.depthwise.c import HEAD, Border, DepthwiseKernel
 from redline.kernels.depthwise.paired import PairedKernel
 from redline.kernels.depthwise.problem import Problem
+from redline.kernels.depthwise.rows import RowsKernel
 from redline.kernels.depthwise.schedule import Schedule
 from redline.kernels.dot import Dot
 from redline.kernels.parts import any_open, dims
@@ -53,7 +54,11 @@ def render(problem: Problem, chosen: Schedule | PerImage | OpenSchedule, target:
 
 
 def _closed(problem: Problem, chosen: Schedule, target: CpuTarget) -> KernelCode:
-    return c.render(problem, chosen, target, PairedKernel if chosen.paired else DepthwiseKernel)
+    return c.render(problem, chosen, target, PairedKernel if chosen.paired else kind_of(chosen))
+
+
+def kind_of(chosen: Schedule) -> type[DepthwiseKernel]:
+    return RowsKernel if chosen.rows > 1 else DepthwiseKernel
 
 
 def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule | PerImage | OpenSchedule]:

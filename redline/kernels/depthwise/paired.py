@@ -45,8 +45,12 @@ class PairedKernel(DepthwiseKernel):
             f"typedef uint32_t pairs __attribute__((vector_size({num_bytes}), aligned({self.x_type.size})));",
         ]
 
-    def sums(self, border: Border, width: int) -> str:
-        return super().sums(border, width) if width != self.lanes else f"part acc[2][{border.columns}] = {{0}};"
+    @property
+    def start(self) -> None:  # type: ignore[override]
+        """At zero: the sums of neighbouring channels lie apart."""
+
+    def sums(self, border: Border, width: int) -> list[str]:
+        return super().sums(border, width) if width != self.lanes else [f"part acc[2][{border.columns}] = {{0}};"]
 
     def row_of_taps(self, border: Border, width: int) -> list[str]:
         if width != self.lanes:

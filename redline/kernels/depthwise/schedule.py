@@ -14,6 +14,7 @@ from redline.kernels.tile import Split
 CHUNKS_PER_THREAD = 4
 MIN_CHUNK_BYTES = 64 << 10
 MAX_COLUMNS = 14
+ROWS = 2  # of a tile, where several rows pay
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Schedule:
     The rows are cut into ``bands`` chunks, the vectors of channels into ``channel_chunks``. ``staged`` first copies the rows
     that a chunk reads into scratch, with their padding; otherwise borders have tiles of their own. ``ahead``: what the next
     row of outputs reads is asked for while this one is computed. ``paired``: bfloat16 in two vectors of channels (paired.py).
+    ``rows``: outputs of so many rows in a tile (rows.py).
     """
 
     columns: int
@@ -31,6 +33,7 @@ class Schedule:
     staged: bool = False
     ahead: bool = False
     paired: bool = False
+    rows: int = 1
 
 
 def is_legal(problem: Problem, schedule: Schedule, target: CpuTarget) -> bool:
@@ -39,13 +42,21 @@ def is_legal(problem: Problem, schedule: Schedule, target: CpuTarget) -> bool:
     direct = (problem.x.strides[-1] == 1 or problem.x.shape[-1] == 1) and problem.x.dtype != bool_
     return (
         (schedule.staged or not problem.pad_value)
-        and 1 <= schedule.columns <= target.num_registers - 4
+        and schedule.columns >= 1
+        and 1 <= schedule.rows * schedule.columns <= target.num_registers - 4
+        and (schedule.rows == 1 or _has_rows(problem, schedule))
         and 1 <= schedule.bands <= g.out_size[1]
         and 1 <= schedule.channel_chunks <= max(1, problem.groups // tile.lanes(problem.acc, target))
         and (schedule.staged or direct)
         and not (schedule.staged and schedule.ahead)
         and (not schedule.paired or (not schedule.staged and _pairs(problem, schedule.columns, target)))
     )
+
+
+def _has_rows(problem: Problem, s: Schedule) -> bool:
+    """Whether the image has so many rows, of which several taps meet one."""
+    g = geometry.of(problem)
+    return not s.paired and g.taps[0] == g.out_size[0] == 1 < g.taps[1] and g.out_size[1] >= s.rows
 
 
 def _pairs(problem: Problem, columns: int, target: CpuTarget) -> bool:
@@ -63,9 +74,27 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
     columns = dict.fromkeys(Split.of_at_most(width, most).size for most in (8, 14, 6, 4) if most <= limit)
     found = [_cut(problem, Schedule(count), target) for count in columns]
     found += [replace(candidate, staged=True) for candidate in found[:2]]
+    if geometry.of(problem).step[1] == 1:  # else two rows of outputs have little in common
+        wide = dict.fromkeys(
+            Split.of_at_most(width, most).size for most in (7, 8, 5) if ROWS * most <= target.num_registers - 4
+        )
+        found = [_in_rows(problem, _cut(problem, Schedule(count, rows=ROWS), target), target) for count in wide] + found
     pairs = dict.fromkeys(Split.of_at_most(width, most).size for most in (10, 7, 5))
     found = [_cut(problem, Schedule(count, paired=True), target) for count in pairs if _pairs(problem, count, target)] + found
     return [schedule for schedule in found if is_legal(problem, schedule, target)]
+
+
+def _in_rows(problem: Problem, s: Schedule, target: CpuTarget) -> Schedule:
+    """``s`` with bands, no more than it has, that leave as few single rows over as can be."""
+    height = geometry.of(problem).out_size[1]
+    whole = {b: sum(_length(height, b, band) // s.rows for band in range(b)) for b in range(1, s.bands + 1)}
+    even = [b for b in whole if b % target.num_threads == 0] or [s.bands]
+    return replace(s, bands=max(even, key=lambda b: (whole[b], b)))
+
+
+def _length(height: int, bands: int, band: int) -> int:
+    """Rows of a band."""
+    return (band + 1) * height // bands - band * height // bands
 
 
 def _cut(problem: Problem, s: Schedule, target: CpuTarget) -> Schedule:

@@ -11,8 +11,9 @@ from functools import cached_property
 from redline.base.shapes import size
 from redline.kernels import cexpr
 from redline.kernels.conv import pointwise
-from redline.kernels.ctext import block, clipped, loop, share
+from redline.kernels.ctext import block, clipped, share
 from redline.kernels.depthwise.c import HEAD, DepthwiseKernel
+from redline.kernels.depthwise.open import kind_of
 from redline.kernels.expanded.problem import Problem
 from redline.kernels.expanded.schedule import Schedule, held_channels, held_rows, is_legal
 from redline.kernels.matmul.c import MatmulKernel, tile_name
@@ -51,7 +52,7 @@ class ExpandedKernel:
 
     @cached_property
     def second(self) -> DepthwiseKernel:
-        return DepthwiseKernel(replace(self.problem.second, x=self.held), self.schedule.taps, self.target)
+        return kind_of(self.schedule.taps)(replace(self.problem.second, x=self.held), self.schedule.taps, self.target)
 
     @property
     def packings(self) -> dict[int, pointwise.Packing]:
@@ -94,7 +95,7 @@ class ExpandedKernel:
             f"{type_} *held = ({type_} *)scratch - (m_begin * {held.strides[2]} + p0 * {self.first.panels.width});",
             *self._operands(),
             *self._expand(),
-            *loop("h", "h_begin", "h_end", self.second.row("filter", "0")),
+            *self.second.walk("filter", "0"),
         ]
         return block(HEAD, body)
 

@@ -32,6 +32,7 @@ class Schedule:
     columns: int
     bands: int = 1
     parts: int = 1
+    filter_rows: int = 1
     prefetch: bool = False
 
     @property
@@ -40,7 +41,7 @@ class Schedule:
 
     @property
     def taps(self) -> depthwise.Schedule:
-        return depthwise.Schedule(self.columns)
+        return depthwise.Schedule(self.columns, rows=self.filter_rows)
 
 
 def panels(problem: Problem, s: Schedule, target: CpuTarget) -> Panels:

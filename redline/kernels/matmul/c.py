@@ -12,9 +12,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from redline.base.dtypes import float32
 from redline.base.extents import at_nominal
 from redline.base.shapes import size
-from redline.kernels import bounds, cexpr, narrow, tile
+from redline.kernels import bounds, cexpr, narrow, start, tile
 from redline.kernels.ctext import block, clipped, loop, offset, share, vectorized
 from redline.kernels.dot import Dot
 from redline.kernels.expr import Expr
@@ -25,6 +26,7 @@ from redline.kernels.matmul.schedule import Schedule, in_vectors_of, panels, row
 from redline.kernels.parts import dims
 from redline.kernels.prepare import prepare
 from redline.kernels.problem import CpuTarget, KernelCode, Packing
+from redline.kernels.start import Start
 from redline.kernels.tile import CACHE_LINE, Ahead, Loop, NextRows, Panels, Split
 
 FEW_PANELS = 2
@@ -151,8 +153,17 @@ class MatmulKernel:
         offsets, steps = [i * stride for i in range(rows)], Loop(dot.steps(g.k), step * dot.group, w_step)
         following = NextRows(rows, g.x[-2], dot.group, dot.x.size) if self.is_far else None
         bits = 8 * self.vectors.vector_bytes
-        lines = tile.inner_product(offsets, vectors, [steps], dot, self.ahead(width), bits, following)
+        bias = self.start if width == valid else None
+        begin = f"(const float *)args[{bias.operand}] + n0" if bias else ""
+        lines = tile.inner_product(offsets, vectors, [steps], dot, self.ahead(width), bits, following, begin)
         return lines + tile.spill(rows, vectors, width, dot.acc)
+
+    @cached_property
+    def start(self) -> Start | None:
+        """What the sums of whole panels begin with, if not with zero."""
+        if self.schedule.swapped or self.dot.acc != float32 or self.dot.offset or self.dot.parts > 1 or self.dot.tiled:
+            return None
+        return start.of(self.problem.epilogue, self.problem.reads, len(self.problem.out.shape) - 1)
 
     @property
     def is_far(self) -> bool:
@@ -174,8 +185,9 @@ class MatmulKernel:
         names = [f"arg{i}" for i in range(len(reads))]
         body += cexpr.pointers(reads[2:], names[2:], first=2)
         body += cexpr.pointers(self.problem.writes, ["out"], first=len(reads), const=False)
+        epilogue = self.start.epilogue if self.start and width == valid else self.problem.epilogue
         body += narrow.rows(
-            rows, valid, self.panels.lanes, self.problem.epilogue, self.problem.out, self.target,
+            rows, valid, self.panels.lanes, epilogue, self.problem.out, self.target,
             ["const int64_t m = m0 + i;"], "const int64_t n = n0 + j;",
             offset([*gemms.batch_texts(g.batch), "m", "n"], g.out), g.out[-1], self.render,
         )  # fmt: skip
