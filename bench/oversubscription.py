@@ -44,15 +44,18 @@ def calls(run: Callable[[], object], seconds: float) -> float:
     return count / passed
 
 
-def alternating(first: Callable[[], object], second: Callable[[], object], seconds: float, blocks: int) -> tuple[float, float]:
-    """The median rates of two contestants that take turns."""
-    rates: tuple[list[float], list[float]] = ([], [])
+def rivals(first: Callable[[], object], second: Callable[[], object], seconds: float, blocks: int) -> float:
+    """The rate of the first over that of the second, the median of neighbouring blocks: short ones, for a shared host has
+    states of its own that last from tenths of seconds to minutes."""
+    ratios = []
     for _ in range(blocks):
-        for run, found in zip((first, second), rates, strict=True):
+        rates = []
+        for run in (first, second):
             run()
-            found.append(calls(run, seconds))
-            time.sleep(0.1)
-    return float(np.median(rates[0])), float(np.median(rates[1]))
+            rates.append(calls(run, seconds))
+            time.sleep(seconds)
+        ratios.append(rates[0] / rates[1])
+    return float(np.median(ratios))
 
 
 def pinned(model: str, seconds: float, blocks: int) -> float:
@@ -63,12 +66,11 @@ def pinned(model: str, seconds: float, blocks: int) -> float:
     wide.run(feed)
     os.sched_setaffinity(0, {min(cores)})
     try:
-        found = alternating(lambda: wide.run(feed), lambda: narrow.run(feed), seconds, blocks)
+        return rivals(lambda: wide.run(feed), lambda: narrow.run(feed), seconds, blocks)
     finally:
         os.sched_setaffinity(0, cores)
         wide.close()
         narrow.close()
-    return found[0] / found[1]
 
 
 def together(first: str, second: str, seconds: float, blocks: int) -> float:
@@ -99,8 +101,8 @@ def together(first: str, second: str, seconds: float, blocks: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of one block")
-    parser.add_argument("--blocks", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.1, help="of one block")
+    parser.add_argument("--blocks", type=int, default=31)
     arguments = parser.parse_args()
     print(f"{hardware.machine()}\n{hardware.versions()}\n")
     for model in arguments.models:

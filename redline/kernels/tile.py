@@ -152,8 +152,8 @@ class Ahead:
 
     A panel that comes from memory would otherwise hold up its first tile. ``steps`` of the inner product read
     ``step_bytes`` each; ``panel_bytes`` is the distance of the next panel. Reaching past the last panel is harmless: the
-    next kernel's weights lie there. One step in ``every`` asks, so that the tiles do it evenly: what has been asked of
-    memory holds a place in the queue in which the loads of this panel wait, too.
+    next kernel's weights lie there. ``even``: where that is enough only some steps ask, so that all tiles do: what has been
+    asked of memory holds a place in the queue in which the loads of this panel wait, too.
     """
 
     DECLARED: ClassVar[str] = "const char *ahead"  # as the function of a tile has it
@@ -163,25 +163,25 @@ class Ahead:
     step_bytes: int
     panel_bytes: int
     tiles: int
-    every: int = 1
+    even: bool = False
 
     @classmethod
     def of(cls, dot: Dot, width: int, groups: int, at_once: int, depth: int, tiles: int) -> Self:
         """For sums of ``groups``, ``at_once`` by an instruction, over panels of ``width`` columns of ``depth`` elements."""
         times = len(dot.products)
         step_bytes = -(-width * at_once * dot.group * dot.w.size * dot.parts // times)
-        every = 1 if dot.tiled else cls.interval(step_bytes, tiles)
-        return cls(groups // at_once * times, step_bytes, depth * width * dot.w.size, tiles, every)
-
-    @staticmethod
-    def interval(step_bytes: int, tiles: int) -> int:
-        """Steps from one that asks to the next, a power of two; steps of a single vector are too short to count them."""
-        return 1 if step_bytes <= CACHE_LINE else 1 << max(0, (CACHE_LINE * tiles // step_bytes).bit_length() - 1)
+        even = not dot.tiled and step_bytes > CACHE_LINE  # steps of a single vector are too short to count them
+        return cls(groups // at_once * times, step_bytes, depth * width * dot.w.size, tiles, even)
 
     @property
     def lines(self) -> int:
         """Cache lines that one step asks for."""
         return -(-self.step_bytes // (CACHE_LINE * self.tiles))
+
+    @property
+    def every(self) -> int:
+        """Steps from one that asks to the next, a power of two."""
+        return 1 << max(0, (CACHE_LINE * self.tiles // self.step_bytes).bit_length() - 1) if self.even else 1
 
     @property
     def begin(self) -> list[str]:
@@ -216,29 +216,30 @@ class Ahead:
 class PacedAhead(Ahead):
     """The same where t1 - t0, the tiles that share a panel, is known at run time only; ``tiles`` is the least there may be.
 
-    ``pace`` is how many lines a step asks for. All at once would be more than the processor can wait for.
+    ``pace`` is how many lines a step asks for: all at once would be more than the processor can wait for. The steps ask whose
+    number has none of the bits of ``mask``.
     """
 
-    DECLARED: ClassVar[str] = "const char *ahead, int64_t pace"
-    PASSED: ClassVar[str] = "ahead, pace"
+    DECLARED: ClassVar[str] = "const char *ahead, int64_t pace, int64_t mask"
+    PASSED: ClassVar[str] = "ahead, pace, mask"
 
     @property
     def begin(self) -> list[str]:
         pace = f"const int64_t pace = t1 - t0 < {self.lines} ? ({self.lines} + t1 - t0 - 1) / (t1 - t0) : 1;"
-        return [*super().begin, pace]
-
-    @staticmethod
-    def interval(step_bytes: int, tiles: int) -> int:
-        return 1
+        fewer = f"while ((mask + 1) * {2 * self.step_bytes} <= (t1 - t0) * {CACHE_LINE}) mask = mask * 2 + 1;"
+        return [*super().begin, pace, "int64_t mask = 0;", *([fewer] if self.even else [])]
 
     @property
     def part(self) -> str:
-        return f"pace * {self.steps * CACHE_LINE}"
+        return f"pace * (({self.steps} + mask) / (mask + 1) * {CACHE_LINE})"
 
     @property
     def ask(self) -> list[str]:
         more = [f"if (pace > {i}) __builtin_prefetch(ahead + {i * CACHE_LINE}, 0, 2);" for i in range(1, self.lines)]
         return ["__builtin_prefetch(ahead, 0, 2);", *more, f"ahead += pace * {CACHE_LINE};"]
+
+    def ask_at(self, step: str) -> list[str]:
+        return block(f"if (({step} & mask) == 0)", self.ask) if self.even else self.ask
 
 
 @dataclass(frozen=True)

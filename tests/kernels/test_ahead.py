@@ -21,6 +21,13 @@ def test_the_tiles_of_a_panel_ask_for_the_whole_next_one(tiles, vectors, steps):
         assert int(ahead.part) <= 2 * panel / tiles + CACHE_LINE * ahead.lines
 
 
-def test_where_tiles_are_counted_when_called_every_step_asks():
-    ahead = PacedAhead.of(dot.of("", float32, float32), 32, 512, 1, 512, 8)
-    assert ahead.every == 1 and ahead.ask_at("k0") == ahead.ask
+@pytest.mark.parametrize("tiles", [1, 2, 5, 8, 40])
+@pytest.mark.parametrize("vectors", [1, 2, 4])
+def test_tiles_that_are_counted_when_called_ask_for_the_whole_panel_too(tiles, vectors):
+    ahead = PacedAhead.of(dot.of("", float32, float32), 16 * vectors, 515, 1, 515, 1)
+    pace, mask = max(1, -(-ahead.lines // tiles)), 0
+    while ahead.even and (mask + 1) * 2 * ahead.step_bytes <= tiles * CACHE_LINE:
+        mask = mask * 2 + 1
+    part = pace * ((ahead.steps + mask) // (mask + 1) * CACHE_LINE)
+    assert part * tiles >= ahead.panel_bytes
+    assert ahead.ask_at("k0")[0] == ("__builtin_prefetch(ahead, 0, 2);" if vectors == 1 else "if ((k0 & mask) == 0) {")
