@@ -54,6 +54,22 @@ def test_pairs_of_bfloat16(channels, stride):
     check(FAMILY, case, AVX512, paired, rtol=1e-2)
 
 
+@pytest.mark.parametrize("rows, columns", [(2, 7), (2, 4), (3, 5), (4, 1)])
+@pytest.mark.parametrize("stride, dilation", [(1, 1), (2, 1), (1, 2), (3, 2)])
+@pytest.mark.parametrize("staged", [False, True])
+def test_tiles_of_rows(rows, columns, stride, dilation, staged):
+    case = problem(C(float32, (2, 14, 21, 40)), (3, 3), (stride, 1), (dilation, 1), (2, 1, 1, 1))
+    for bands in (1, 3):  # of which some have rows left over
+        check(FAMILY, case, AVX512, [depthwise.Schedule(columns, bands, staged=staged, ahead=not staged, rows=rows)])
+
+
+def test_tiles_of_rows_are_for_images_that_have_them():
+    tall = problem(C(float32, (1, 14, 14, 64)), (3, 3), (1, 1), (1, 1), (1,) * 4)
+    flat = problem(C(float32, (1, 14, 14, 64)), (1, 3), (1, 1), (1, 1), (0, 1, 0, 1))
+    assert FAMILY.schedules(tall, AVX512)[0].rows == 2
+    assert all(schedule.rows == 1 for schedule in FAMILY.schedules(flat, AVX512))
+
+
 def test_asking_ahead_changes_nothing():
     case = problem(C(float32, (1, 9, 21, 40)), (3, 3), (2, 1), (1, 1), (1,) * 4)
     check(FAMILY, case, AVX512, [depthwise.Schedule(5, 3, ahead=True)])

@@ -5,7 +5,7 @@ columns, one row high: there is a function for every number up to the largest. A
 input may have in the second-level cache, and there are enough bands for the threads.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -104,7 +104,8 @@ class OpenKernel(DirectKernel):
         if not self.schedule.prefetch:
             return None
         at_once = self.tiles.groups if self.dot.tiled else 1
-        return Ahead.of(self.dot, width, self.steps, at_once, self.depth, self._tiles_of_a_band())
+        ahead = Ahead.of(self.dot, width, self.steps, at_once, self.depth, self._tiles_of_a_band())
+        return replace(ahead, even=False)  # a call may have fewer tiles than were counted on
 
     def _tiles_of_a_band(self) -> int:
         columns = -(-nominal(self.g.out_size[2]) // self.schedule.width)
