@@ -14,7 +14,7 @@ from redline.kernels.tile import Panels, Split
 
 NEAR_SHARE, FAR_SHARE = 0.6, 0.4  # of the first- and the second-level cache, for what is held between the two
 MAX_TILES = 3
-COLUMNS = (8, 14)  # of the depthwise tiles, at most
+FILTERS = {True: ((2, 7), (1, 8)), False: ((1, 8), (1, 14))}  # rows and columns of depthwise tiles, by whether rows share much
 LARGE_BYTES = 128 << 10  # of weights, from which on they come from memory rather than from a cache
 MAX_REPEATED = 1.3  # times the pixels of the image, of which bands compute some more than once
 
@@ -78,7 +78,7 @@ def is_legal(problem: Problem, s: Schedule, target: CpuTarget) -> bool:
         and 1 <= s.bands <= g.out_size[1]
         and 1 <= s.parts <= panels(problem, s, target).count
         and 1 <= s.rows <= g.size[2] * min(held_rows(g, s.bands))
-        and 1 <= s.columns <= target.num_registers - 4
+        and depthwise.is_legal(problem.second, s.taps, target)
         and (not s.prefetch or g.batch * s.bands == 1)
     )
 
@@ -89,9 +89,10 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
         return [Schedule(1, 1, 1)]
     found: dict[Schedule, None] = {}
     shapes = _tiles(problem, target)
-    for columns in dict.fromkeys(Split.of_at_most(problem.second.out.shape[2], most).size for most in COLUMNS):
+    for high, most in FILTERS[problem.second.strides[0] == 1]:
+        columns = Split.of_at_most(problem.second.out.shape[2], min(most, (target.num_registers - 6) // high)).size
         for rows, vectors in shapes:
-            for s in _cuts(problem, Schedule(rows, vectors, min(columns, target.num_registers - 6)), target):
+            for s in _cuts(problem, Schedule(rows, vectors, columns, filter_rows=high), target):
                 found[s] = None
     return [s for s in found if is_legal(problem, s, target)] or [_smallest(problem, target)]
 
