@@ -191,9 +191,8 @@ def _jobs(steps: Iterable[Step]) -> list[Job]:
 
 def _is_faster(pair: Pair, seconds: Mapping[Job, float | None]) -> bool:
     """Whether one step takes less time than two; where they were not timed they stay two."""
-    apart, together = ([seconds[job] for job in _jobs(steps)] for steps in ((pair.first, pair.second), (pair.joined,)))
-    timed = [each for each in (*apart, *together) if each is not None]
-    return len(timed) == 3 and timed[2] < timed[0] + timed[1]
+    first, second, joined = (seconds[job] for job in _jobs((pair.first, pair.second, pair.joined)))
+    return first is not None and second is not None and joined is not None and joined < first + second
 
 
 def _check_types(program: Program) -> None:
