@@ -2,24 +2,30 @@
 
 digits     the bundled network on 300 of its test images; the other 150 calibrate it
 minilm     two thirds of its sentences, calibrated on the others: mean cosine with FP32, and who keeps the nearest sentence
+resnet50   only where named; 64 random images, calibrated on 32 others, weights random: mean cosine, and who keeps the largest
 
 Where there is a GPU its engines answer. Elsewhere the CPU runs the same quantized graph, float32 for float16: an engine for
 INT8, the interpreter for FP8.
 
-    python bench/gpu_accuracy.py [digits minilm] [--fp8 | --fp16 | --best] [--ranges]
+    python bench/gpu_accuracy.py [digits minilm resnet50] [--fp8 | --fp16 | --best] [--min-cosine 0.99] [--ranges]
 
 ``--best``: the precision best in place of int8, which keeps a layer in 8 bits where that gains time within the gate.
+``--min-cosine``: what its gate asks for.
 ``--ranges``: only measures the ranges, on the CPU, into .cache/ranges_TASK.json, from where other runs take them.
 """
 
+import argparse
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import zoo
+from gpu_models import skeletons
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
@@ -36,7 +42,7 @@ from redline.quant import FP8, INT8, Samples, insert, of_images, recipe_of  # no
 from redline.runtime.cuda.driver import Driver  # noqa: E402
 from redline.runtime.cuda.engine import load  # noqa: E402
 
-BATCH = 50
+BATCH, IMAGES = 50, 8
 Feed = dict[str, np.ndarray]
 
 
@@ -62,6 +68,20 @@ def minilm() -> tuple[Path, str, list[Feed], list[Feed], Callable[[np.ndarray, n
     return zoo.path("minilm"), "embedding", feeds[: len(feeds) * 2 // 3], feeds[len(feeds) * 2 // 3 :], _neighbours
 
 
+def resnet50() -> tuple[Path, str, list[Feed], list[Feed], Callable[[np.ndarray, np.ndarray], str]]:
+    file = ROOT / ".cache" / "resnet50_skeleton.onnx"
+    file.parent.mkdir(exist_ok=True)
+    model = skeletons.load("resnet50")
+    onnx.save(model, file)
+    feeds = [zoo.inputs("resnet50", IMAGES, seed) for seed in range(12)]
+    return file, model.graph.output[0].name, feeds[4:], feeds[:4], _largest
+
+
+def _largest(found: np.ndarray, wanted: np.ndarray) -> str:
+    cosines = (found * wanted).sum(1) / (np.linalg.norm(found, axis=1) * np.linalg.norm(wanted, axis=1))
+    return f"cosine {cosines.mean():.5f}, {100 * (found.argmax(1) == wanted.argmax(1)).mean():.1f} % keep their largest"
+
+
 def _neighbours(found: np.ndarray, wanted: np.ndarray) -> str:
     found, wanted = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (found, wanted))
     nearest = [(x @ x.T - 2 * np.eye(len(x))).argmax(1) for x in (found, wanted)]
@@ -74,12 +94,13 @@ def batches(arrays: Mapping[str, np.ndarray]) -> list[Feed]:
 
 
 def answers(
-    model: Path, out: str, test: Sequence[Feed], calibration: Sequence[Feed], has_gpu: bool, precision: str = "int8"
-) -> np.ndarray:
+    model: Path, out: str, test: Sequence[Feed], calibration: Sequence[Feed], has_gpu: bool, precision: str = "int8",
+    min_cosine: float = 0.99,
+) -> np.ndarray:  # fmt: skip
     shapes = {name: array.shape for name, array in test[0].items()}
     if has_gpu:
         with tempfile.TemporaryDirectory() as place:
-            options = {"precision": precision, **({"min_cosine": 0.99} if precision == "best" else {})}
+            options = {"precision": precision, **({"min_cosine": min_cosine} if precision == "best" else {})}
             known = ranges_of(model)
             if precision != "fp16":
                 options |= {"calibration_cache": known} if known.exists() else {"calibrate": calibration}
@@ -109,24 +130,31 @@ def ranges_of(model: Path) -> Path:
 
 
 def main() -> None:
+    tasks = {"digits": digits, "minilm": minilm, "resnet50": resnet50}
+    parser = argparse.ArgumentParser()
+    parser.add_argument("tasks", nargs="*", metavar="task", default=["digits", "minilm"])
+    for kind in ("fp8", "fp16", "best"):
+        parser.add_argument(f"--{kind}", dest="precision", action="store_const", const=kind, default="int8")
+    parser.add_argument("--min-cosine", type=float, default=0.99)
+    parser.add_argument("--ranges", action="store_true")
+    args = parser.parse_args()
     try:
         where, has_gpu = Driver().name(0), True
     except EngineError:
         where, has_gpu = "the CPU, the GPU's quantized graph", False
-    tasks = [arg for arg in sys.argv[1:] if not arg.startswith("--")]
-    precision = next((kind for kind in ("fp8", "fp16", "best") if f"--{kind}" in sys.argv), "int8")
-    print(f"| task | FP32 -> {precision} on {where} | relative L2 |\n|---|---|---|")
-    for task in tasks or ("digits", "minilm"):
-        model, out, test, calibration, said = {"digits": digits, "minilm": minilm}[task]()
-        if "--ranges" in sys.argv:
+    print(f"| task | FP32 -> {args.precision} on {where} | relative L2 | s |\n|---|---|---|---|")
+    for task in args.tasks:
+        model, out, test, calibration, said = tasks[task]()
+        if args.ranges:
             shapes = {name: array.shape for name, array in test[0].items()}
             quantization.calibrate(model, calibration, ranges_of(model), shapes=shapes)
             continue
         session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
         wanted = np.concatenate([session.run([out], feed)[0] for feed in test])
-        found = answers(model, out, test, calibration, has_gpu, precision)
+        started = time.perf_counter()
+        found = answers(model, out, test, calibration, has_gpu, args.precision, args.min_cosine)
         error = np.linalg.norm(found - wanted) / np.linalg.norm(wanted)
-        print(f"| {task} | {said(found, wanted)} | {error:.1e} |", flush=True)
+        print(f"| {task} | {said(found, wanted)} | {error:.1e} | {time.perf_counter() - started:.0f} |", flush=True)
 
 
 if __name__ == "__main__":
