@@ -78,7 +78,7 @@ def make(
     samples = None if wish.calibrate is None else samples_of(graph, wish.calibrate)
     cache = cache_of(model, graph, samples, wish.cache, wish.calibrator, observing)
     if grid is not None:
-        recipe = recipe_of(graph, shop.left_out(graph))
+        recipe = recipe_of(graph, shop.left_out(graph), cache.tensors)
         whole = insert(graph, recipe, cache.tensors, wide=shop.narrow or float32, grid=grid)
         return shop.make_integers(whole, {**summary, "calibrator": cache.calibrator})
     assert samples is not None, "checked"

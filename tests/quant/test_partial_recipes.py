@@ -1,12 +1,15 @@
 """Recipes that leave layers in float need no range that the whole recipe does not have."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 from onnx import helper
 
 from redline import frontend, passes
-from redline.quant import Tensor, insert, recipe_of
+from redline.builder import quantization
+from redline.ir import Graph
+from redline.quant import INT8, CalibrationCache, Tensor, insert, of_images, recipe_of
 from tests.quant import models
 
 
@@ -38,3 +41,43 @@ def test_every_part_of_a_recipe_can_be_inserted() -> None:
         unmeasured += not set(recipe_of(graph, without).tensors.values()) <= set(tensors)
         insert(graph, recipe_of(graph, without, tensors), tensors)
     assert unmeasured, "no part of this model needs what was not measured: the test tests nothing"
+
+
+class LeavesImages:
+    """Of a shop what a build asks before it has its graph: one that reads images in float."""
+
+    grids, narrow = (INT8,), None
+    left_out = staticmethod(of_images)
+
+    def make_integers(self, graph: Graph, summary, opt_level=None) -> Graph:
+        return graph
+
+
+def image_kept():
+    """x [1, 3, 6, 6] -> a Conv of 3 channels with x added, beside a Conv of 16, then a Conv over both."""
+    rng = np.random.default_rng(0)
+    constants = {
+        "wv": rng.standard_normal((3, 3, 3, 3), np.float32),
+        "wu": rng.standard_normal((16, 3, 3, 3), np.float32),
+        "wy": rng.standard_normal((8, 19, 1, 1), np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "wv"], ["v"], "few", pads=[1] * 4),
+        helper.make_node("Add", ["v", "x"], ["s"], "sum"),
+        helper.make_node("Conv", ["x", "wu"], ["u"], "many", pads=[1] * 4),
+        helper.make_node("Concat", ["s", "u"], ["c"], "both", axis=1),
+        helper.make_node("Conv", ["c", "wy"], ["y"], "last"),
+    ]
+    return models.model(nodes, {"x": (1, 3, 6, 6)}, ["y"], constants)
+
+
+def test_a_device_that_reads_images_in_float_needs_only_what_was_measured(tmp_path: Path) -> None:
+    model = image_kept()
+    graph = passes.optimize(frontend.load(model))
+    measured = {name: Tensor(-1.0, 2.0) for name in recipe_of(graph).tensors.values()}
+    assert not set(recipe_of(graph, of_images(graph)).tensors.values()) <= set(measured), "the test tests nothing"
+    path = tmp_path / "ranges.json"
+    CalibrationCache(quantization.model_hash(model), "mse", 1, measured).save(path)
+    wish = quantization.Wish("int8", cache=path)
+    made = quantization.make(model, graph, {}, LeavesImages(), wish, LeavesImages)
+    assert sum(node.op == "QuantizeLinear" for node in made.nodes) > 0
