@@ -5,7 +5,7 @@ import pytest
 from cuda_interpreter import Tensor, run
 from cuda_kernel_check import PLAIN, check
 
-from redline.base.dtypes import bfloat16, bool_, float16, float32, int8, int32, int64, uint8, uint16
+from redline.base.dtypes import bfloat16, bool_, float16, float32, int8, int16, int32, int64, uint8, uint16
 from redline.kernels import attention, nest, pool, row
 from redline.kernels.depthwise.problem import LIMIT
 from redline.kernels.depthwise.problem import Problem as Depthwise
@@ -69,6 +69,16 @@ def test_pool(kind: str, count_padding: bool) -> None:
         count_padding,
     )
     check_all("pool", problem)
+
+
+@pytest.mark.parametrize("dtype, least", [(int8, -128), (int16, -(1 << 15))], ids=str)
+def test_maxima_of_negative_integers(dtype, least: int) -> None:
+    """Of numbers below -1, which a padding that is not the lowest number outdoes."""
+    windows = (Window(3, 2, 1, 1, 1),) * 2
+    problem = pool.Problem("max", (dense(dtype, (2, 9, 7, 19)),), dense(dtype, (2, 5, 4, 19)), windows, Acc(dtype))
+    check_all("pool", problem, highest=(least, -1))
+    family, target = GPU_FAMILIES["pool"], GpuTarget(90)
+    assert f"other={least}" not in family.render(problem, family.schedules(problem, target)[0], target).text
 
 
 @pytest.mark.parametrize("kind", row.problem.KINDS)

@@ -170,6 +170,18 @@ def test_conv(x, w, strides, pads, groups, dilations, constant: bool, schedule: 
     check("conv", problem, schedule, GPU_FAMILIES["conv"])
 
 
+@pytest.mark.parametrize("dtype, pad", [(uint8, 5), (uint8, 200), (uint8, 255), (int8, -128)], ids=str)
+@pytest.mark.parametrize("channels, groups", [(3, 1), (16, 1), (32, 2)])
+def test_conv_of_padded_bytes(dtype, pad: int, channels: int, groups: int) -> None:
+    """A literal with a leading bit is no padding of a load, for the compiler spreads it wrongly."""
+    problem = conv.Problem(
+        dense(dtype, (2, 7, 5, channels)), dense(int8, (16, channels // groups, 3, 3), True), dense(int32, (2, 7, 5, 16)),
+        Acc(int32), (), (1, 1), (1, 1), (1, 1, 1, 1), groups, pad,
+    )  # fmt: skip
+    code = check("conv", problem, Schedule(16, 16, 32), GPU_FAMILIES["conv"], tolerance=1e-12, highest=(-128, 127))
+    assert ("other=0" if pad != 5 else "other=5") in code.text
+
+
 def test_rounding_to_tf32() -> None:
     values = np.array([1.0, 1 + 2**-11, -1 - 2**-11, 1 + 2**-12, np.inf, -np.inf, np.nan, 0.0, 3.1415927], np.float32)
     expected = np.array([1.0, 1 + 2**-10, -1 - 2**-10, 1.0, np.inf, -np.inf, np.nan, 0.0, 3.140625], np.float32)
