@@ -117,7 +117,7 @@ def answers(
         cache = quantization.cache_of(
             model, graph, Samples(tuple(calibration), ()), ranges_of(model), "mse", lambda: Workshop(*tools)
         )
-        whole = insert(graph, recipe_of(graph, of_images(graph)), cache.tensors, wide=float32, grid=FP8)
+        whole = insert(graph, recipe_of(graph, of_images(graph), cache.tensors), cache.tensors, wide=float32, grid=FP8)
         return np.concatenate([ops.run(whole, feed)[out] for feed in test])
     wish = quantization.Wish("int8", calibration)
     made = quantization.make(model, graph, {}, AsOnGpu(*tools, (INT8,)), wish, lambda: Workshop(*tools))
