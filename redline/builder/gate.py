@@ -32,7 +32,6 @@ Metric = Callable[[Sequence[Outputs]], float]
 MOST_EVALUATED = 256
 TIMED_RUNS = 15
 PRODUCTS = frozenset({"conv", "depthwise", "expanded", "matmul"})
-OF_TWO_LAYERS = "expanded"
 
 
 @dataclass(frozen=True)
@@ -159,16 +158,15 @@ class _Trial:
 
 
 def _layer_seconds(engine: Runnable, feed: Mapping[str, np.ndarray], layers: Sequence[Layer]) -> dict[str, float]:
-    """The seconds of each layer's own kernel, where one kernel names it; half of those of a kernel of two layers."""
+    """The seconds of each layer's own kernel, where one kernel names it; of a kernel of two layers half for each."""
     engine.run(feed)
     seconds = np.median(engine.profile(feed, TIMED_RUNS), axis=0)
     names = {layer.node.name or layer.name: layer.name for layer in layers}
     found: dict[str, float] = {}
     for kernel, time_s in zip(engine.header.kernels, seconds, strict=True):
         named = [names[name] for name in kernel.nodes if name in names] if kernel.family in PRODUCTS else []
-        own = named if kernel.family == OF_TWO_LAYERS else named[:1]
-        for name in own:
-            found.setdefault(name, float(time_s) / len(own))
+        for name in named:
+            found.setdefault(name, float(time_s) / len(named))
     return found
 
 

@@ -168,16 +168,16 @@ class Workshop:
         """``part`` with one step in place of two wherever that was measured to be faster."""
         near = self.target.l2_bytes * self.target.num_threads // 2  # beside it lie what is read and what is written
         found = pairs(part.program, near) if part.program is part.largest else []
+        if not found:
+            return part
         times = self._tune(_jobs(step for p in found for step in (p.first, p.second, p.joined)), opt_level)
         seconds = {job: choice.seconds for job, choice in times.items()}
         program = join(part.program, [p for p in found if _is_faster(p, seconds)])
-        return replace(part, program=program, largest=program) if found else part
+        return replace(part, program=program, largest=program)
 
     def _tune(
         self, jobs: Sequence[Job], opt_level: int | None, forms: Mapping[Job, Collection[str]] = MappingProxyType({})
     ) -> dict[Job, Choice]:
-        if not jobs:
-            return {}
         target = self.target
         machine = f"{cpu.model_name()} {isa.text(target)} {target.num_threads} threads, {self.compiler.identity}"
         cache = TimingCache.open(Path(self.timing_cache) if self.timing_cache else _default_cache(machine), machine)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 from redline.base.extents import is_open
 
@@ -115,6 +116,11 @@ def share(variable: str, part: str, count: int, parts: int | str, ends: tuple[st
     if not is_open(parts) and parts == 1:
         return [f"const int64_t {begin} = 0, {end} = {count};"]
     return [f"const int64_t {begin} = {part} * {count} / {parts}, {end} = ({part} + 1) * {count} / {parts};"]
+
+
+def shares(count: int, parts: int) -> list[tuple[int, int]]:
+    """The ranges that ``share`` makes."""
+    return list(pairwise(part * count // parts for part in range(parts + 1)))
 
 
 def digits(variable: str, extents: Sequence[int]) -> list[str]:

@@ -84,6 +84,11 @@ class KernelCode:
         return f"rl_{self.family}_{hashlib.sha256(self.text.encode()).hexdigest()[:16]}"
 
 
+def nothing(family: str) -> KernelCode:
+    """The kernel of a problem whose result has no elements."""
+    return KernelCode(family, "#include <stdint.h>\nvoid KERNEL(void *const *args, void *scratch, int64_t chunk) {}\n", 0)
+
+
 class Problem(Protocol):
     """Frozen, hashable; its ``repr`` is its identity in the caches."""
 

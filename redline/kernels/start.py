@@ -6,18 +6,42 @@ is, and the epilogue without the addition.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from redline.base.dtypes import float32
+from redline.kernels.dot import Dot
 from redline.kernels.expr import Acc, Call, Expr, Load, children, index, transform, walk
 from redline.kernels.problem import Operand
 
 
+class Problem(Protocol):
+    """What has sums with an epilogue."""
+
+    @property
+    def reads(self) -> tuple[Operand, ...]: ...
+    @property
+    def out(self) -> Operand: ...
+    @property
+    def epilogue(self) -> Expr: ...
+
+
 @dataclass(frozen=True)
 class Start:
-    """The sums begin with the operand number ``operand``, one element a channel; ``epilogue`` is what is then left to do."""
+    """The sums begin with operand number ``operand``, one element a channel (None: with zero); ``epilogue`` is left to do."""
 
-    operand: int
+    operand: int | None
     epilogue: Expr
+
+    def at(self, channel: str) -> str:
+        """C: a pointer to what the sums from ``channel`` on begin with; nothing where that is zero."""
+        return "" if self.operand is None else f"(const float *)args[{self.operand}] + {channel}"
+
+
+def of_products(problem: Problem, dot: Dot, whole: bool) -> Start:
+    """The start of the sums that ``dot`` makes; zero unless they are those of a ``whole`` panel of the last axis of ``out``."""
+    plain = dot.acc == float32 and not dot.tiled and not dot.offset and dot.parts == 1
+    found = of(problem.epilogue, problem.reads, len(problem.out.shape) - 1) if plain and whole else None
+    return found or Start(None, problem.epilogue)
 
 
 def of(epilogue: Expr, reads: Sequence[Operand], axis: int) -> Start | None:

@@ -132,6 +132,13 @@ class Panels:
         if self.rest:
             yield self.last_width, self.rest
 
+    def ranges(self) -> Iterator[tuple[int, int, int, int]]:
+        """(first, end, width, columns that count) of the panels of each kind."""
+        if self.num_full:
+            yield 0, self.num_full, self.width, self.width
+        if self.rest:
+            yield self.num_full, self.count, self.last_width, self.rest
+
 
 @dataclass(frozen=True)
 class Loop:

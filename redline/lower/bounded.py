@@ -36,21 +36,17 @@ def _bound(buffer: Buffer, program: Program) -> float | None:
     """The one bound of all that is written to ``buffer``; None where it has none, or others read it too."""
     if buffer.kind != "temp" or buffer.dtype not in NARROW_FLOATS or buffer.dtype.size != 2:
         return None
-    readers = [step for step in program.steps if any(view.buffer == buffer for view in step.reads)]
-    if not readers or not all(_takes(step, buffer) for step in readers):
+    readers = program.readers(buffer)
+    if not readers or not all(place == 0 and _takes(step) for step, place in readers):
         return None
-    found = {_written_bound(step) for step in program.steps if any(view.buffer == buffer for view in step.writes)}
+    found = {_written_bound(step) for step in program.writers(buffer)}
     return found.pop() if len(found) == 1 else None
 
 
-def _takes(step: Step, buffer: Buffer) -> bool:
+def _takes(step: Step) -> bool:
     problem = step.problem
     return (
-        isinstance(problem, depthwise.Problem)
-        and [place for place, view in enumerate(step.reads) if view.buffer == buffer] == [0]
-        and problem.w.constant
-        and problem.w.dtype == float32
-        and problem.pad_value == 0
+        isinstance(problem, depthwise.Problem) and problem.w.constant and problem.w.dtype == float32 and problem.pad_value == 0
     )
 
 

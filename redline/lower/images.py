@@ -5,7 +5,6 @@ columns and channels lie side by side, so a row of the window is one run of elem
 channel whose window is ``run`` elements wide and moves 4 * stride at a time. The filters get zeros where the run was padded.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -35,7 +34,7 @@ class _Rewriting(Editing):
     def run(self) -> Program:
         for step in self.program.steps:
             problem = step.problem
-            image = _image_of(step, self.program.steps) if isinstance(problem, Problem) and fits(problem) else None
+            image = _image_of(step, self.program) if isinstance(problem, Problem) and fits(problem) else None
             done = self._convolution(step, problem, image) if isinstance(problem, Problem) and image is not None else step
             self.steps.append(done)
         read = {view.buffer for step in self.steps for view in step.reads}
@@ -55,10 +54,10 @@ class _Rewriting(Editing):
         return replace(step, problem=as_problem(problem, x, w), reads=(x, w, *step.reads[2:]))
 
 
-def _image_of(step: Step, steps: Sequence[Step]) -> View | None:
+def _image_of(step: Step, program: Program) -> View | None:
     """The input that the convolution's x is a plain copy of, in the convolution's order of axes."""
     x = step.reads[0]
-    writers = [s for s in steps if any(view.buffer == x.buffer for view in s.writes)]
+    writers = program.writers(x.buffer)
     problem = writers[0].problem if len(writers) == 1 else None
     if not isinstance(problem, nest.Problem) or len(writers[0].reads) != 1:
         return None

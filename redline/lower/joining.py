@@ -5,12 +5,12 @@ only where the threads' own caches do not hold what lies between the two: elsewh
 alone does not show that joined steps share the work in another way than the steps before and after them.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from redline.kernels import conv, depthwise, expanded
 from redline.lower.editing import still_used
-from redline.lower.program import Buffer, Program, Step
+from redline.lower.program import Program, Step
 
 
 @dataclass(frozen=True)
@@ -24,18 +24,18 @@ class Pair:
 
 def pairs(program: Program, cache_bytes: int) -> list[Pair]:
     """Those of ``program`` with more than ``cache_bytes`` between the two, in the order of its steps."""
-    found = (_pair(program, second) for second in program.steps)
-    return [pair for pair in found if pair and pair.second.reads[0].operand.num_bytes > cache_bytes]
+    filters = (step for step in program.steps if isinstance(step.problem, depthwise.Problem))
+    large = (step for step in filters if step.reads[0].operand.num_bytes > cache_bytes)
+    return [pair for step in large if (pair := _pair(program, step))]
 
 
 def _pair(program: Program, second: Step) -> Pair | None:
-    if not isinstance(second.problem, depthwise.Problem):
-        return None
     between = second.reads[0].buffer
-    makers = [step for step in program.steps if any(view.buffer == between for view in step.writes)]
-    if between.kind != "temp" or len(makers) != 1 or list(_readers(program, between)) != [(second, 0)]:
+    makers = program.writers(between)
+    if between.kind != "temp" or len(makers) != 1 or program.readers(between) != [(second, 0)]:
         return None
     (first,) = makers
+    assert isinstance(second.problem, depthwise.Problem), "no other is asked for"
     if not isinstance(first.problem, conv.Problem) or not first.writes[0].is_place_of(second.reads[0]):
         return None
     if not expanded.applies(first.problem, second.problem):
@@ -43,14 +43,6 @@ def _pair(program: Program, second: Step) -> Pair | None:
     problem, reads = expanded.Problem(first.problem, second.problem), (*first.reads, *second.reads[1:])
     joined = Step("expanded", problem, reads, second.writes, (*first.nodes, *second.nodes), second.reason)
     return Pair(first, second, joined)
-
-
-def _readers(program: Program, buffer: Buffer) -> Iterator[tuple[Step, int]]:
-    """Who reads ``buffer``, and as which operand."""
-    for step in program.steps:
-        for place, view in enumerate(step.reads):
-            if view.buffer == buffer:
-                yield step, place
 
 
 def join(program: Program, chosen: Collection[Pair]) -> Program:

@@ -90,3 +90,11 @@ class Program:
     steps: tuple[Step, ...]
     inputs: tuple[tuple[str, Buffer, StaticShape], ...]
     outputs: tuple[tuple[str, Buffer, StaticShape], ...]
+
+    def readers(self, buffer: Buffer) -> list[tuple[Step, int]]:
+        """The steps that read ``buffer``, and as which operand."""
+        return [(step, place) for step in self.steps for place, view in enumerate(step.reads) if view.buffer == buffer]
+
+    def writers(self, buffer: Buffer) -> list[Step]:
+        """The steps that write to ``buffer``."""
+        return [step for step in self.steps if any(view.buffer == buffer for view in step.writes)]

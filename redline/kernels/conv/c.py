@@ -4,15 +4,13 @@ from redline.base.shapes import size
 from redline.kernels.conv import direct, flat, pointwise, winograd
 from redline.kernels.conv.problem import Problem
 from redline.kernels.conv.schedule import Direct, Flat, Pointwise, Schedule, Winograd, is_legal
-from redline.kernels.problem import CpuTarget, KernelCode
-
-EMPTY = "#include <stdint.h>\nvoid KERNEL(void *const *args, void *scratch, int64_t chunk) {}\n"
+from redline.kernels.problem import CpuTarget, KernelCode, nothing
 
 
 def render(problem: Problem, schedule: Schedule, target: CpuTarget) -> KernelCode:
     """The kernel for ``problem``; ``schedule`` must be legal for it."""
     if not size(problem.out.shape):
-        return KernelCode("conv", EMPTY, 0)
+        return nothing("conv")
     assert is_legal(problem, schedule, target), f"{schedule} does not fit {problem}"
     if isinstance(schedule, Pointwise):
         return pointwise.render(problem, schedule.product, target)

@@ -15,7 +15,6 @@ from functools import cached_property
 
 import numpy as np
 
-from redline.base.dtypes import float32
 from redline.base.shapes import StaticShape, contiguous_strides, size
 from redline.kernels import amx, cexpr, dot, narrow, start, tile
 from redline.kernels.conv import geometry
@@ -170,12 +169,9 @@ class DirectKernel:
         """The inner sum over a panel of ``width``."""
         return geometry.loops(self.terms, width * self.dot.group) or [Loop(1, self.dot.group, 0)]
 
-    @cached_property
-    def start(self) -> Start | None:
-        """What the sums of whole panels begin with, if not with zero."""
-        if self.dot.tiled or self.dot.acc != float32 or self.dot.offset or self.dot.parts > 1:
-            return None
-        return start.of(self.problem.epilogue, self.problem.reads, len(self.problem.out.shape) - 1)
+    def start(self, width: int, valid: int) -> Start:
+        """What the sums of such a panel begin with."""
+        return start.of_products(self.problem, self.dot, width == valid)
 
     def sums(self, rows: int, columns: int, width: int, valid: int) -> list[str]:
         """C: ``sums[rows * columns][width]``."""
@@ -184,8 +180,7 @@ class DirectKernel:
         vectors, loops, ahead = width // self.panels.lanes, self.loops(width), self.ahead(width)
         if not self.dot.tiled:
             offsets = [i * down + j * right for i in range(rows) for j in range(columns)]
-            begin = f"(const float *)args[{self.start.operand}] + m0" if self.start and width == valid else ""
-            lines = tile.inner_product(offsets, vectors, loops, self.dot, ahead, start=begin)
+            lines = tile.inner_product(offsets, vectors, loops, self.dot, ahead, start=self.start(width, valid).at("m0"))
             return lines + tile.spill(rows * columns, vectors, width, self.problem.acc)
         skipped = self.columns.size - columns
         bands = [amx.Band(i * down, i * columns) for i in range(rows)]
@@ -195,9 +190,8 @@ class DirectKernel:
     def tile(self, rows: int, columns: int, width: int, valid: int) -> list[str]:
         """The function that computes a tile and stores it through the epilogue."""
         body = [*dims(self.problem.reads, self.problem.writes), *self.sums(rows, columns, width, valid)]
-        epilogue = self.start.epilogue if self.start and width == valid else self.problem.epilogue
         place = f"const int64_t h = h0 + i / {columns}, w = w0 + i % {columns};"
-        body += self.results(rows * columns, place, valid, epilogue)
+        body += self.results(rows * columns, place, valid, self.start(width, valid).epilogue)
         head = f"static __attribute__((noinline)) void {tile_name(rows, columns, valid)}(void *const *args, "
         types = (
             f"const {self.dot.x.c} *x, const {self.dot.w.c} *panel, {'const char *ahead, ' if self.schedule.prefetch else ''}"

@@ -290,11 +290,9 @@ class WinogradKernel:
 
     def kernel(self, begin: list[str]) -> list[str]:
         """C: KERNEL, which does ``begin`` and then the panels [p0, p1)."""
-        body, before = list(begin), 0
-        for width, valid in self.panels.kinds():
-            count = self.panels.num_full if not before and self.panels.num_full else 1
-            body += clipped("p", before, before + count, "p0", "p1", self.panel(width, valid))
-            before += count
+        body = list(begin)
+        for first, end, width, valid in self.panels.ranges():
+            body += clipped("p", first, end, "p0", "p1", self.panel(width, valid))
         return block("void KERNEL(void *const *args, void *scratch, int64_t chunk)", body)
 
     def position(self, of: str) -> list[str]:

@@ -22,11 +22,10 @@ from redline.kernels.depthwise.problem import Problem
 from redline.kernels.depthwise.schedule import Schedule, is_legal
 from redline.kernels.dot import Dot
 from redline.kernels.parts import dims
-from redline.kernels.problem import CpuTarget, KernelCode, Packing
+from redline.kernels.problem import CpuTarget, KernelCode, Packing, nothing
 from redline.kernels.start import Start
 from redline.kernels.tile import Split
 
-EMPTY = "#include <stdint.h>\nvoid KERNEL(void *const *args, void *scratch, int64_t chunk) {}\n"
 EXACT_TAPS = 512  # so many products of 8-bit numbers add up to less than 2^24
 HEAD = "void KERNEL(void *const *args, void *scratch, int64_t chunk)"
 
@@ -34,7 +33,7 @@ HEAD = "void KERNEL(void *const *args, void *scratch, int64_t chunk)"
 def render(problem: Problem, schedule: Schedule, target: CpuTarget, kind: "type[DepthwiseKernel] | None" = None) -> KernelCode:
     """The kernel for ``problem``, of a ``kind``; ``schedule`` must be legal for it."""
     if not size(problem.out.shape):
-        return KernelCode("depthwise", EMPTY, 0)
+        return nothing("depthwise")
     assert is_legal(problem, schedule, target), f"{schedule} does not fit {problem}"
     return code((kind or DepthwiseKernel)(problem, schedule, target))
 
@@ -77,10 +76,11 @@ class DepthwiseKernel:
         return float32 if exact else self.problem.acc
 
     @cached_property
-    def start(self) -> Start | None:
-        """What the sums begin with, if not with zero."""
-        rank = len(self.problem.out.shape)
-        return start.of(self.problem.epilogue, self.problem.reads, rank - 1) if self.problem.acc == float32 else None
+    def start(self) -> Start:
+        """What the sums begin with."""
+        p = self.problem
+        found = start.of(p.epilogue, p.reads, len(p.out.shape) - 1) if p.acc == float32 else None
+        return found or Start(None, p.epilogue)
 
     @property
     def type(self) -> str:
@@ -241,7 +241,7 @@ class DepthwiseKernel:
     def sums(self, border: Border, width: int) -> list[str]:
         """C: the sums, at their beginning."""
         count, vec = border.rows * border.columns, f"vec{width}"
-        if not self.start:
+        if self.start.operand is None:
             return [f"{vec} acc[{count}] = {{0}};"]
         load = f"for (int64_t i = 0; i < {count}; ++i) acc[i] = *(const {vec} *)(arg{self.start.operand} + m0);"
         return [f"{vec} acc[{count}];", load]
@@ -284,7 +284,7 @@ class DepthwiseKernel:
     def epilogue(self) -> list[str]:
         reads, out = self.problem.reads, self.problem.out
         renderer = cexpr.Renderer(reads, self.g.coordinates, [f"({self.problem.acc.c})sums[i][j]"], extents=out.shape)
-        statements, value = renderer.render(self.start.epilogue if self.start else self.problem.epilogue)
+        statements, value = renderer.render(self.start.epilogue)
         where = offset(["n", "d", "h", "w", "m"], self.g.out_strides)
         return ["const int64_t m = m0 + j;", *statements, cexpr.store(out, "out", where, value)]
 

@@ -54,10 +54,13 @@ def render(problem: Problem, chosen: Schedule | PerImage | OpenSchedule, target:
 
 
 def _closed(problem: Problem, chosen: Schedule, target: CpuTarget) -> KernelCode:
-    return c.render(problem, chosen, target, PairedKernel if chosen.paired else kind_of(chosen))
+    return c.render(problem, chosen, target, kind_of(chosen))
 
 
 def kind_of(chosen: Schedule) -> type[DepthwiseKernel]:
+    """What renders a schedule of closed extents."""
+    if chosen.paired:
+        return PairedKernel
     return RowsKernel if chosen.rows > 1 else DepthwiseKernel
 
 

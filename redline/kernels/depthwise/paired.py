@@ -6,12 +6,14 @@ does). The sums of first and second channels are kept apart, the weights packed 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from redline.kernels import tile
 from redline.kernels.depthwise.c import Border, DepthwiseKernel
 from redline.kernels.problem import Packing
+from redline.kernels.start import Start
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,10 @@ class PairedKernel(DepthwiseKernel):
             f"typedef uint32_t pairs __attribute__((vector_size({num_bytes}), aligned({self.x_type.size})));",
         ]
 
-    @property
-    def start(self) -> None:  # type: ignore[override]
-        """At zero: the sums of neighbouring channels lie apart."""
+    @cached_property
+    def start(self) -> Start:
+        """Zero: the sums of neighbouring channels lie apart."""
+        return Start(None, self.problem.epilogue)
 
     def sums(self, border: Border, width: int) -> list[str]:
         return super().sums(border, width) if width != self.lanes else [f"part acc[2][{border.columns}] = {{0}};"]

@@ -7,6 +7,7 @@ from redline.base.dtypes import bfloat16, bool_
 from redline.base.shapes import size
 from redline.kernels import tile
 from redline.kernels.conv import geometry
+from redline.kernels.ctext import shares
 from redline.kernels.depthwise.problem import Problem
 from redline.kernels.problem import CpuTarget
 from redline.kernels.tile import Split
@@ -69,12 +70,13 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
     """The legal candidates, the best guess first."""
     if not size(problem.out.shape):
         return [Schedule(1, staged=True)]
-    width = geometry.of(problem).out_size[2]
+    g = geometry.of(problem)
+    width = g.out_size[2]
     limit = min(MAX_COLUMNS, target.num_registers - 6)
     columns = dict.fromkeys(Split.of_at_most(width, most).size for most in (8, 14, 6, 4) if most <= limit)
     found = [_cut(problem, Schedule(count), target) for count in columns]
     found += [replace(candidate, staged=True) for candidate in found[:2]]
-    if geometry.of(problem).step[1] == 1:  # else two rows of outputs have little in common
+    if g.step[1] == 1:  # else two rows of outputs have little in common
         wide = dict.fromkeys(
             Split.of_at_most(width, most).size for most in (7, 8, 5) if ROWS * most <= target.num_registers - 4
         )
@@ -87,14 +89,9 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
 def _in_rows(problem: Problem, s: Schedule, target: CpuTarget) -> Schedule:
     """``s`` with bands, no more than it has, that leave as few single rows over as can be."""
     height = geometry.of(problem).out_size[1]
-    whole = {b: sum(_length(height, b, band) // s.rows for band in range(b)) for b in range(1, s.bands + 1)}
+    whole = {b: sum((end - begin) // s.rows for begin, end in shares(height, b)) for b in range(1, s.bands + 1)}
     even = [b for b in whole if b % target.num_threads == 0] or [s.bands]
     return replace(s, bands=max(even, key=lambda b: (whole[b], b)))
-
-
-def _length(height: int, bands: int, band: int) -> int:
-    """Rows of a band."""
-    return (band + 1) * height // bands - band * height // bands
 
 
 def _cut(problem: Problem, s: Schedule, target: CpuTarget) -> Schedule:

@@ -4,7 +4,6 @@ What the first makes of a band of rows and a part of the channels lies in scratc
 kinds of tiles believe that a whole image of them were there: they are handed the address at which it would begin.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -17,15 +16,13 @@ from redline.kernels.depthwise.open import kind_of
 from redline.kernels.expanded.problem import Problem
 from redline.kernels.expanded.schedule import Schedule, held_channels, held_rows, is_legal
 from redline.kernels.matmul.c import MatmulKernel, tile_name
-from redline.kernels.problem import CpuTarget, KernelCode, Operand
-
-EMPTY = "#include <stdint.h>\nvoid KERNEL(void *const *args, void *scratch, int64_t chunk) {}\n"
+from redline.kernels.problem import CpuTarget, KernelCode, Operand, nothing
 
 
 def render(problem: Problem, schedule: Schedule, target: CpuTarget) -> KernelCode:
     """The kernel for ``problem``; ``schedule`` must be legal for it."""
     if not size(problem.second.out.shape):
-        return KernelCode("expanded", EMPTY, 0)
+        return nothing("expanded")
     assert is_legal(problem, schedule, target), f"{schedule} does not fit {problem}"
     kernel = ExpandedKernel(problem, schedule, target)
     text = kernel.text()
@@ -79,20 +76,17 @@ class ExpandedKernel:
 
     def main(self) -> list[str]:
         g, s, held = self.second.g, self.schedule, self.held
-        ends = (
-            f"h_begin * {g.step[1]} - {g.pad[1]}",
-            f"(h_end - 1) * {g.step[1]} + {(g.taps[1] - 1) * g.dilation[1] + 1 - g.pad[1]}",
-        )
-        type_ = held.dtype.c
+        top, bottom = f"h_begin * {g.step[1]} - {g.pad[1]}", f"(h_end - 1) * {g.step[1]} + {g.span(1, 1) - g.pad[1]}"
         body = [
             f"const int64_t part = chunk % {s.parts}, band = chunk / {s.parts} % {s.bands}, n = chunk / {s.parts * s.bands};",
             *share("h_", "band", g.out_size[1], s.bands, ("begin", "end")),
             *share("p", "part", self.first.panels.count, s.parts),
-            f"const int64_t y_begin = {ends[0]} > 0 ? {ends[0]} : 0;",
-            f"const int64_t y_end = {ends[1]} < {g.size[1]} ? {ends[1]} : {g.size[1]};",
+            f"const int64_t y_begin = {top} > 0 ? {top} : 0;",
+            f"const int64_t y_end = {bottom} < {g.size[1]} ? {bottom} : {g.size[1]};",
             f"const int64_t m_begin = (n * {g.size[1]} + y_begin) * {g.size[2]};",
             f"const int64_t m_end = m_begin + (y_end - y_begin) * {g.size[2]};",
-            f"{type_} *held = ({type_} *)scratch - (m_begin * {held.strides[2]} + p0 * {self.first.panels.width});",
+            f"const int64_t before = m_begin * {held.strides[2]} + p0 * {self.first.panels.width};",
+            f"{held.dtype.c} *held = ({held.dtype.c} *)scratch - before;",
             *self._operands(),
             *self._expand(),
             *self.second.walk("filter", "0"),
@@ -101,11 +95,8 @@ class ExpandedKernel:
 
     def _operands(self) -> list[str]:
         """C: what both kinds of tiles are handed."""
-        last, vectors, all_vectors = (
-            len(self.problem.reads),
-            self.schedule.vectors,
-            -(-self.second.g.channels // self.second.lanes),
-        )
+        last, vectors = len(self.problem.reads), self.schedule.vectors
+        all_vectors = -(-self.second.g.channels // self.second.lanes)
         own, others = (", ".join(f"args[{i}]" for i in range(*ends)) for ends in ((0, self.after), (self.after, last + 1)))
         return [
             f"void *const expand[] = {{{own}, held}}, *const filter[] = {{held, {others}}};",
@@ -117,19 +108,11 @@ class ExpandedKernel:
     def _expand(self) -> list[str]:
         """C: everything that the band needs, a panel after the other."""
         m, lines = f"for (int64_t m = m_begin; m < m_end; m += {self.schedule.rows})", []
-        for first, end, width, valid in self._panels():
+        for first, end, width, valid in self.first.panels.ranges():
             ahead = self.first.ahead(width)
             tiles = block(m, [self._place, *self._tile(width, valid)])
             lines += clipped("p", first, end, "p0", "p1", [self.first.panel(width), *(ahead.begin if ahead else []), *tiles])
         return lines
-
-    def _panels(self) -> Iterator[tuple[int, int, int, int]]:
-        """(first, end, width, columns that count) of the panels of each kind."""
-        cut, first = self.first.panels, 0
-        for width, valid in cut.kinds():
-            count = cut.num_full if not first and cut.num_full else 1
-            yield first, first + count, width, valid
-            first += count
 
     @property
     def _place(self) -> str:

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 from redline.base.shapes import size
 from redline.kernels import depthwise, matmul, tile
 from redline.kernels.conv import geometry, pointwise
 from redline.kernels.conv.geometry import Geometry
+from redline.kernels.ctext import shares
 from redline.kernels.expanded.problem import Problem
 from redline.kernels.problem import CpuTarget
 from redline.kernels.tile import Panels, Split
@@ -24,7 +24,7 @@ class Schedule:
     """The image is cut into ``bands`` of rows of the result, the channels into ``parts`` of whole panels.
 
     A chunk is a part of a band: tiles of ``rows`` x ``vectors`` write what the band needs into scratch, of which tiles of
-    ``columns`` make the result. ``prefetch``: the next panel of weights is fetched while this one is used.
+    ``filter_rows`` x ``columns`` make the result. ``prefetch``: the next panel of weights is fetched while this one is used.
     """
 
     rows: int
@@ -57,8 +57,7 @@ def held_channels(problem: Problem, s: Schedule, target: CpuTarget) -> int:
 
 def held_rows(g: Geometry, bands: int) -> list[int]:
     """Rows of the depthwise convolution's input that each band of its result reads."""
-    ends = [band * g.out_size[1] // bands for band in range(bands + 1)]
-    return [_last(g, end) - _first(g, begin) for begin, end in pairwise(ends)]
+    return [_last(g, end) - _first(g, begin) for begin, end in shares(g.out_size[1], bands)]
 
 
 def _first(g: Geometry, row: int) -> int:
@@ -67,7 +66,7 @@ def _first(g: Geometry, row: int) -> int:
 
 def _last(g: Geometry, row: int) -> int:
     """The end of what the rows of the result before ``row`` read."""
-    return min(g.size[1], (row - 1) * g.step[1] - g.pad[1] + (g.taps[1] - 1) * g.dilation[1] + 1)
+    return min(g.size[1], (row - 1) * g.step[1] + g.span(1, 1) - g.pad[1])
 
 
 def is_legal(problem: Problem, s: Schedule, target: CpuTarget) -> bool:

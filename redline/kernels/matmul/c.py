@@ -12,7 +12,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from redline.base.dtypes import float32
 from redline.base.extents import at_nominal
 from redline.base.shapes import size
 from redline.kernels import bounds, cexpr, narrow, start, tile
@@ -153,17 +152,13 @@ class MatmulKernel:
         offsets, steps = [i * stride for i in range(rows)], Loop(dot.steps(g.k), step * dot.group, w_step)
         following = NextRows(rows, g.x[-2], dot.group, dot.x.size) if self.is_far else None
         bits = 8 * self.vectors.vector_bytes
-        bias = self.start if width == valid else None
-        begin = f"(const float *)args[{bias.operand}] + n0" if bias else ""
+        begin = self.start(width, valid).at("n0")
         lines = tile.inner_product(offsets, vectors, [steps], dot, self.ahead(width), bits, following, begin)
         return lines + tile.spill(rows, vectors, width, dot.acc)
 
-    @cached_property
-    def start(self) -> Start | None:
-        """What the sums of whole panels begin with, if not with zero."""
-        if self.schedule.swapped or self.dot.acc != float32 or self.dot.offset or self.dot.parts > 1 or self.dot.tiled:
-            return None
-        return start.of(self.problem.epilogue, self.problem.reads, len(self.problem.out.shape) - 1)
+    def start(self, width: int, valid: int) -> Start:
+        """What the sums of such a panel begin with."""
+        return start.of_products(self.problem, self.dot, width == valid and not self.schedule.swapped)
 
     @property
     def is_far(self) -> bool:
@@ -185,9 +180,8 @@ class MatmulKernel:
         names = [f"arg{i}" for i in range(len(reads))]
         body += cexpr.pointers(reads[2:], names[2:], first=2)
         body += cexpr.pointers(self.problem.writes, ["out"], first=len(reads), const=False)
-        epilogue = self.start.epilogue if self.start and width == valid else self.problem.epilogue
         body += narrow.rows(
-            rows, valid, self.panels.lanes, epilogue, self.problem.out, self.target,
+            rows, valid, self.panels.lanes, self.start(width, valid).epilogue, self.problem.out, self.target,
             ["const int64_t m = m0 + i;"], "const int64_t n = n0 + j;",
             offset([*gemms.batch_texts(g.batch), "m", "n"], g.out), g.out[-1], self.render,
         )  # fmt: skip
@@ -253,27 +247,23 @@ class MatmulKernel:
         return self.walk_rows_outer() if self.schedule.rows_outer else self.walk_panels_outer()
 
     def walk_panels_outer(self) -> list[str]:
-        lines, before = [], 0
-        for width, valid in self.panels.kinds():
-            count = self.panels.num_full if width == valid and self.panels.num_full and not before else 1
+        lines = []
+        for first, end, width, valid in self.panels.ranges():
             ahead = self.ahead(width)
             tiles = self.pack(width, valid) + (ahead.begin if ahead else []) + self.column_of_tiles(width, valid)
-            lines += clipped("p", before, before + count, "p0", "p1", tiles) + self.flush(valid)
-            before += count
+            lines += clipped("p", first, end, "p0", "p1", tiles) + self.flush(valid)
         return lines
 
     def walk_rows_outer(self) -> list[str]:
-        lines, before = [], 0
+        lines, before, ranges = [], 0, list(self.panels.ranges())
         for rows, count in self.row_kinds():
-            inner, p = [], 0
-            for width, valid in self.panels.kinds():
-                num = self.panels.num_full if not p and self.panels.num_full else 1
-                inner += clipped("p", p, p + num, "p0", "p1", [self.panel(width), *self.call(rows, valid)])
-                inner += self.flush(valid) if self.panels.count > num else []
-                p += num
+            inner = []
+            for first, end, width, valid in ranges:
+                inner += clipped("p", first, end, "p0", "p1", [self.panel(width), *self.call(rows, valid)])
+                inner += self.flush(valid) if len(ranges) > 1 else []
             lines += clipped("t", before, before + count, "t0", "t1", inner)
             before += count
-        return lines if self.panels.count > num else lines + self.flush(valid)
+        return lines if len(ranges) > 1 else lines + self.flush(valid)
 
     def row_kinds(self) -> Sequence[tuple[int, int]]:
         """(rows, tiles of so many) of a column of tiles."""

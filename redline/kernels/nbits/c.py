@@ -13,18 +13,16 @@ import numpy as np
 
 from redline.base.shapes import size
 from redline.kernels import cexpr, tile
-from redline.kernels.ctext import block, digits, loop, offset, share, vector_loop, vectorized
+from redline.kernels.ctext import block, digits, loop, offset, share, shares, vector_loop, vectorized
 from redline.kernels.nbits.problem import Problem
 from redline.kernels.nbits.schedule import Schedule, is_legal, panels
-from redline.kernels.problem import CpuTarget, KernelCode, Packing
+from redline.kernels.problem import CpuTarget, KernelCode, Packing, nothing
 from redline.kernels.tile import Panels
-
-EMPTY = "#include <stdint.h>\nvoid KERNEL(void *const *args, void *scratch, int64_t chunk) {}\n"
 
 
 def render(problem: Problem, schedule: Schedule, target: CpuTarget) -> KernelCode:
     if not size(problem.out.shape):
-        return KernelCode("nbits", EMPTY, 0)
+        return nothing("nbits")
     assert is_legal(problem, schedule, target), f"{schedule} does not fit {problem}"
     kernel = _Kernel(problem, schedule, target)
     text = kernel.text()
@@ -85,7 +83,7 @@ class _Kernel:
     def _heights(self) -> list[int]:
         """Of all tiles: of full ones and of what is left of a group."""
         p, s = self.problem, self.schedule
-        groups = {(g + 1) * p.m // s.groups - g * p.m // s.groups for g in range(s.groups)}
+        groups = {end - begin for begin, end in shares(p.m, s.groups)}
         return sorted({rows for count in groups for rows in (min(s.rows, count), count % s.rows) if rows}, reverse=True)
 
     def tile(self, rows: int, width: int, valid: int) -> list[str]:
