@@ -1,4 +1,7 @@
-"""Convolutions: problem.py says what, schedule.py how; direct.py and pointwise.py are the ways, c.py chooses."""
+"""Convolutions: problem.py says what, schedule.py how, candidates.py which ways are worth trying.
+
+direct.py, pointwise.py, flat.py and winograd.py are the ways; c.py chooses.
+"""
 
 from redline.kernels.conv.open import render, schedules
 from redline.kernels.conv.problem import Problem, reference

@@ -47,6 +47,10 @@ class Geometry:
         """The same sums with the taps of a row and their channels as one axis of channels, which lie side by side in x."""
         return replace(self, channels=self.taps[2] * self.channels, taps=(*self.taps[:2], 1))
 
+    def num_blocks(self, outputs: int) -> int:
+        """Blocks of ``outputs`` x ``outputs`` that cover the images."""
+        return self.batch * -(-self.out_size[1] // outputs) * -(-self.out_size[2] // outputs)
+
     def panels(self, vectors: int, problem: Problem, target: CpuTarget) -> Panels:
         width = lanes(problem.acc, target)
         return Panels(self.filters, vectors * width, width)

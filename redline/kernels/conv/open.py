@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from redline.base.errors import BuildError
 from redline.base.extents import Undecided, at_nominal, is_open, nominal
 from redline.kernels import amx, per_image, tile
-from redline.kernels.conv import c, geometry, open_direct, open_winograd, pointwise, schedule
+from redline.kernels.conv import c, candidates, geometry, open_direct, open_winograd, pointwise
 from redline.kernels.conv.open_direct import OpenDirect
 from redline.kernels.conv.open_winograd import OpenWinograd
 from redline.kernels.conv.problem import Problem
-from redline.kernels.conv.schedule import Direct, Pointwise, Schedule, Winograd
+from redline.kernels.conv.schedule import Direct, Pointwise, Schedule, Winograd, way
 from redline.kernels.parts import any_open
 from redline.kernels.problem import CpuTarget, KernelCode, Operand
 
@@ -42,12 +42,12 @@ def render(problem: Problem, chosen: Schedule, target: CpuTarget) -> KernelCode:
 def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
     """The candidates, the best guess first; raises BuildError where channels or taps are open."""
     if not any_open(problem.reads, problem.writes):
-        return schedule.schedules(problem, target)
+        return candidates.schedules(problem, target)
     products = _products(problem, target)
     if products:
         return products
     if per_image.applies(problem):
-        return [PerImage(s) for s in schedule.schedules(per_image.images(problem), target)]
+        return [PerImage(s) for s in candidates.schedules(per_image.images(problem), target)]
     g = geometry.of(problem)
     if any(map(is_open, problem.w.shape)) or g.size[0] != 1 or g.out_size[0] != 1:
         seen = f"a convolution of {list(problem.x.shape)} with {list(problem.w.shape)}"
@@ -71,11 +71,11 @@ def _products(problem: Problem, target: CpuTarget) -> list[Schedule]:
 def _like_the_tuned_shape(problem: Problem, target: CpuTarget) -> list[Schedule]:
     """The open forms of the candidates at the tuned shape."""
     found: dict[Schedule, None] = {}
-    for closed in schedule.schedules(_tuned(problem), target):
+    for closed in candidates.schedules(_tuned(problem), target):
         if isinstance(closed, Winograd):
             found[_open_winograd(problem, closed, target)] = None
         elif isinstance(closed, Direct):
-            tiled = schedule.way(problem, closed).tiled
+            tiled = way(problem, closed).tiled
             for prefetch in (closed.prefetch, not closed.prefetch):
                 limit = amx.ROWS if tiled else tile.tallest(closed.vectors, target)
                 how = closed.dot if tiled else ""

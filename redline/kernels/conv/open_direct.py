@@ -12,10 +12,11 @@ from typing import Any
 from redline.base.extents import ceil_div, high, maximum, minimum, nominal
 from redline.kernels import amx, dot
 from redline.kernels.conv import direct, geometry
+from redline.kernels.conv.candidates import MAX_SCRATCH_SHARE
 from redline.kernels.conv.direct import DirectKernel
 from redline.kernels.conv.geometry import Geometry, Term
 from redline.kernels.conv.problem import Problem
-from redline.kernels.conv.schedule import MAX_SCRATCH_SHARE, Direct, Schedule, must_stage
+from redline.kernels.conv.schedule import Direct, Schedule, must_stage
 from redline.kernels.conv.staging import CACHE_LINE, Stage
 from redline.kernels.ctext import block, clipped, loop, offset, share
 from redline.kernels.parts import dims
