@@ -22,13 +22,15 @@ from redline.builder.wanted import Fixed, Wanted, largest
 from redline.builder.workshop import Made, Progress, Workshop
 from redline.codegen.c import isa, toolchain
 from redline.ir import Graph
+from redline.kernels import dot
 from redline.kernels.problem import CpuTarget
 from redline.quant.weights import narrow_weights
 from redline.runtime import AnyEngine, load
 
 WEIGHT_BITS = {"w8": 8, "w4": 4}  # of matrix products' weights alone, by precision
-SPLIT = "bf16x3"  # float32 stored, factors of products split in two bfloat16 each
-STORAGE = {"fp32": None, SPLIT: None, "bf16": dtypes.bfloat16, "fp16": dtypes.float16}  # of float32 values, by precision
+STORAGE = {  # of float32 values, by precision; dot.SPLIT keep them and split the factors of products
+    "fp32": None, **dict.fromkeys(dot.SPLIT), "bf16": dtypes.bfloat16, "fp16": dtypes.float16,
+}  # fmt: skip
 
 
 def build(
@@ -133,7 +135,7 @@ def _make_fixed(model: Any, graph: Graph, reader: Reader, shop: Workshop, wish: 
     if precision == "fp32":
         return made
     shop.report("compare", 0, 1)
-    exact = replace(shop, target=replace(shop.target, features=shop.target.features - {SPLIT}))
+    exact = replace(shop, target=dot.without_parts(shop.target))
     reference = exact.make(graph, None, {}, opt_level=0)
     return made.reporting({**summary, "error": worst_error(made.write(None), reference.write(None))})
 
@@ -150,12 +152,12 @@ def _weighed(graph: Graph, precision: str) -> Graph:
 
 def _with_split_factors(target: CpuTarget, precision: str) -> CpuTarget:
     """``target`` as code of this precision sees it; raises BuildError where it is of no use."""
-    if precision != SPLIT:
+    if precision not in dot.SPLIT:
         return target
     if "amx" not in target.features:
-        seen = f"{SPLIT} on {isa.text(target)}, which has no matrix unit (AMX)"
+        seen = f"{precision} on {isa.text(target)}, which has no matrix unit (AMX)"
         raise BuildError("--precision", seen, "the unit multiplies bfloat16 sixteen times as fast", "build in fp32 or bf16")
-    return replace(target, features=target.features | {SPLIT})
+    return replace(target, features=target.features | {precision})
 
 
 def _check_open(precision: str) -> None:

@@ -20,7 +20,7 @@ Output = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="The engine to write; without it, beside the model.")
 ]
 Precision = Annotated[
-    str, typer.Option(help="fp32; bf16x3: split factors; bf16, fp16: 16 bits between kernels; int8, best, w8, w4; fp8 on GPUs.")
+    str, typer.Option(help="fp32; bf16x3, bf16x6: split factors; bf16, fp16: 16 bits stored; int8, best, w8, w4; fp8 on GPUs.")
 ]
 OptLevel = Annotated[int, typer.Option(min=0, max=5, help="How many tactics are timed for a kernel: 0 none, 5 all.")]
 TimingCache = Annotated[Path | None, typer.Option(metavar="FILE", help="Timings of tactics, read and added to.")]

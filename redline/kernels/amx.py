@@ -138,25 +138,24 @@ def sums(
     steps = [*outer, inner] if inner.extent != 1 else outer
     at_x = "".join(f" + {f'{s.table}[k{i}]' if s.table else f'k{i} * {s.x_step}'}" for i, s in enumerate(steps))
     at_w = "".join(f" + k{i} * {s.w_step}" for i, s in enumerate(steps))
-    body = [*(ahead.ask if ahead else []), *_step(tiles, vectors, bands, row_step)]
+    body = [*(ahead.ask if ahead else []), *_step(tiles, vectors, bands, row_step, x_part, w_part)]
     lines = [f"x -= {skipped} * {row_step};"] if skipped else []
     lines += [f"{dot.acc.c} all_sums[{most_rows}][{width}] __attribute__((aligned(64)));"]
     every = [(b, v) for b in range(len(bands)) for v in range(vectors)]
     lines += [zero(tiles.sum(b, v)) for b, v in every]
     head = " ".join(f"for (int64_t k{i} = 0; k{i} < {loop.extent}; ++k{i})" for i, loop in enumerate(steps))
-    for x, w in dot.products:
-        at = f"xk = (const char *)(x + {x * x_part}{at_x}), *const wk = (const char *)(panel + {w * w_part}{at_w})"
-        lines += block(head, [f"const char *const {at};", *body])
+    at = f"xk = (const char *)(x{at_x}), *const wk = (const char *)(panel{at_w})"
+    lines += block(head, [f"const char *const {at};", *body])
     for b, v in reversed(every):
         lines.append(store(tiles.sum(b, v), f"&all_sums[{bands[b].place}][{v * LANES}]", width * WORD))
     return [*lines, f"{dot.acc.c} (*const sums)[{width}] = all_sums + {skipped};"]
 
 
-def _load_band(register: int, start: int | str, row_step: int, size: int) -> str:
-    """C: rows of elements of ``size`` bytes, from element ``start`` on."""
+def _load_band(register: int, start: int | str, part: int, row_step: int, size: int) -> str:
+    """C: rows of elements of ``size`` bytes, from element ``start`` of the part that begins with element ``part`` on."""
     if isinstance(start, int):
-        return load(register, "xk", start * size, row_step * size)
-    return load(register, f"xk + {start} * {size}", 0, row_step * size)
+        return load(register, "xk", (start + part) * size, row_step * size)
+    return load(register, f"xk + {start} * {size}", part * size, row_step * size)
 
 
 def interleaved(
@@ -165,8 +164,7 @@ def interleaved(
 ) -> list[str]:  # fmt: skip
     """C: the sums of ``x`` and ``panel`` into ``to``, bands of rows one behind the other; parts as for ``sums``.
 
-    ``between`` stands before every ``part`` of the steps, formatted with the number of parts; of those of the last product
-    where there are several.
+    ``between`` stands before every ``part`` of the steps, formatted with the number of parts.
     """
     dot, width = tiles.dot, vectors * LANES
     _, inner = split([steps], dot)
@@ -177,37 +175,37 @@ def interleaved(
     parts = -(-inner.extent // size)
     every = [(b, v) for b in range(len(bands)) for v in range(vectors)]
     lines = [zero(tiles.sum(b, v)) for b, v in every]
-    products = [(x * x_part, w * w_part) for x, w in dot.products]
-    for number, (x_at, w_at) in enumerate(products, 1):
-        places = f"(x + {x_at} + k * {inner.x_step}), *const wk = (const char *)(panel + {w_at} + k * {inner.w_step});"
-        step = [f"const char *const xk = (const char *){places}", *(ahead.ask if ahead else [])]
-        step += _step(tiles, vectors, bands, row_step)
-        if number < len(products):
-            lines += block(f"for (int64_t k = 0; k < {inner.extent}; ++k)", step)
-            continue
-        last = f"k < {inner.extent} && k < (part + 1) * {size}" if inner.extent % size else f"k < (part + 1) * {size}"
-        part = [line.format(parts, parts) for line in between]
-        part += block(f"for (int64_t k = part * {size}; {last}; ++k)", step)
-        lines += block(f"for (int64_t part = 0; part < {parts}; ++part)", part)
+    places = f"(x + k * {inner.x_step}), *const wk = (const char *)(panel + k * {inner.w_step});"
+    step = [f"const char *const xk = (const char *){places}", *(ahead.ask if ahead else [])]
+    step += _step(tiles, vectors, bands, row_step, x_part, w_part)
+    last = f"k < {inner.extent} && k < (part + 1) * {size}" if inner.extent % size else f"k < (part + 1) * {size}"
+    part = [line.format(parts, parts) for line in between]
+    part += block(f"for (int64_t k = part * {size}; {last}; ++k)", step)
+    lines += block(f"for (int64_t part = 0; part < {parts}; ++part)", part)
     for b, v in every:
         lines.append(store(tiles.sum(b, v), f"&{to}[{bands[b].place} * {width} + {v * LANES}]", width * WORD))
     return lines
 
 
-def _step(tiles: Tiles, vectors: int, bands: Sequence[Band], row_step: int) -> list[str]:
+def _step(tiles: Tiles, vectors: int, bands: Sequence[Band], row_step: int, x_part: int, w_part: int) -> list[str]:
     """C: the products of one step, from ``xk`` and ``wk``. Each tile is loaded as late as it can be.
 
     All that is loaded before the first product waits in the queue of loads: 10 % less for tiles of two bands by two vectors.
     """
-    x = [_load_band(tiles.x(b), band.start, row_step, tiles.dot.x.size) for b, band in enumerate(bands)]
-    w = [load(tiles.w(v), "wk", v * LANES * WORD, vectors * LANES * WORD) for v in range(vectors)]
+    dot, width = tiles.dot, vectors * LANES * WORD
     by_vector = vectors > REGISTERS - len(tiles.heights) * (tiles.vectors + 1)  # the tiles of w share registers
-    pairs = [(b, v) for b in range(len(x)) for v in range(len(w))]
-    lines, loaded = [], set()
-    for b, v in sorted(pairs, key=lambda pair: pair[::-1] if by_vector else pair):
-        lines += [each for each in (x[b], w[v]) if each not in loaded]
-        loaded |= {x[b], w[v]}
-        lines.append(multiply(tiles.dot, tiles.sum(b, v), tiles.x(b), tiles.w(v)))
+    pairs = [(b, v) for b in range(len(bands)) for v in range(vectors)]
+    lines: list[str] = []
+    held: dict[int, str] = {}  # what was loaded last, by register
+    for x, w in dot.products:
+        for b, v in sorted(pairs, key=lambda pair: pair[::-1] if by_vector else pair):
+            loads = {
+                tiles.x(b): _load_band(tiles.x(b), bands[b].start, x * x_part, row_step, dot.x.size),
+                tiles.w(v): load(tiles.w(v), "wk", w * w_part * dot.w.size + v * LANES * WORD, width),
+            }
+            lines += [text for register, text in loads.items() if held.get(register) != text]
+            held |= loads
+            lines.append(multiply(dot, tiles.sum(b, v), tiles.x(b), tiles.w(v)))
     return lines
 
 

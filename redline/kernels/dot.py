@@ -4,14 +4,17 @@ A *group* is the number of neighbours along k whose products one lane sums in on
 group together. A plain way works for every type and converts both operands to the type of the sums.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import TypeVar
 
 import numpy as np
 
 from redline.base.dtypes import NARROW_FLOATS, DType, bfloat16, bool_, float32, int8, int32, uint8
 from redline.kernels.problem import CpuTarget
 
+S = TypeVar("S")
 SMALL = (int8, uint8)
 TILE_GROUPS = 16  # most groups that an instruction of the matrix unit sums at once
 GCC_NAMES = (  # of the instructions that Clang calls by their widths
@@ -39,8 +42,7 @@ class Dot:
 
     ``offset`` is added to every x while it is staged; the sums then start at -offset * (sum of the column of w), which
     heads each packed panel. ``tiled``: the instruction of the matrix unit that multiplies whole tiles (kernels/amx.py).
-    ``parts``: an element of an operand is the sum of so many, a rounded number and what rounding left; products of two rests
-    are left out.
+    ``parts``: an element of an operand is the sum of so many, a rounded number and what rounding left, rounded in turn.
     """
 
     name: str
@@ -68,9 +70,15 @@ class Dot:
 
     @property
     def products(self) -> tuple[tuple[int, int], ...]:
-        """The parts of x and w that are multiplied with each other, the smallest products first."""
-        every = [(x, w) for x in range(self.parts) for w in range(self.parts) if x + w < self.parts]
-        return tuple(sorted(every, key=sum, reverse=True))
+        """The parts of x and w that are multiplied with each other, so ordered that neighbours share one of the two.
+
+        The others are smaller than what rounding the last part left.
+        """
+        found: list[tuple[int, int]] = []
+        for x in reversed(range(self.parts)):
+            last = found[-1][1] if found else 0
+            found += [(x, w) for w in sorted(range(self.parts - x), key=lambda w: (w != last, -w))]
+        return tuple(found)
 
     def types(self, target: CpuTarget) -> list[str]:
         """C: the vectors ``vec`` of sums and ``wvec`` of packed elements, and what the instruction needs."""
@@ -113,9 +121,9 @@ class Dot:
         batch, k, n = array.shape
         padded = np.pad(array, ((0, 0), (0, -k % self.group), (0, 0)))
         whole = padded.reshape(batch, -1, self.group, n).swapaxes(2, 3)
+        if self.parts > 1:
+            return np.concatenate(list(split(whole, self.w, self.parts)), axis=1)
         rows = whole.astype(self.w.numpy)
-        if self.parts == 2:
-            return np.concatenate([rows, remainder(whole, rows)], axis=1)
         if not self.offset:
             return rows
         start = (-self.offset * array.astype(np.int64).sum(axis=1, keepdims=True)).astype(self.acc.numpy)
@@ -129,11 +137,15 @@ def groups_at_once(steps: int) -> int:
     return steps // exact if exact else -(-steps // least)
 
 
-def remainder(array: np.ndarray, rounded: np.ndarray) -> np.ndarray:
-    """What rounding took from ``array``, rounded to the same type; nothing where it cannot be told (infinities)."""
-    with np.errstate(invalid="ignore"):
-        rest = array - rounded.astype(array.dtype)
-    return np.where(np.isfinite(rest), rest, 0).astype(rounded.dtype)
+def split(array: np.ndarray, dtype: DType, parts: int) -> Iterator[np.ndarray]:
+    """``array`` rounded to ``dtype``, then what rounding took, rounded too, and so on; nothing where it cannot be told
+    (infinities)."""
+    for _ in range(parts):
+        rounded = array.astype(dtype.numpy)
+        yield rounded
+        with np.errstate(invalid="ignore"):
+            rest = array - rounded.astype(array.dtype)
+        array = np.where(np.isfinite(rest), rest, 0)
 
 
 def plain(x: DType) -> Dot:
@@ -156,12 +168,15 @@ _TILED = {
 }
 
 
-SPLIT = Dot("amx-bf16x3", bfloat16, bfloat16, float32, group=2, tiled="tdpbf16ps", parts=2)
+SPLIT = {  # float32 in parts of bfloat16, by the feature of a target that allows it: so many products each
+    name: Dot(f"amx-{name}", bfloat16, bfloat16, float32, group=2, tiled="tdpbf16ps", parts=parts)
+    for name, parts in (("bf16x3", 2), ("bf16x6", 3))
+}
 
 
 def of(name: str, x: DType, w: DType) -> Dot:
     """The way called ``name`` for operands of these types."""
-    known = (*(dot for _, dot in _INSTRUCTIONS.values()), *_TILED.values(), SPLIT, plain(x))
+    known = (*(dot for _, dot in _INSTRUCTIONS.values()), *_TILED.values(), *SPLIT.values(), plain(x))
     return next(dot for dot in known if dot.name == name)
 
 
@@ -175,6 +190,21 @@ def candidates(x: DType, w: DType, constant: bool, target: CpuTarget) -> Iterato
 
 def tiled(x: DType, w: DType, target: CpuTarget) -> Dot | None:
     """The way in which the matrix unit of ``target`` does; None where it has none for these types."""
+    if "amx" not in target.features:
+        return None
     if x == w == float32:
-        return SPLIT if {"amx", "bf16x3"} <= target.features else None
-    return _TILED.get((x, w)) if "amx" in target.features else None
+        return next((dot for name, dot in SPLIT.items() if name in target.features), None)
+    return _TILED.get((x, w))
+
+
+def by_turns(schedules: Callable[[CpuTarget], Sequence[S]], target: CpuTarget) -> list[S]:
+    """What ``schedules`` finds; where float32 may be split, in turns with what it finds where it may not."""
+    found = [schedules(target)]
+    if SPLIT.keys() & target.features:
+        found.append(schedules(without_parts(target)))
+    return [s for turn in zip_longest(*found) for s in turn if s is not None]
+
+
+def without_parts(target: CpuTarget) -> CpuTarget:
+    """``target`` as it is where float32 is multiplied as it lies."""
+    return replace(target, features=target.features - SPLIT.keys())

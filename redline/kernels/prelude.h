@@ -84,10 +84,10 @@ static inline float rl_exp_below_short(float x) {
   return p * rl_float(rl_bits(y) << 23);
 }
 
-// rl_rest_bf16: what rounding to bfloat16 takes from x, rounded the same way; 0 where that cannot be told.
-static inline rl_bf16 rl_rest_bf16(float x) {
+// rl_rest_bf16: what rounding to bfloat16 takes from x; 0 where that cannot be told.
+static inline float rl_rest_bf16(float x) {
   float rest = x - rl_from_bf16(rl_to_bf16(x));
-  return rl_to_bf16(__builtin_fabsf(rest) < __builtin_inff() ? rest : 0.0f);
+  return __builtin_fabsf(rest) < __builtin_inff() ? rest : 0.0f;
 }
 
 // rl_bf16_pair: two numbers of no negative sign as neighbouring bfloat16, the first in the low half; halves round up.

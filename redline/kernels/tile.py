@@ -175,10 +175,9 @@ class Ahead:
     @classmethod
     def of(cls, dot: Dot, width: int, groups: int, at_once: int, depth: int, tiles: int) -> Self:
         """For sums of ``groups``, ``at_once`` by an instruction, over panels of ``width`` columns of ``depth`` elements."""
-        times = len(dot.products)
-        step_bytes = -(-width * at_once * dot.group * dot.w.size * dot.parts // times)
+        step_bytes = width * at_once * dot.group * dot.w.size * dot.parts
         even = not dot.tiled and step_bytes > CACHE_LINE  # steps of a single vector are too short to count them
-        return cls(groups // at_once * times, step_bytes, depth * width * dot.w.size, tiles, even)
+        return cls(groups // at_once, step_bytes, depth * width * dot.w.size, tiles, even)
 
     @property
     def lines(self) -> int:
@@ -338,12 +337,13 @@ def converted(element: str, source: DType, target: DType, offset: int = 0) -> st
     return cexpr.to_storage(target, cexpr.cast_text(cexpr.from_storage(source, element), source, target))
 
 
-def staged(place: str, element: str, source: DType, target: DType, offset: int = 0, rest: str = "") -> list[str]:
-    """C: ``element`` of type ``source`` copied to ``place``; ``rest``: where what rounding takes from it goes (Dot.parts)."""
-    if not rest:
-        return [f"{place} = {converted(element, source, target, offset)};"]
-    value = f"const float value = {cexpr.from_storage(source, element)};"
-    return [value, f"{place} = rl_to_bf16(value);", f"{rest} = rl_rest_bf16(value);"]
+def staged(places: Sequence[str], element: str, source: DType, target: DType, offset: int = 0) -> list[str]:
+    """C: ``element`` of type ``source`` copied to where its parts go (Dot.parts)."""
+    if len(places) == 1:
+        return [f"{places[0]} = {converted(element, source, target, offset)};"]
+    lines = [f"const float part0 = {cexpr.from_storage(source, element)};"]
+    lines += [f"const float part{i} = rl_rest_bf16(part{i - 1});" for i in range(1, len(places))]
+    return lines + [f"{place} = rl_to_bf16(part{i});" for i, place in enumerate(places)]
 
 
 def pack_panels(array: np.ndarray, cut: Panels, dot: Dot) -> np.ndarray:

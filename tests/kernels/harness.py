@@ -17,7 +17,10 @@ from redline.kernels.problem import CpuTarget, Family, KernelCode, Operand
 TARGETS = {name: isa.target(name, num_threads=2) for name in ("avx512", "avx2", "generic")}
 FULL = isa.target("avx512+bf16+vnni", num_threads=2)  # with the instructions that sum several products at once
 TILED = isa.target("avx512+amx+bf16+vnni", num_threads=2)  # and those of the matrix unit
-SPLIT = isa.target("avx512+amx+bf16+bf16x3+vnni", num_threads=2)  # where factors of float32 may be split in two, too
+SPLIT = {  # and where factors of float32 may be split, by how; with the error of the largest answer
+    "bf16x3": (isa.target("avx512+amx+bf16+bf16x3+vnni", num_threads=2), 2e-5),
+    "bf16x6": (isa.target("avx512+amx+bf16+bf16x6+vnni", num_threads=2), 5e-7),
+}
 needs_tiles = pytest.mark.skipif(not isa.needs(TILED) <= cpu.features(), reason="needs a processor with a matrix unit (AMX)")
 GROUPING = [pytest.param(FULL, id="vectors"), pytest.param(TILED, id="tiles", marks=needs_tiles)]
 GUARD = 64  # elements around an operand that a kernel must not write

@@ -213,22 +213,37 @@ def test_grouped_products_need_the_instruction():
 
 @pytest.mark.parametrize("m, n, k", [(15, 33, 1), (31, 70, 64), (65, 17, 74)])
 @pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize("name", SPLIT)
 @needs_tiles
-def test_split_factors(m, n, k, constant):
-    """Sixteen bits of every factor count: 2^-16 of the largest answer, where bfloat16 alone would be 2^-8 off."""
-    problem = with_bias_and_relu(m, n, k, constant)
-    candidates = FAMILY.schedules(problem, SPLIT)
-    assert candidates[0].dot == "amx-bf16x3"
-    check(FAMILY, problem, SPLIT, candidates[::2], rtol=2e-5)
+def test_split_factors(m, n, k, constant, name):
+    """Sixteen or all bits of every factor count, where bfloat16 alone would be 2^-8 off. The vector unit competes."""
+    problem, (target, rtol) = with_bias_and_relu(m, n, k, constant), SPLIT[name]
+    first, second, *rest = FAMILY.schedules(problem, target)
+    assert (first.dot, second.dot) == (f"amx-{name}", "")
+    check(FAMILY, problem, target, [first, *(s for s in rest if s.dot)], rtol=rtol)
 
 
 @needs_tiles
-def test_what_is_not_finite_stays_in_its_row_when_factors_are_split():
+def test_three_parts_hold_a_float32():
+    """Products with ones add up to the number itself, bit for bit: nothing of it is lost but what is smaller than 2^-126."""
+    left, one = Operand(float32, (32, 32), (32, 1)), C(float32, (32, 16), True)
+    problem = matmul.product(left, one, C(float32, (32, 16)))
+    target, _ = SPLIT["bf16x6"]
+    numbers = np.random.default_rng(3).standard_normal(32) * 2.0 ** np.random.default_rng(4).integers(-90, 90, 32)
+    arrays = [np.diag(numbers).astype(np.float32), np.ones((32, 16), np.float32)]
+    for schedule in [s for s in FAMILY.schedules(problem, target) if s.dot]:
+        (got,) = run(FAMILY, problem, schedule, target, arrays)
+        np.testing.assert_array_equal(got, np.broadcast_to(arrays[0].diagonal()[:, None], (32, 16)))
+
+
+@needs_tiles
+@pytest.mark.parametrize("target", [target for target, _ in SPLIT.values()], ids=SPLIT)
+def test_what_is_not_finite_stays_in_its_row_when_factors_are_split(target):
     """An infinity may become NaN: its product with the rest of the other factor has any sign."""
     problem = square(20, 37, 24)
     arrays = [np.array(array) for array in random_arrays(problem.reads)]
     arrays[0][3, 5], arrays[0][8, 0] = np.nan, np.inf
-    got = run(FAMILY, problem, FAMILY.schedules(problem, SPLIT)[0], SPLIT, arrays)[0]
+    got = run(FAMILY, problem, FAMILY.schedules(problem, target)[0], target, arrays)[0]
     (want,) = FAMILY.reference(problem, arrays)
     finite = np.isfinite(want)
     assert (np.isfinite(got) == finite).all() and not finite[3].any() and not finite[8].any()

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from harness import TARGETS, TILED, needs_tiles
+from harness import SPLIT, TARGETS, TILED, needs_tiles
 from open_harness import check
 
 from redline.base.dtypes import bfloat16, float32, int8, int32, uint8
@@ -77,6 +77,12 @@ def test_open_images_on_tiles(case, x, weights):
     found = conv.FAMILY.schedules(make(*HW), TILED)
     assert found[0].dot.startswith("amx-")
     check(conv.FAMILY, make, HW, SIZES, TILED, [found[0], found[-1]], rtol=0 if acc == int32 else 1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_open_images_split_no_factors(case):
+    for target, _ in SPLIT.values():
+        assert not any("bf16x" in repr(schedule) for schedule in conv.FAMILY.schedules(open_image(case)(*HW), target))
 
 
 @pytest.mark.slow

@@ -34,6 +34,7 @@ ROWS = (
         {
             "amx": (("-mamx-tile", "-mamx-bf16", "-mamx-int8"), frozenset({"amx_tile", "amx_bf16", "amx_int8"})),
             "bf16x3": ((), frozenset()),  # no instruction, but leave: float32 factors may be split in two bfloat16 each
+            "bf16x6": ((), frozenset()),  # the same, in three
             "bf16": (("-mavx512bf16",), frozenset({"avx512_bf16"})),
             "vbmi": (("-mavx512vbmi", "-mavx512vbmi2"), frozenset({"avx512vbmi", "avx512_vbmi2"})),
             "vnni": (("-mavx512vnni",), frozenset({"avx512_vnni"})),

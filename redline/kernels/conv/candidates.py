@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from redline.base.shapes import size
-from redline.kernels import amx, tile
+from redline.kernels import amx, dot, tile
 from redline.kernels.conv import filtering, geometry, pointwise
 from redline.kernels.conv.geometry import Geometry
 from redline.kernels.conv.problem import Problem
@@ -45,9 +45,13 @@ MAX_SCRATCH_SHARE = 0.6  # of the second-level cache, for the staged rows of a c
 
 
 def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
-    """The legal candidates, the cheapest by the cost model first."""
+    """The legal candidates, the cheapest by the cost model first; as for matmul/schedule.py where factors may be split."""
     if not size(problem.out.shape):
         return [Direct(1, 1, 1)]
+    return dot.by_turns(lambda target: _of_one_unit(problem, target), target)
+
+
+def _of_one_unit(problem: Problem, target: CpuTarget) -> list[Schedule]:
     g = geometry.of(problem)
     if pointwise.applies(problem):
         products = [Pointwise(s) for s in pointwise.product_schedules(problem, target)]
@@ -113,7 +117,9 @@ def _flats(g: Geometry, problem: Problem, target: CpuTarget) -> list[Flat]:
         return []
     widest = -(-g.filters // tile.lanes(problem.acc, target))
     shapes = dict.fromkeys((height, min(vectors, widest)) for height, vectors in FLAT_TILES)
-    return [_cut_flat(g, problem, Flat(height, vectors, how.name), target) for height, vectors in shapes]
+    cut = [_cut_flat(g, problem, Flat(height, vectors, how.name), target) for height, vectors in shapes]
+    large = problem.w.num_bytes > LARGE_BYTES
+    return [*cut, *(replace(s, prefetch=True) for s in cut if large and not s.prefetch and not s.rows_outer)]
 
 
 def _cut_flat(g: Geometry, problem: Problem, s: Flat, target: CpuTarget) -> Flat:

@@ -267,9 +267,9 @@ class DirectKernel:
         )
         steps = contiguous_strides([*(term.extent for term in self.terms), width, dot.group])
         place = offset([*names, "j", "e"], steps)
-        rest = f"packed[{self.steps * width * dot.group} + {place}]" if dot.parts > 1 else ""
-        fill = [f"packed[{place}] = 0;", *([f"{rest} = 0;"] if rest else [])]
-        copy = tile.staged(f"packed[{place}]", f"source[{source}]", w.dtype, dot.w, rest=rest)
+        places = [f"packed[{part * self.steps * width * dot.group} + {place}]" for part in range(dot.parts)]
+        fill = [f"{each} = 0;" for each in places]
+        copy = tile.staged(places, f"source[{source}]", w.dtype, dot.w)
         if g.channels < dot.steps(g.channels) * dot.group:
             channel = next((name for name, term in zip(names, self.terms, strict=True) if term.name == "c"), "0")
             outside = f"if ({channel} * {dot.group} + e >= {g.channels})"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from redline.base.errors import BuildError
 from redline.base.extents import Undecided, at_nominal, is_open, nominal
-from redline.kernels import amx, per_image, tile
+from redline.kernels import amx, dot, per_image, tile
 from redline.kernels.conv import c, candidates, geometry, open_direct, open_winograd, pointwise
 from redline.kernels.conv.open_direct import OpenDirect
 from redline.kernels.conv.open_winograd import OpenWinograd
@@ -69,9 +69,9 @@ def _products(problem: Problem, target: CpuTarget) -> list[Schedule]:
 
 
 def _like_the_tuned_shape(problem: Problem, target: CpuTarget) -> list[Schedule]:
-    """The open forms of the candidates at the tuned shape."""
+    """The open forms of the candidates at the tuned shape; factors stay whole."""
     found: dict[Schedule, None] = {}
-    for closed in candidates.schedules(_tuned(problem), target):
+    for closed in candidates.schedules(_tuned(problem), dot.without_parts(target)):
         if isinstance(closed, Winograd):
             found[_open_winograd(problem, closed, target)] = None
         elif isinstance(closed, Direct):

@@ -112,11 +112,11 @@ class Planes:
         source = f"const {self.problem.x.dtype.c} *restrict from = x + y * {high} + {first * wide};"
         if step == channel == 1 and wide == g.channels == self.pixel:
             body = copied(
-                "i", (end - begin) * wide, f"{to}[{begin * self.pixel} + i]", "from[i]", self.problem.x.dtype, self.dot
+                "i", (end - begin) * wide, [f"{to}[{begin * self.pixel} + i]"], "from[i]", self.problem.x.dtype, self.dot
             )
         else:
             place, element = f"{to}[({begin} + i) * {self.pixel} + c]", f"from[i * {step * wide} + c * {channel}]"
             whole = self.dot.steps(g.channels) * self.dot.group
-            pixel = copied_pixel(g.channels, whole, place, element, self.problem.x.dtype, self.dot)
+            pixel = copied_pixel(g.channels, whole, [place], element, self.problem.x.dtype, self.dot)
             body = loop("i", 0, end - begin, pixel)
         return [*lines, *(block("", [source, *body]) if end > begin else [])]

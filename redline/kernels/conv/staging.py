@@ -3,6 +3,7 @@
 Padding costs no test in the inner loop then, and elements are converted to the type of the sums once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from redline.base.dtypes import DType
@@ -69,7 +70,6 @@ class Stage:
         body = [
             f"const int64_t h = h_begin * {g.step[1]} - {g.pad[1]} + r;",
             f"{type_name} *restrict to = staged + q * {depth_stride} + r * {row_stride};",
-            *([f"{type_name} *restrict rest = to + {self.part};"] if self.dot.parts > 1 else []),
         ]
         body.insert(0, f"const int64_t z = d * {g.step[0]} - {g.pad[0]} + q * {g.dilation[0]};")
         outside = [f"{name} < 0 || {name} >= {g.size[axis]}" for axis, name in ((0, "z"), (1, "h")) if g.leaves(axis)]
@@ -104,35 +104,36 @@ class Stage:
     def _pixel(self, place: str, width: int, channel: int) -> list[str]:
         """C: pixel i of a row."""
         end = 0 if self.is_folded else self.dot.steps(self.g.channels) * self.dot.group
-        element, rest = f"from[i * {width} + c * {channel}]", self._rest(place)
-        return copied_pixel(self.g.channels, end, f"to[{place}]", element, self.source, self.dot, rest)
+        element = f"from[i * {width} + c * {channel}]"
+        return copied_pixel(self.g.channels, end, self._places(place), element, self.source, self.dot)
 
     def _copy(self, variable: str, count: int, place: str, element: str) -> list[str]:
         """C: ``count`` elements of the image, converted."""
-        return copied(variable, count, f"to[{place}]", element, self.source, self.dot, self._rest(place))
+        return copied(variable, count, self._places(place), element, self.source, self.dot)
 
-    def _rest(self, place: str) -> str:
-        """C: where what rounding takes from the element at ``place`` goes; "" where nothing is kept of it."""
-        return f"rest[{place}]" if self.dot.parts > 1 else ""
+    def _places(self, place: str) -> list[str]:
+        """C: where the parts of the element at ``place`` go."""
+        return [f"to[{place}]", *(f"to[{part * self.part} + {place}]" for part in range(1, self.dot.parts))]
 
     def _fill(self, begin: int, end: int) -> list[str]:
         """C: what stands outside the image; there is no rest of it."""
-        rest = " rest[i] = 0;" if self.dot.parts > 1 else ""
-        return [f"for (int64_t i = {begin}; i < {end}; ++i) {{ to[i] = {self.pad};{rest} }}"]
+        first, *rests = self._places("i")
+        text = " ".join([f"{first} = {self.pad};", *(f"{rest} = 0;" for rest in rests)])
+        return [f"for (int64_t i = {begin}; i < {end}; ++i) {{ {text} }}"]
 
 
-def copied(variable: str, count: int, to: str, element: str, source: DType, dot: Dot, rest: str = "") -> list[str]:
-    """C: ``count`` elements of the image, converted; ``rest`` as for ``tile.staged``."""
-    body = tile.staged(to, element, source, dot.x, dot.offset, rest)
-    if rest:
+def copied(variable: str, count: int, places: Sequence[str], element: str, source: DType, dot: Dot) -> list[str]:
+    """C: ``count`` elements of the image, converted, to where their parts go."""
+    body = tile.staged(places, element, source, dot.x, dot.offset)
+    if dot.parts > 1:
         return vectorized(variable, 0, count, body)
     return [f"for (int64_t {variable} = 0; {variable} < {count}; ++{variable}) {body[0]}"]
 
 
-def copied_pixel(channels: int, end: int, to: str, element: str, source: DType, dot: Dot, rest: str = "") -> list[str]:
+def copied_pixel(channels: int, end: int, places: Sequence[str], element: str, source: DType, dot: Dot) -> list[str]:
     """C: the channels c of a pixel; those up to ``end``, which fill up the last group, meet weights of zero."""
-    lines = copied("c", channels, to, element, source, dot, rest)
+    lines = copied("c", channels, places, element, source, dot)
     if end > channels:
-        zero = f" {rest} = 0;" if rest else ""
-        lines.append(f"for (int64_t c = {channels}; c < {end}; ++c) {{ {to} = {dot.offset};{zero} }}")
+        text = " ".join(f"{place} = {dot.offset};" for place in places)
+        lines.append(f"for (int64_t c = {channels}; c < {end}; ++c) {{ {text} }}")
     return lines

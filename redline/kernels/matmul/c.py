@@ -231,10 +231,10 @@ class MatmulKernel:
         g, dot = self.g, self.dot
         element = f"a[m * {g.x[-2]} + k * {g.x[-1]}]"
         source, row = self.problem.reads[g.x_arg].dtype, f"(m - m_begin) * {self.staged_stride}"
-        rest = f"staged[{row} + {self.padded_k} + k]" if dot.parts > 1 else ""
-        copy = tile.staged(f"staged[{row} + k]", element, source, dot.x, dot.offset, rest)
-        fill = [f"staged[{row} + k] = {dot.offset};", *([f"{rest} = 0;"] if rest else [])]
-        walk = vectorized("k", 0, g.k, copy) if rest else loop("k", 0, g.k, copy)
+        places = [f"staged[{row} + {part * self.padded_k} + k]" for part in range(dot.parts)]
+        copy = tile.staged(places, element, source, dot.x, dot.offset)
+        fill = [f"{place} = {dot.offset};" for place in places]
+        walk = vectorized("k", 0, g.k, copy) if dot.parts > 1 else loop("k", 0, g.k, copy)
         walk += loop("k", g.k, self.padded_k, fill) if self.padded_k > g.k else []
         return [
             f"{dot.x.c} *restrict staged = ({dot.x.c} *)scratch + {self.spare_rows * self.staged_stride};",
@@ -281,9 +281,9 @@ class MatmulKernel:
         g, dot = self.g, self.dot
         element = f"b[k * {g.w[-2]} + (p * {self.panels.width} + j) * {g.w[-1]}]"
         place = f"(k / {dot.group} * {width} + j) * {dot.group} + k % {dot.group}" if dot.group > 1 else f"k * {width} + j"
-        rest = f"packed[{self.padded_k * width} + {place}]" if dot.parts > 1 else ""
-        copy = tile.staged(f"packed[{place}]", element, self.problem.reads[g.w_arg].dtype, dot.w, 0, rest)
-        fill = [f"packed[{place}] = 0;", *([f"{rest} = 0;"] if rest else [])]
+        places = [f"packed[{part * self.padded_k * width} + {place}]" for part in range(dot.parts)]
+        copy = tile.staged(places, element, self.problem.reads[g.w_arg].dtype, dot.w)
+        fill = [f"{place} = 0;" for place in places]
         lines = loop("k", 0, g.k, loop("j", 0, valid, copy))
         if valid < width:
             lines += loop("k", 0, g.k, loop("j", valid, width, fill))

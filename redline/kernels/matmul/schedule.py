@@ -23,6 +23,7 @@ PACKING_READS = 16  # reads of an element that packing it is worth; on the matri
 MAX_TILES, MAX_TILED = 6, 3  # candidates on the vector and the matrix unit
 SHORT_STEPS = 96  # of a sum: storing the results is then a part worth hiding
 SHORT_TILES = ((8, 1), (12, 1))
+SPLITTING_READS = 8  # reads of an element that splitting it is worth
 LARGE_BYTES = 128 << 10  # of constant weights, from which on they come from memory rather than from a cache
 L1_WAYS = 8  # rows that may fall on one set
 WIDE_BYTES = 64  # of vectors that a processor with them can also halve, without losing registers
@@ -116,14 +117,23 @@ def needs_packing(g: Gemm, schedule: Schedule, problem: Problem, target: CpuTarg
 
 
 def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
-    """The legal candidates, the cheapest by ``_cost`` first; at the end one of each width, for who wants that packing."""
+    """The legal candidates, the cheapest by ``_cost`` first; at the end one of each width, for who wants that packing.
+
+    Where factors may be split, those of the matrix unit and of the vector unit by turns.
+    """
     if not size(problem.out.shape):
         return [Schedule(1, 1)]
+    return dot.by_turns(lambda target: _of_one_unit(problem, target), target)
+
+
+def _of_one_unit(problem: Problem, target: CpuTarget) -> list[Schedule]:
     tiles = sorted(_tiles(problem, target), key=lambda s: _cost(problem, s, target))
     found: dict[Schedule, None] = {}
-    for candidate in tiles[: MAX_TILES if not dots(problem, False, target)[0].tiled else MAX_TILED]:
-        found[_cut(problem, candidate, target)] = None
-        found[_cut(problem, candidate, target, in_cache=False)] = None
+    fastest = dots(problem, False, target)[0]
+    for candidate in tiles[: MAX_TILED if fastest.tiled else MAX_TILES]:
+        for chunks in (CHUNKS_PER_THREAD, 1) if fastest.parts > 1 else (CHUNKS_PER_THREAD,):  # each splits what it reads
+            for in_cache in (True, False):
+                found[_cut(problem, candidate, target, in_cache, chunks)] = None
     best = next(iter(found))
     small = [_cut(problem, s, target) for s in _small_tiles(problem, best, target)]
     ordered = dict.fromkeys((best, *small, *(replace(s, rows_outer=True, prefetch=False) for s in small), *found))
@@ -152,7 +162,8 @@ def _tiles(problem: Problem, target: CpuTarget) -> Iterator[Schedule]:
         g, best = gemms.of(problem, swapped), dots(problem, swapped, target)[0]
         must, aliases = must_stage(g, best), _aliases(g, problem)
         if best.tiled:
-            for rows, vectors in amx.shapes(g.m, g.n):
+            again = best.parts > 1 and problem.reads[g.x_arg].constant  # weights would be split in every call
+            for rows, vectors in () if again else amx.shapes(g.m, g.n):
                 yield Schedule(rows, vectors, swapped=swapped, staged=must, dot=best.name)
             continue
         for vectors in range(1, min(MAX_VECTORS, -(-g.n // lanes)) + 1):
@@ -207,18 +218,22 @@ def tile_cost(rows: int, vectors: int, steps: int, dot: Dot, target: CpuTarget) 
     return amx.cost(rows, vectors, steps, target.l1_bytes // dot.parts, len(dot.products))
 
 
-def _cut(problem: Problem, s: Schedule, target: CpuTarget, in_cache: bool = True) -> Schedule:
-    """``s`` with the chunks that read the least while there are enough of them; ``in_cache``: rows of a chunk stay there."""
+def _cut(problem: Problem, s: Schedule, target: CpuTarget, in_cache: bool = True, chunks: int = CHUNKS_PER_THREAD) -> Schedule:
+    """``s`` with the chunks that read the least while there are enough of them, if possible ``chunks`` a thread.
+
+    ``in_cache``: rows of a chunk stay there.
+    """
     g = gemms.of(problem, s.swapped)
     row_tiles, num_panels = Split.of_at_most(g.m, s.rows).count, panels(g, s, problem, target).count
-    wanted = -(-_wanted_chunks(problem, way(problem, s), target) // g.num_batches)
+    dot = way(problem, s)
+    wanted = -(-_wanted_chunks(problem, dot, target, chunks) // g.num_batches)
     pairs = [(r, min(num_panels, -(-wanted // r))) for r in range(1, min(row_tiles, wanted) + 1)]
     enough = [pair for pair in pairs if pair[0] * pair[1] >= wanted] or pairs[-1:]
     packed = needs_packing(g, s, problem, target)  # by every chunk of rows anew
-    tiled = bool(way(problem, s).tiled)
+    tiled, rows_again = bool(dot.tiled), SPLITTING_READS * g.m if dot.parts > 1 else g.m
     again = PACKING_READS * g.n if packed or tiled else g.n
-    row_chunks, panel_chunks = min(enough, key=lambda pair: (pair[1] - 1) * g.m + (pair[0] - 1) * again)
-    near = 3 * g.m * g.k * problem.a.dtype.size // 2 if tiled else 2 * g.m * g.k * problem.acc.size
+    row_chunks, panel_chunks = min(enough, key=lambda pair: (pair[1] - 1) * rows_again + (pair[0] - 1) * again)
+    near = 3 * g.m * g.k * dot.parts * dot.x.size // 2 if tiled else 2 * g.m * g.k * problem.acc.size
     least = 1 if packed or not in_cache else -(-near // target.l2_bytes)
     panel_chunks = _even(num_panels, panel_chunks) if tiled else panel_chunks
     prefetch = g.w_constant and g.reads[g.w_arg].num_bytes > LARGE_BYTES and not s.rows_outer
@@ -230,13 +245,13 @@ def _even(panels: int, chunks: int) -> int:
     return next((count for count in range(chunks, 1, -1) if count % 2 == 0 and panels % count == 0), chunks)
 
 
-def _wanted_chunks(problem: Problem, dot: Dot, target: CpuTarget) -> int:
+def _wanted_chunks(problem: Problem, dot: Dot, target: CpuTarget, chunks: int) -> int:
     if target.num_threads == 1:
         return 1
     if not dot.tiled:
-        return min(CHUNKS_PER_THREAD * target.num_threads, max(1, problem.flops // MIN_CHUNK_FLOPS))
+        return min(chunks * target.num_threads, max(1, problem.flops // MIN_CHUNK_FLOPS))
     work = max(problem.flops // (MIN_CHUNK_FLOPS * TILED_SPEED), (problem.a.num_bytes + problem.b.num_bytes) // MIN_CHUNK_BYTES)
-    return min(CHUNKS_PER_THREAD * target.num_threads, max(1, work))
+    return min(chunks * target.num_threads, max(1, work))
 
 
 def _variants(problem: Problem, best: Schedule, target: CpuTarget) -> Iterator[Schedule]:
