@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from redline import frontend, passes
 from redline.base import dtypes, log
 from redline.base.errors import BuildError, closest
@@ -39,7 +37,7 @@ def build_cuda(
     output: str | os.PathLike[str] | None = None,
     shapes: Given | Sequence[Given] | None = None,
     buckets: Mapping[str, Fixed | None] | None = None,
-    freeze: Mapping[str, np.ndarray] | None = None,
+    freeze: Mapping[str, frontend.Frozen] | None = None,
     precision: str = "fp16",
     opt_level: int = 3,
     timing_cache: str | os.PathLike[str] | None = None,

@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from redline import frontend, passes
 from redline.base import dtypes, log
 from redline.base.errors import BuildError, closest
@@ -39,7 +37,7 @@ def build(
     output: str | os.PathLike[str] | None = None,
     shapes: Given | Sequence[Given] | None = None,
     buckets: Mapping[str, Fixed | None] | None = None,
-    freeze: Mapping[str, np.ndarray] | None = None,
+    freeze: Mapping[str, frontend.Frozen] | None = None,
     precision: str = "fp32",
     opt_level: int = 3,
     timing_cache: str | os.PathLike[str] | None = None,
@@ -61,7 +59,8 @@ def build(
     ``shapes`` fixes the inputs' open dimensions, or leaves them open in a range (docs/shapes.md); several of them in a list
     are so many profiles of one engine. ``buckets``: names of fixed shapes that get a plan of their own; one called ``opt``
     without shapes is the tuned shape of every profile. ``ragged`` makes of inputs
-    [batch, length] ones of sequences one behind the other, without padding. ``freeze`` makes inputs constants.
+    [batch, length] ones of sequences one behind the other, without padding. ``freeze`` makes inputs constants: arrays, or a
+    number for all elements.
     ``opt_level`` 0 to 5: how many tactics are timed for a kernel. ``timing_cache``: a file of tactic timings
     (default: one for this machine in the cache folder).
     ``calibrate``: samples for the precisions int8 and best (an .npz, a folder of .npy, an iterable of input dicts), or a
@@ -103,7 +102,7 @@ def build(
 
 
 def _make(
-    model: Any, wanted: Wanted, freeze: Mapping[str, np.ndarray], ragged: bool, shop: Workshop, wish: Wish
+    model: Any, wanted: Wanted, freeze: Mapping[str, frontend.Frozen], ragged: bool, shop: Workshop, wish: Wish
 ) -> Made:  # fmt: skip
     """The engine: of one plan for fixed shapes, which every precision has, or of plans that need not be."""
     reader = Reader(frontend.read(model), freeze, STORAGE.get(wish.precision))

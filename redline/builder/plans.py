@@ -6,8 +6,6 @@ In: a model that has been read, and the shapes wanted. Out: parts, which the wor
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from redline import frontend, passes
 from redline.base.dtypes import DType
 from redline.base.extents import Extent, dimension
@@ -57,7 +55,7 @@ class Reader:
     """
 
     model: frontend.Parsed
-    freeze: Mapping[str, np.ndarray]
+    freeze: Mapping[str, frontend.Frozen]
     storage: DType | None = None
     device: Device = field(default_factory=lambda: Device())
     num_nodes: int = field(default=0, init=False)

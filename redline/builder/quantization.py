@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from redline import frontend, passes
 from redline.base.dtypes import float32
 from redline.base.errors import BuildError, closest
@@ -97,7 +95,7 @@ def _grid(precision: str, shop: AnyShop) -> Grid:
 
 def calibrate(
     model: Any, data: Any, path: str | os.PathLike[str], *, shapes: Mapping[str, StaticShape] | None = None,
-    freeze: Mapping[str, np.ndarray] | None = None, calibrator: str = DEFAULT_CALIBRATOR, num_threads: int = 0,
+    freeze: Mapping[str, frontend.Frozen] | None = None, calibrator: str = DEFAULT_CALIBRATOR, num_threads: int = 0,
     progress: Progress | None = None,
 ) -> CalibrationCache:  # fmt: skip
     """Measures the ranges of ``model`` on ``data`` and writes them to ``path``, over what may be there."""

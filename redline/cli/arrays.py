@@ -9,7 +9,7 @@ from redline.base import dtypes
 from redline.base.errors import InputError
 from redline.base.files import appearing
 from redline.base.shapes import check_names, fixed, parse_shapes
-from redline.cli.options import load_array
+from redline.cli.options import load_array, number_of
 from redline.engine.header import IO, Header
 from redline.runtime.samples import inputs_at, random_array
 
@@ -18,6 +18,8 @@ WHERE = "--input"
 
 def read_inputs(items: Sequence[str] | None, names: Collection[str]) -> dict[str, np.ndarray]:
     """The arrays of ``NAME=FILE.npy`` items by name; a bare ``FILE.npy`` is for the first input not yet given.
+
+    ``NAME=NUMBER`` is for an input without dimensions.
 
     Raises InputError for an unknown name, an input given twice, a file too many, and files that hold no array.
     """
@@ -31,13 +33,18 @@ def read_inputs(items: Sequence[str] | None, names: Collection[str]) -> dict[str
         check_names([name], names, WHERE)
         if name in arrays:
             raise InputError(WHERE, f"input {name!r} is given twice")
-        arrays[name] = load_array(Path(path), WHERE)
+        arrays[name] = _scalar(number) if (number := number_of(path)) is not None else load_array(Path(path), WHERE)
     free = [name for name in names if name not in arrays]
     if len(bare) > len(free):
         raise InputError(
             WHERE, f"{len(bare)} files without a name", f"{len(free)} inputs are left: {', '.join(free) or 'none'}"
         )
     return arrays | {name: load_array(Path(path), WHERE) for name, path in zip(free, bare, strict=False)}
+
+
+def _scalar(number: int | float) -> np.ndarray:
+    """What an input without dimensions takes: floats of 32 bits, integers of 64, or a boolean."""
+    return np.array(number, np.float32 if isinstance(number, float) else None)
 
 
 def inputs_of(header: Header, shapes: Sequence[str] | None) -> tuple[IO, ...]:

@@ -77,7 +77,7 @@ def command(
         with Stages() as stages:
             build_cuda(
                 model, output=path, shapes=parse_profiles(shapes or []), buckets=parse_buckets(bucket or []),
-                freeze=options.parse_arrays(freeze, "--freeze"),
+                freeze=options.parse_frozen(freeze),
                 precision=precision, opt_level=opt_level, timing_cache=timing_cache,
                 memory_limit=parse_size(memory_limit) if memory_limit else None, target=target,
                 **quantization.wishes(calibrate, calibration_cache, calibrator, max_drop, min_cosine), progress=stages,
@@ -92,7 +92,7 @@ def command(
             output=path,
             shapes=parse_profiles(shapes or []),
             buckets=parse_buckets(bucket or []),
-            freeze=options.parse_arrays(freeze, "--freeze"),
+            freeze=options.parse_frozen(freeze),
             precision=precision,
             opt_level=opt_level,
             timing_cache=timing_cache,

@@ -36,7 +36,7 @@ def command(
     with Stages() as stages:
         cache = calibrate(
             model, data, path,
-            shapes=fixed(parse_shapes(shapes or []), "calibrate"), freeze=options.parse_arrays(freeze, "--freeze"),
+            shapes=fixed(parse_shapes(shapes or []), "calibrate"), freeze=options.parse_frozen(freeze),
             calibrator=calibrator, num_threads=threads, progress=stages,
         )  # fmt: skip
     console.out().print(f"{path}: ranges of {len(cache.tensors)} tensors from {cache.samples} samples ({cache.calibrator})")

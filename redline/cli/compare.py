@@ -81,7 +81,7 @@ def compare_engine(
     for name in against.inputs:
         if name not in wanted and name not in given:
             seen = f"the model takes {name!r}, which the engine has frozen"
-            raise InputError("--input", seen, "", f"give the array it was frozen to: --input {name}=FILE.npy")
+            raise InputError("--input", seen, "", f"give what it was frozen to: --input {name}=FILE.npy or a number")
     worst: dict[str, Verdict] = {}
     for sample in range(samples):
         feed = arrays.fill(inputs, given, seed + sample)

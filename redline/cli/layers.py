@@ -97,20 +97,31 @@ def _verdict(
         wide = expected.get(values.get(name, ""))
         if wide is None or wide.dtype.kind not in "fiu" or found.dtype.kind not in "fiuV" or not wide.size:
             continue
-        for placed in _placed(found.astype(np.float64), wide.shape):
-            is_bytes = found.dtype.itemsize == 1 and wide.dtype.itemsize > 1
-            return _measure(name, kernel, found.dtype.name, placed, wide.astype(np.float64), is_bytes)
+        is_bytes = found.dtype.itemsize == 1 and wide.dtype.itemsize > 1
+        verdicts = [
+            _measure(name, kernel, found.dtype.name, placed, wide.astype(np.float64), is_bytes)
+            for placed in _placed(found.astype(np.float64), wide.shape)
+        ]
+        if verdicts:
+            return max(verdicts, key=lambda verdict: verdict.snr_db)
     return None
 
 
 def _placed(found: np.ndarray, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """``found`` in the model's order of axes: as it is, with the channels moved forward, or in other axes."""
-    if found.shape == shape:
-        yield found
-    elif found.ndim > 2 and np.moveaxis(found, -1, 1).shape == shape:
-        yield np.moveaxis(found, -1, 1)
-    elif found.size == math.prod(shape):
-        yield found.reshape(shape)
+    """``found`` in the orders of axes that it may have: the model's, and with the channels last.
+
+    A kernel knows extents, not what they stand for, and may have more axes of one element.
+    """
+    if found.size != math.prod(shape):
+        return
+    yield found.reshape(shape)
+    last = (*shape[:1], *shape[2:], *shape[1:2])
+    if _longer_than_one(found.shape) == _longer_than_one(last):
+        yield np.moveaxis(found.reshape(last), -1, 1 if len(shape) > 1 else 0)
+
+
+def _longer_than_one(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(extent for extent in shape if extent != 1)
 
 
 def _measure(name: str, kernel: KernelRecord, dtype: str, found: np.ndarray, wide: np.ndarray, is_bytes: bool) -> LayerVerdict:

@@ -23,7 +23,7 @@ CallShapes = Annotated[
 ]
 Freeze = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME=FILE.npy", help="Makes an input a constant; may be repeated.", show_default=False),
+    typer.Option(metavar="NAME=FILE.npy|NUMBER", help="Makes an input a constant; may be repeated.", show_default=False),
 ]
 Inputs = Annotated[
     list[str] | None,
@@ -50,14 +50,26 @@ def load_array(path: Path, where: str) -> np.ndarray:
     return array
 
 
-def parse_arrays(items: Sequence[str] | None, where: str) -> dict[str, np.ndarray]:
-    """``["mask=m.npy"]`` as ``{"mask": array}``; raises RedlineError for anything else."""
-    arrays: dict[str, np.ndarray] = {}
+def parse_frozen(items: Sequence[str] | None) -> dict[str, np.ndarray | int | float]:
+    """``["mask=m.npy", "rate=16000"]`` as an array and a number by name; raises RedlineError for anything else."""
+    where = "--freeze"
+    found: dict[str, np.ndarray | int | float] = {}
     for item in items or ():
-        name, equals, path = item.partition("=")
-        if not (name and equals and path):
-            raise RedlineError(where, f"{item!r} names no input and file", "expected NAME=FILE.npy")
-        if name in arrays:
+        name, equals, text = item.partition("=")
+        if not (name and equals and text):
+            raise RedlineError(where, f"{item!r} names no input and value", "expected NAME=FILE.npy or NAME=NUMBER")
+        if name in found:
             raise RedlineError(where, f"input {name!r} is given twice")
-        arrays[name] = load_array(Path(path), where)
-    return arrays
+        number = number_of(text)
+        found[name] = load_array(Path(text), where) if number is None else number
+    return found
+
+
+def number_of(text: str) -> int | float | None:
+    """The number that ``text`` spells; None where it spells something else. There is a file of that name only by ``./``."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.lower())

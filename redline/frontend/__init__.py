@@ -2,25 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from redline.base.errors import ModelError, UnsupportedError
 from redline.base.shapes import Shape, StaticShape
 from redline.frontend.convert import Converter, Frame
-from redline.frontend.inputs import bind_inputs, declare
+from redline.frontend.inputs import Frozen, bind_inputs, declare
 from redline.frontend.read import Parsed, Source, opset_version, read
 from redline.frontend.scope import Scope
 from redline.frontend.unsupported import Unsupported, error_of
 from redline.ir import Graph
 
-__all__ = ["Parsed", "Source", "Unsupported", "declared", "found", "load", "read", "unsupported"]
+__all__ = ["Frozen", "Parsed", "Source", "Unsupported", "declared", "found", "load", "read", "unsupported"]
 
 _NONE: Mapping[str, StaticShape] = {}
-_FROZEN: Mapping[str, np.ndarray] = {}
+_FROZEN: Mapping[str, Frozen] = {}
 
 
 def load(
-    source: Source, *, shapes: Mapping[str, StaticShape] = _NONE, freeze: Mapping[str, np.ndarray] = _FROZEN,
+    source: Source, *, shapes: Mapping[str, StaticShape] = _NONE, freeze: Mapping[str, Frozen] = _FROZEN,
     counts: Sequence[int] = (),
 ) -> Graph:  # fmt: skip
     """The model as a Graph; ``source`` is a path, the bytes of one, a ModelProto, or what ``read`` made of one.
@@ -63,7 +61,7 @@ def unsupported(source: Source, shapes: Mapping[str, StaticShape] = _NONE) -> li
 
 
 def _convert(
-    source: Source, shapes: Mapping[str, StaticShape], freeze: Mapping[str, np.ndarray], counts: Sequence[int] = ()
+    source: Source, shapes: Mapping[str, StaticShape], freeze: Mapping[str, Frozen], counts: Sequence[int] = ()
 ) -> tuple[Graph | None, list[Unsupported]]:
     parsed = read(source)
     model, proto = parsed.model, parsed.model.graph

@@ -12,6 +12,8 @@ from redline.base.shapes import Dim, Shape, StaticShape, Sym
 from redline.frontend.tensors import element_type
 from redline.ir import Node, TensorType, Value, constant, input_node
 
+Frozen = np.ndarray | int | float  # what an input is for good; a number stands for all its elements
+
 
 @dataclass(frozen=True)
 class Declared:
@@ -57,22 +59,22 @@ class Binding:
 
 
 def bind_inputs(
-    protos: Iterable[onnx.ValueInfoProto], shapes_: Mapping[str, StaticShape], freeze: Mapping[str, np.ndarray]
+    protos: Iterable[onnx.ValueInfoProto], shapes_: Mapping[str, StaticShape], freeze: Mapping[str, Frozen]
 ) -> tuple[dict[str, Value], tuple[Node, ...]]:
     """The value of every input by name, and the graph's input nodes (without the frozen ones, which became constants)."""
     declared = declare(protos)
     shapes.check_names(shapes_, declared, "--shapes")
     shapes.check_names(freeze, declared, "--freeze")
     binding = Binding()
-    for name, array in freeze.items():
-        _check_frozen(declared[name], array)
+    frozen = {name: _frozen(declared[name], given) for name, given in freeze.items()}
+    for name, array in frozen.items():
         binding.bind(declared[name], array.shape, "--freeze")
     for name, shape in shapes_.items():
         binding.bind(declared[name], shape, "--shapes")
     values, nodes = {}, []
     for name, item in declared.items():
-        if name in freeze:
-            values[name] = constant(freeze[name], name)
+        if name in frozen:
+            values[name] = constant(frozen[name], name)
             continue
         node = input_node(name, TensorType(item.dtype, _shape(item, shapes_, binding)))
         values[name] = node.out
@@ -111,11 +113,30 @@ def _declaration(proto: onnx.ValueInfoProto) -> Declared:
 def _dim(dim: onnx.TensorShapeProto.Dimension, name: str, axis: int) -> Dim:
     if dim.HasField("dim_value") and dim.dim_value >= 0:
         return dim.dim_value
-    return Sym(dim.dim_param or f"{name}.{axis}")
+    is_name = any(letter.isalpha() for letter in dim.dim_param)  # some exporters call all that they do not know "?"
+    return Sym(dim.dim_param if is_name else f"{name}.{axis}")
 
 
-def _check_frozen(declared: Declared, array: np.ndarray) -> None:
-    given = dtypes.from_numpy(array.dtype)
-    if given != declared.dtype:
-        seen = f"input {declared.name!r} is {declared.dtype} in the model, the array is {given}"
+def _frozen(declared: Declared, given: Frozen) -> np.ndarray:
+    """What a frozen input holds: an array of its type, or a number in every element of an input whose shape is fixed."""
+    if not isinstance(given, np.ndarray):
+        return _filled(declared, given)
+    dtype = dtypes.from_numpy(given.dtype)
+    if dtype != declared.dtype:
+        seen = f"input {declared.name!r} is {declared.dtype} in the model, the array is {dtype}"
         raise RedlineError("--freeze", seen, "", f"convert the array to {declared.dtype}")
+    return given
+
+
+def _filled(declared: Declared, number: int | float) -> np.ndarray:
+    if declared.shape is None or not shapes.is_static(declared.shape):
+        seen = f"input {declared.name!r} has open dimensions"
+        raise RedlineError("--freeze", seen, "a number is for an input whose shape is fixed", "give an array (NAME=FILE.npy)")
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            element = np.asarray(number).astype(declared.dtype.numpy)
+    except OverflowError:  # an integer of more than 64 bits
+        element = None
+    if element is None or not (declared.dtype.is_float or element == number):
+        raise RedlineError("--freeze", f"input {declared.name!r} is {declared.dtype}, which cannot hold {number}")
+    return np.broadcast_to(element, shapes.static(declared.shape))

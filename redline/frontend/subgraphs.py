@@ -41,12 +41,23 @@ def _if(call: Call, site: Site, body: Body) -> list[Lost]:
     branches = [_graph(call, site, name) for name in ("then_branch", "else_branch")]
     if condition.array is not None:
         return body(branches[0 if condition.array.all() else 1], (), "")
-    then, other = (body(graph, (), prefix) for graph, prefix in zip(branches, ("then/", "else/"), strict=True))
+    then, other = (_branch(body, graph, prefix) for graph, prefix in zip(branches, ("then/", "else/"), strict=True))
     if len(then) != len(other) or any(a and b and a.type != b.type for a, b in zip(then, other, strict=True)):
         seen = "the condition of If is computed at run time, and its branches have answers of different types"
         raise UnsupportedError(site.label, seen, "allowed: a known condition, or equal shapes", _FIX)
     scalar = site.make("Reshape", condition, constant(np.array([], np.int64)))
     return [a and b and site.make("Where", scalar, a, b) for a, b in zip(then, other, strict=True)]
+
+
+def _branch(body: Body, graph: onnx.GraphProto, prefix: str) -> list[Lost]:
+    """The answers of a branch that may be taken. Where it does not fit the inputs, it may be one that never is."""
+    try:
+        return body(graph, (), prefix)
+    except ModelError as error:
+        if error.remedy:
+            raise
+        never = "if this branch of the If is never taken, bind the input that decides it by --freeze NAME=VALUE"
+        raise type(error)(error.where, error.seen, error.allowed, never) from error
 
 
 def _loop(call: Call, site: Site, body: Body) -> list[Lost]:

@@ -63,7 +63,7 @@ def test_given_inputs_are_used(install, perceptron, tmp_path):
 
 def test_a_frozen_input_must_be_given(fake_engine, lookup):
     engine = fake_engine()
-    message = "the model takes 'ids', which the engine has frozen; give the array it was frozen to: --input ids=FILE.npy"
+    message = "the model takes 'ids', which the engine has frozen; give what it was frozen to: --input ids=FILE.npy or a number"
     with pytest.raises(RedlineError, match=message):
         compare.compare_engine(engine, witness.onnx_runtime(lookup), {}, engine.header.inputs)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, parser
+from onnx import TensorProto, helper, numpy_helper, parser
 
 from redline.base.errors import ModelError, UnsupportedError
 from redline.frontend import load, unsupported
@@ -125,6 +125,19 @@ def test_branches_of_different_shapes_need_a_known_condition() -> None:
     assert not problem  # [2, 3] flattens to itself
     problem = unsupported(_branches("Relu", "Shape"))
     assert "its branches have answers of different types" in problem[0].reason and "--freeze" in problem[0].remedy
+
+
+def test_a_branch_that_does_not_fit_the_inputs_says_how_to_leave_it_out() -> None:
+    def graph(name: str, width: int) -> onnx.GraphProto:
+        table = numpy_helper.from_array(np.ones((width, 2), np.float32), f"w{width}")
+        product = helper.make_node("MatMul", ["x", f"w{width}"], [name])
+        return helper.make_graph([product], name, [], [onnx.ValueInfoProto(name=name)], [table])
+
+    node = helper.make_node("If", ["c"], ["y"], then_branch=graph("a", 3), else_branch=graph("b", 4))
+    fits_one = model([node], [tensor("c", [], TensorProto.BOOL), tensor("x", [2, 3])], ["y"])
+    with pytest.raises(ModelError, match=r"if this branch of the If is never taken, .* --freeze NAME=VALUE"):
+        load(fits_one)
+    assert _operations(fits_one, freeze={"c": True}) == ["MatMul"]
 
 
 def _loop(rounds: int, known: bool = True) -> onnx.ModelProto:

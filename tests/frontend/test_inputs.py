@@ -60,6 +60,27 @@ def test_freeze_makes_a_constant_and_binds_symbols() -> None:
         load(ADD, freeze={"y": np.ones((2, 4))})
 
 
+def test_a_frozen_number_fills_an_input_of_fixed_shape() -> None:
+    wide, scalar = tensor("x", [2, 3]), helper.make_tensor_value_info("n", TensorProto.INT64, [])
+    nodes = [helper.make_node("Cast", ["n"], ["f"], to=TensorProto.FLOAT), helper.make_node("Add", ["x", "f"], ["y"])]
+    given = model(nodes, [wide, scalar], ["y"])
+    assert [node.name for node in load(given, freeze={"n": 3}).inputs] == ["x"]
+    assert [node.name for node in load(given, freeze={"x": 0.5}).inputs] == ["n"]
+    for number in (1.5, float("inf"), 2**80):
+        with pytest.raises(RedlineError, match=r"\[--freeze\] input 'n' is int64, which cannot hold "):
+            load(given, freeze={"n": number})
+    with pytest.raises(
+        RedlineError, match=r"input 'y' has open dimensions; a number is for an input whose shape is fixed; give"
+    ):
+        load(ADD, freeze={"y": 1})
+
+
+def test_a_dimension_without_a_name_is_like_no_other() -> None:
+    """Some exporters call every dimension that they do not know by one sign."""
+    relu = model([helper.make_node("Relu", ["x"], ["y"])], [tensor("x", ["?", 3, "?"])], ["y"])
+    assert load(relu, shapes={"x": (2, 3, 5)}).inputs[0].types[0].shape == (2, 3, 5)
+
+
 def test_a_caller_keeps_a_writable_array_after_freezing() -> None:
     array = np.ones((2, 4), np.float32)
     load(ADD, freeze={"y": array})

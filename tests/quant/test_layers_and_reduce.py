@@ -101,9 +101,11 @@ def test_where_it_begins(noise, dtype, found):
 
 
 def test_values_in_the_engines_order_are_put_into_the_models():
-    wide = np.random.default_rng(0).standard_normal((1, 3, 4, 5))
-    (placed,) = layers._placed(np.moveaxis(wide, 1, -1), wide.shape)
-    np.testing.assert_array_equal(placed, wide)
+    """Channels last, with and without another axis of one element; where only the values tell, both orders are tried."""
+    for shape, more in (((1, 3, 4, 5), (1, 4, 5, 3)), ((1, 3, 4, 5), (1, 4, 1, 5, 3)), ((2, 4, 4, 4), (2, 4, 4, 4))):
+        wide = np.random.default_rng(0).standard_normal(shape)
+        placed = layers._placed(np.moveaxis(wide, 1, -1).reshape(more), wide.shape)
+        assert any(np.array_equal(each, wide) for each in placed)
 
 
 def test_reduce_finds_nothing_in_a_model_that_passes(file):
