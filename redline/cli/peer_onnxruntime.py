@@ -36,8 +36,12 @@ def open_model(model: Path, shapes: Mapping[str, StaticShape], num_threads: int,
     options.log_severity_level = ERRORS_ONLY
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
+    extents: dict[str, set[int]] = {}
     for entry in described:
         for dim, extent in zip(entry.shape, shapes.get(entry.name, ()), strict=False):
             if isinstance(dim, str):
-                options.add_free_dimension_override_by_name(dim, extent)
+                extents.setdefault(dim, set()).add(extent)
+    for dim, found in extents.items():
+        if len(found) == 1:  # some exporters call all dimensions that they do not know by one sign
+            options.add_free_dimension_override_by_name(dim, *found)
     return OnnxRuntime(ort.InferenceSession(str(model), options, providers=PROVIDERS))
