@@ -124,9 +124,8 @@ def cells(found: Mapping[str, tuple[float, Stats]], peers: tuple[str, ...]) -> l
 
 def main(options: argparse.Namespace) -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
-    print(
-        f"{hardware.machine()}\n{hardware.versions('onnxruntime', 'openvino')}\n{options.threads} threads, medians in ms (and errors)\n"
-    )
+    versions = hardware.versions("onnxruntime", "openvino")
+    print(f"{hardware.machine()}\n{versions}\n{options.threads} threads, ms (and error)\n")
     heading = ["model", *(f"{who}, {p}" for p, peers in PEERS.items() for who in ("Redline", *peers, "ratio"))]
     rows = [heading, ["---", *["---:"] * (len(heading) - 1)]]
     for model in MODELS:

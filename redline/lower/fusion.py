@@ -15,6 +15,7 @@ from redline.lower import elementwise, indexing
 from redline.ops.attention_form import MASK
 
 MAX_INLINE_NODES = 24
+MAX_BETWEEN = 16  # elementwise nodes between a value and where its readers come together
 INLINE_READERS = frozenset(
     {"AveragePool", "TruePositions", "Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization", "ArgMax", "ArgMin"}
 )
@@ -70,33 +71,52 @@ class Consumers:
 
     def __init__(self, graph: Graph) -> None:
         self.readers = graph.readers
+        self._places = {node: place for place, node in enumerate(graph.operations)}
         self.outputs = frozenset(value for _, value in graph.outputs)
+
+    def place(self, node: Node) -> int:
+        """Where ``node`` stands in the order of execution."""
+        return self._places[node]
 
     def of(self, value: Value) -> Sequence[Node]:
         return self.readers.get(value, ())
 
 
 def chain_of(anchor: Node, consumers: Consumers, taken: Mapping[Node, Chain]) -> Chain:
-    """Follows the only reader while it is elementwise on the same shape."""
+    """Follows the readers while they are elementwise on the same shape, and where there are several, come together again."""
+    if anchor.op in NO_EPILOGUE:
+        return Chain(anchor, (), f"{anchor.op} has no epilogue")
+    if len(anchor.types) > 1 and any(consumers.of(v) or v in consumers.outputs for v in anchor.outputs()[1:]):
+        return Chain(anchor, (), "has several results")
     epilogue: list[Node] = []
-    value = anchor.out
     while True:
-        readers = consumers.of(value)
-        if anchor.op in NO_EPILOGUE:
-            return Chain(anchor, (), f"{anchor.op} has no epilogue")
-        if len(anchor.types) > 1 and any(consumers.of(v) or v in consumers.outputs for v in anchor.outputs()[1:]):
-            return Chain(anchor, (), "has several results")
-        if value in consumers.outputs:
-            return Chain(anchor, tuple(epilogue), "is an output of the graph")
-        if len(readers) != 1:
-            return Chain(anchor, tuple(epilogue), f"is read by {len(readers)} nodes")
-        reader = readers[0]
-        if reader in taken:
-            return Chain(anchor, tuple(epilogue), f"{reader.op} belongs to another kernel")
-        if not is_elementwise(reader) or reader.types[0].shape != anchor.types[0].shape:
-            return Chain(anchor, tuple(epilogue), f"{reader.op} is not elementwise on the same shape")
-        epilogue.append(reader)
-        value = reader.out
+        reason, more = _readers_up_to_one(epilogue[-1] if epilogue else anchor, consumers, taken)
+        if reason:
+            return Chain(anchor, tuple(epilogue), reason)
+        epilogue += more
+
+
+def _readers_up_to_one(node: Node, consumers: Consumers, taken: Mapping[Node, Chain]) -> tuple[str, list[Node]]:
+    """The nodes behind ``node``, in order, up to the first that everything goes through; or why there is none."""
+    found: list[Node] = []
+    waiting: dict[Node, None] = {}  # what reads the value or something found, and is not found itself
+    last = node
+    while len(found) < MAX_BETWEEN:
+        waiting |= dict.fromkeys(consumers.of(last.out))
+        if last.out in consumers.outputs or not waiting:
+            return "is an output of the graph", []
+        last = min(waiting, key=consumers.place)
+        if last in taken:
+            return f"{last.op} belongs to another kernel", []
+        if not is_elementwise(last) or last.types[0].shape != node.types[0].shape:
+            if len(waiting) == 1 and not found:
+                return f"{last.op} is not elementwise on the same shape", []
+            break
+        del waiting[last]
+        found.append(last)
+        if not waiting:
+            return "", found
+    return f"is read by {len(consumers.of(node.out))} nodes", []
 
 
 def trimmed(chain: Chain, consumers: Consumers) -> Chain:

@@ -9,6 +9,7 @@ decided in fusion.py, where results are written in placement.py; the anchors' pr
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from redline.lower.program import Buffer, BufferKind, Program, Step, View
 from redline.ops import registry
 
 Anchor = Callable[["Lowering", fusion.Chain], None]
+NOTHING: Mapping[Value, Expr] = MappingProxyType({})
 
 
 class Reads:
@@ -175,14 +177,12 @@ class Lowering:
         """The element that numpy's broadcasting pairs with coordinates ``at`` of a larger tensor."""
         return self.element(value, broadcast_index(static(value.shape), at), reads)
 
-    def _apply(
-        self, node: Node, at: tuple[Expr, ...], reads: Reads, inner: Expr | None = None, of: Value | None = None
-    ) -> Expr:
-        """Node's element at ``at``; where an input is ``of``, the expression ``inner`` stands for its element."""
+    def _apply(self, node: Node, at: tuple[Expr, ...], reads: Reads, known: Mapping[Value, Expr] = NOTHING) -> Expr:
+        """Node's element at ``at``; ``known`` has the elements there of some of its inputs."""
         op, dtype = registry.view(node), node.types[0].dtype
 
         def access(value: Value, index: Sequence[Expr]) -> Expr:
-            return inner if inner is not None and value == of else self.element(value, index, reads)
+            return known[value] if value in known else self.element(value, index, reads)
 
         if elementwise.supported(node.op):
             args = [None if v is None else access(v, broadcast_index(static(v.shape), at)) for v in node.inputs]
@@ -196,11 +196,11 @@ class Lowering:
         ``at``: the coordinates of the result, where they are not the kernel's own.
         """
         at = tuple(at) or coordinates(len(chain.anchor.types[0].shape))
-        value, inner = chain.anchor.out, cast(acc, chain.anchor.types[0].dtype)
+        known = {chain.anchor.out: cast(acc, chain.anchor.types[0].dtype)}
         for node in chain.epilogue:
-            inner = self._apply(node, at, reads, inner, value)
-            value = node.out
-        return cast(inner, self.result(value).dtype)
+            known[node.out] = self._apply(node, at, reads, known)
+        value = chain.last.out
+        return cast(known[value], self.result(value).dtype)
 
     # -- steps
 

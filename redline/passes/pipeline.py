@@ -11,6 +11,7 @@ from redline.passes import (
     channels_last,
     decompose,
     eliminate_common_subexpressions,
+    flush_weights,
     fold_constants,
     fold_padding,
     fold_requantization,
@@ -70,6 +71,7 @@ def optimize(graph: Graph, observer: Observer | None = None, keep: Set[str] = NO
     simplify()
     walk(fold_scale_shift.run)
     walk(recognise_normalization.take_scale_and_bias)
+    walk(flush_weights.run)
     walk(shape_rows.run)
     walk(lambda g: decompose.run(g, decompose.KERNELS | keep), "decompose")
     simplify()

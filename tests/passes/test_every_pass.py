@@ -11,6 +11,7 @@ from redline.passes import (
     channels_last,
     decompose,
     eliminate_common_subexpressions,
+    flush_weights,
     fold_constants,
     fold_padding,
     fold_scale_shift,
@@ -31,9 +32,9 @@ from tests.lower.test_random_programs import agree
 ALL: dict[str, Callable[[Graph], Graph]] = {
     module.__name__.rpartition(".")[2]: module.run
     for module in (
-        channels_last, decompose, eliminate_common_subexpressions, fold_constants, fold_padding, fold_scale_shift,
-        merge_projections, push_transposes, reassociate, recognise_activations, recognise_attention, recognise_normalization,
-        shape_rows, simplify_arithmetic, simplify_movement, sink_reshapes,
+        channels_last, decompose, eliminate_common_subexpressions, flush_weights, fold_constants, fold_padding,
+        fold_scale_shift, merge_projections, push_transposes, reassociate, recognise_activations, recognise_attention,
+        recognise_normalization, shape_rows, simplify_arithmetic, simplify_movement, sink_reshapes,
     )
 }  # fmt: skip
 ALL["scale_and_bias"] = recognise_normalization.take_scale_and_bias
