@@ -30,6 +30,7 @@ from redline.passes import (
     simplify_movement,
     sink_reshapes,
     slice_early,
+    transposed_as_product,
 )
 
 Observer = Callable[[str, Graph], None]
@@ -58,6 +59,7 @@ def optimize(graph: Graph, observer: Observer | None = None, keep: Set[str] = NO
 
     # Fewer and larger operators
     walk(fold_padding.run)
+    walk(transposed_as_product.run)
     walk(channels_last.run)
     walk(lambda g: decompose.run(g, decompose.WHOLE | keep), "decompose")
     simplify()

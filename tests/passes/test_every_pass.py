@@ -25,6 +25,7 @@ from redline.passes import (
     simplify_arithmetic,
     simplify_movement,
     sink_reshapes,
+    transposed_as_product,
 )
 from tests.builder.random_graphs import feeds_of, grown
 from tests.lower.test_random_programs import agree
@@ -35,6 +36,7 @@ ALL: dict[str, Callable[[Graph], Graph]] = {
         channels_last, decompose, eliminate_common_subexpressions, flush_weights, fold_constants, fold_padding,
         fold_scale_shift, merge_projections, push_transposes, reassociate, recognise_activations, recognise_attention,
         recognise_normalization, shape_rows, simplify_arithmetic, simplify_movement, sink_reshapes,
+        transposed_as_product,
     )
 }  # fmt: skip
 ALL["scale_and_bias"] = recognise_normalization.take_scale_and_bias
