@@ -193,10 +193,13 @@ class DirectKernel:
         place = f"const int64_t h = h0 + i / {columns}, w = w0 + i % {columns};"
         body += self.results(rows * columns, place, valid, self.start(width, valid).epilogue)
         head = f"static __attribute__((noinline)) void {tile_name(rows, columns, valid)}(void *const *args, "
-        types = (
-            f"const {self.dot.x.c} *x, const {self.dot.w.c} *panel, {'const char *ahead, ' if self.schedule.prefetch else ''}"
-        )
-        return block(f"{head}{types}int64_t n, int64_t d, int64_t h0, int64_t w0, int64_t m0)", body)
+        return block(f"{head}{self.operands}, int64_t n, int64_t d, int64_t h0, int64_t w0, int64_t m0)", body)
+
+    @property
+    def operands(self) -> str:
+        """C: the parameters of every function of a tile."""
+        ahead = f", {Ahead.DECLARED}" if self.schedule.prefetch else ""
+        return f"const {self.dot.x.c} *x, const {self.dot.w.c} *panel{ahead}"
 
     def results(self, count: int | str, place: str, valid: int, epilogue: Expr) -> list[str]:
         """C: ``count`` outputs from ``sums`` through the epilogue; ``place`` declares where output i lies."""

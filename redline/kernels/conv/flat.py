@@ -126,7 +126,7 @@ class FlatKernel:
             self._position(), "const int64_t m = m0 + j;",
             offset(["n", "d", "h", "w", "m"], self.g.out_strides), self.g.out_strides[-1], self.render, in_memory=True,
         )  # fmt: skip
-        ahead = "const char *ahead, " if self.schedule.prefetch else ""
+        ahead = f"{Ahead.DECLARED}, " if self.schedule.prefetch else ""
         operands = f"const {self.dot.x.c} *x, const {self.dot.w.c} *panel, {ahead}"
         head = f"static __attribute__((noinline)) void {_tile_name(bands, valid)}(void *const *args, {operands}"
         return block(f"{head}int64_t n, int64_t h_begin, int64_t h_end, int64_t q0, int64_t m0)", ["enum { d = 0 };", *body])

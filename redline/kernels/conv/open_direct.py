@@ -124,11 +124,8 @@ class OpenKernel(DirectKernel):
         """The function that calls the tile of a width known at run time."""
         passed = f"args, x, panel, {'ahead, ' if self.schedule.prefetch else ''}n, 0, h0, w0, m0"
         cases = [f"case {width}: {direct.tile_name(1, width, valid)}({passed}); break;" for width in self.widths]
-        operands = (
-            f"const {self.dot.x.c} *x, const {self.dot.w.c} *panel, {'const char *ahead, ' if self.schedule.prefetch else ''}"
-        )
-        head = f"static inline void tile_x{valid}(int64_t columns, void *const *args, {operands}"
-        return block(f"{head}int64_t n, int64_t h0, int64_t w0, int64_t m0)", block("switch (columns)", cases))
+        head = f"static inline void tile_x{valid}(int64_t columns, void *const *args, {self.operands}"
+        return block(f"{head}, int64_t n, int64_t h0, int64_t w0, int64_t m0)", block("switch (columns)", cases))
 
     def main(self) -> list[str]:
         g, s, x = self.g, self.schedule, self.problem.x
@@ -204,10 +201,9 @@ class OpenTiledKernel(OpenKernel):
             self.tiles, vectors, [amx.Band(0, 0)], right, amx.ROWS, self.loops(width), self.ahead(width), "skipped"
         )  # fmt: skip
         body += self.results("columns", "const int64_t h = h0, w = w0 + i;", valid, self.problem.epilogue)
-        ahead = "const char *ahead, " if self.schedule.prefetch else ""
-        operands = f"void *const *args, const {self.dot.x.c} *x, const {self.dot.w.c} *panel, {ahead}"
-        head = f"static __attribute__((noinline)) void tile{valid}(int64_t most, int64_t columns, {operands}"
-        return block(f"{head}int64_t n, int64_t h0, int64_t w0, int64_t m0)", body)
+        counts = "int64_t most, int64_t columns, void *const *args"
+        head = f"static __attribute__((noinline)) void tile{valid}({counts}, {self.operands}"
+        return block(f"{head}, int64_t n, int64_t h0, int64_t w0, int64_t m0)", body)
 
     def prologue(self) -> list[str]:
         return self.tiles.begin

@@ -77,7 +77,7 @@ class _OpenKernel(WinogradKernel):
         passed = f"product, x, panel{', ahead' if ahead else ''}"
         cases = [f"case {rows}: multiply_{rows}x{valid}({passed}); break;" for rows in self.heights]
         operands = (
-            f"{self.type} *product, const {self.type} *x, const {self.type} *panel{', const char *ahead' if ahead else ''}"
+            f"{self.type} *product, const {self.type} *x, const {self.type} *panel{f', {Ahead.DECLARED}' if ahead else ''}"
         )
         return block(f"static inline void multiply_x{valid}(int64_t rows, {operands})", block("switch (rows)", cases))
 

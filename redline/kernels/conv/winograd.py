@@ -221,7 +221,7 @@ class WinogradKernel:
         store = f"*(vec *)(product + i * {width} + v * {self.lanes}) = acc[i][v];"
         body += loop("i", 0, rows, loop("v", 0, vectors, [store]))
         head = f"static __attribute__((noinline)) void multiply_{rows}x{valid}({self.type} *restrict product"
-        ahead = ", const char *ahead" if self.schedule.prefetch else ""
+        ahead = f", {Ahead.DECLARED}" if self.schedule.prefetch else ""
         return block(f"{head}, const {self.type} *x, const {self.type} *panel{ahead})", body)
 
     def ahead(self, width: int) -> Ahead | None:

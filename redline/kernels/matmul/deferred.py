@@ -95,7 +95,7 @@ class DeferredKernel(MatmulKernel):
         )  # fmt: skip
         parameters = [
             "void *const *args", f"const {dot.x.c} *x", f"const {dot.w.c} *panel",
-            *(["const char *ahead"] if self.schedule.prefetch else []), f"{dot.acc.c} *now", f"const {dot.acc.c} *before",
+            *([self.AHEAD.DECLARED] if self.schedule.prefetch else []), f"{dot.acc.c} *now", f"const {dot.acc.c} *before",
             "int64_t z", "int64_t m_before", "int64_t n_before", "int64_t skip_before",
         ]  # fmt: skip
         return block(f"static __attribute__((noinline)) void tile_{valid}({', '.join(parameters)})", body)
