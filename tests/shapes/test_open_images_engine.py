@@ -6,6 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import redline
+from redline.base import cpu
 from redline.base.errors import InputError, RedlineError
 from redline.base.shapes import ShapeRange, Sym, parse_shapes
 from redline.builder.shapes import profile, profiles
@@ -51,6 +52,16 @@ def test_every_size_and_batch(engine, batch, height, width):
     (want,) = session.run(None, {"x": x})
     got = engine(x=x)["y"]
     assert got.shape == want.shape and np.linalg.norm(got - want) <= 1e-5 * np.linalg.norm(want)
+
+
+@pytest.mark.skipif("amx_bf16" not in cpu.features(), reason="needs a processor with a matrix unit (AMX)")
+@pytest.mark.parametrize("precision", ["bf16x3", "bf16x6"])
+def test_precisions_that_split_factors(precision):
+    engine = redline.build(detector(), shapes={"x": SPAN}, opt_level=0, precision=precision)
+    session = onnxruntime.InferenceSession(detector(), providers=["CPUExecutionProvider"])
+    x = np.random.default_rng(5).standard_normal((2, 3, 16, 64)).astype(np.float32)
+    (want,) = session.run(None, {"x": x})
+    assert np.linalg.norm(engine(x=x)["y"] - want) <= 2e-5 * np.linalg.norm(want)
 
 
 def test_the_step_that_the_model_demands_is_derived(engine):
