@@ -9,7 +9,6 @@ the taps of a row and their channels together. The last group of a row may reach
 NaN or infinity there is seen one output early.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -228,11 +227,11 @@ class DirectKernel:
         body.append(f"const int64_t h_begin = {self.rows.begin('t0')}, h_end = {self.rows.begin('t1')};" if self.stage else "")
         body += self.stage.copy() if self.stage else []
         body += self.tiles.begin if self.dot.tiled else []
-        for first, count, width, valid in self.panel_kinds():
+        for first, end, width, valid in self.panels.ranges():
             ahead = self.ahead(width)
             begin = ahead.begin if ahead else []
             walk = self.walk(valid, ahead)
-            body += clipped("p", first, first + count, "p0", "p1", [*self.panel(width, valid), *begin, *walk])
+            body += clipped("p", first, end, "p0", "p1", [*self.panel(width, valid), *begin, *walk])
         body.append(amx.END if self.dot.tiled else "")
         return block("void KERNEL(void *const *args, void *scratch, int64_t chunk)", [line for line in body if line])
 
@@ -241,14 +240,6 @@ class DirectKernel:
         n, d, _, _, c = self.g.x_strides
         depth = 0 if self.stage else d * self.g.step[0]
         return offset(["n", "d", "group"], [n, depth, c * self.g.channels])
-
-    def panel_kinds(self) -> Iterator[tuple[int, int, int, int]]:
-        """(first, count, width, columns that count) of the full panels, then of the last one."""
-        cut = self.panels
-        if cut.num_full:
-            yield 0, cut.num_full, cut.width, cut.width
-        if cut.rest:
-            yield cut.num_full, 1, cut.last_width, cut.rest
 
     def panel(self, width: int, valid: int) -> list[str]:
         """C: ``panel``, the packed panel p of the group."""

@@ -160,15 +160,9 @@ class FlatKernel:
             f"const int64_t q_end = (h_end - h_begin - 1) * {self.planes.pitch} + {self.g.out_size[2]};",
             *self.tiles.begin,
         ]
-        walk = [line for kind in self._kinds() for line in self._walk(*kind)]
+        walk = [line for kind in self.panels.ranges() for line in self._walk(*kind)]
         body += self._positions(walk) if s.rows_outer else walk
         return block("void KERNEL(void *const *args, void *scratch, int64_t chunk)", [*body, amx.END])
-
-    def _kinds(self) -> list[tuple[int, int, int, int]]:
-        """(first, end, width, columns that count) of the full panels, and of the last one."""
-        cut, full = self.panels, self.panels.num_full
-        found = [(0, full, cut.width, cut.width)] if full else []
-        return [*found, (full, full + 1, cut.last_width, cut.rest)] if cut.rest else found
 
     def _positions(self, body: Sequence[str]) -> list[str]:
         return block(f"for (int64_t q0 = 0; q0 < q_end; q0 += {self.schedule.height * amx.ROWS})", body)

@@ -144,8 +144,8 @@ class OpenKernel(DirectKernel):
         ]
         body += self.stage.copy() if self.stage else []
         body += self.prologue()
-        for first, count, width, valid in self.panel_kinds():
-            body += clipped("p", first, first + count, "p0", "p1", [*self.panel(width, valid), *self.walk_open(width, valid)])
+        for first, end, width, valid in self.panels.ranges():
+            body += clipped("p", first, end, "p0", "p1", [*self.panel(width, valid), *self.walk_open(width, valid)])
         body += self.epilogue()
         return block("void KERNEL(void *const *args, void *scratch, int64_t chunk)", body)
 
