@@ -55,6 +55,11 @@ def check_drop(drop: float) -> None:
         raise BuildError("--max-drop", f"{drop:g} is no drop", "allowed: 0% up to 100%, as in 0.5%")
 
 
+def check_cosine(cosine: float) -> None:
+    if not 0 <= cosine <= 1:
+        raise BuildError("--min-cosine", f"{cosine:g} is no cosine to ask for", "allowed: 0 to 1, as in 0.99")
+
+
 def best(
     graph: Graph, tensors: Mapping[str, Tensor], samples: Samples, limits: Limits, summary: Mapping[str, Any], shop: Shop[P]
 ) -> P:

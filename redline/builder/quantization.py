@@ -64,6 +64,8 @@ class Wish:
             raise BuildError("--precision", "best without samples", "the gate measures on them", "give --calibrate DATA")
         if self.max_drop is not None and self.metric is None:
             gate.check_drop(self.max_drop)
+        if self.min_cosine is not None:
+            gate.check_cosine(self.min_cosine)
 
 
 def make(

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 
 import redline
 from redline.base.errors import BuildError, RedlineError
+from redline.builder import gate
 from redline.builder.quantization import CalibrationWarning, calibrate
 from tests.quant.models import model, samples, two_convolutions
 
@@ -76,9 +77,21 @@ def test_a_planted_bad_scale_is_caught_by_the_gate(cache, tmp_path):
     assert worst["layer"] == "pointwise" and worst["precision"] == "fp32"
 
 
-def test_a_gate_that_cannot_be_met(tmp_path):
+def test_a_gate_that_cannot_be_met(monkeypatch):
+    monkeypatch.setattr(gate, "_layer_seconds", lambda engine, feed, layers: {})  # no clock says that no layer gains
+    falling = iter(range(0, -100, -1))
+    options = {"max_drop": 0.0, "metric": lambda outputs: next(falling)}
     with pytest.raises(BuildError, match=r"cannot be met.*allow more"):
-        redline.build(two_convolutions(), precision="best", calibrate=samples(), min_cosine=1.1, opt_level=0)
+        redline.build(two_convolutions(), precision="best", calibrate=samples(), opt_level=0, **options)
+
+
+def test_where_no_layer_gains_the_float_engine_comes_whatever_the_gate(monkeypatch):
+    floats = iter([True, False])  # asked of the float engine first
+    same = lambda engine, feed, layers: dict.fromkeys([layer.name for layer in layers], 1.0 if next(floats) else 2.0)  # noqa: E731
+    monkeypatch.setattr(gate, "_layer_seconds", same)
+    monkeypatch.setattr(gate._Trial, "plan_seconds", lambda trial, plan: len(plan))
+    engine = redline.build(two_convolutions(), precision="best", calibrate=samples(), opt_level=0, min_cosine=1.0)
+    assert {row["precision"] for row in engine.report["layers"]} == {"fp32"}
 
 
 def test_a_metric_of_the_caller():
@@ -95,6 +108,7 @@ def test_a_metric_of_the_caller():
 REFUSED = [
     ({"precision": "int8"}, "int8 without calibration data; give --calibrate DATA"),
     ({"precision": "best", "calibrate": samples()}, "best without a gate"),
+    ({"precision": "best", "calibrate": samples(), "min_cosine": 1.1}, "1.1 is no cosine to ask for.*0 to 1"),
     ({"precision": "fp32", "calibrate": samples()}, "calibration or a gate with the precision fp32"),
     ({"precision": "int8", "calibrate": samples(), "calibrator": "mini"}, "there is no calibrator 'mini'"),
     ({"precision": "int8", "calibrate": [{"y": np.zeros(3)}]}, "there is no input 'y'"),
