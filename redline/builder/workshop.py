@@ -30,7 +30,7 @@ from redline.codegen.c.toolchain import Toolchain
 from redline.engine import Header, blob_of, encode_steps, joined, write_engine
 from redline.ir import Graph
 from redline.kernels.problem import CpuTarget
-from redline.lower import Pair, Program, Step, join, lower, pairs, plan
+from redline.lower import Joint, Program, Step, join, joints, lower, plan
 from redline.quant import UINT8, Grid
 from redline.runtime import Engine, load
 from redline.tune import Choice, Job, TimingCache, choose
@@ -165,34 +165,47 @@ class Workshop:
         return Made(tuple(headers), weights, code)
 
     def _joined(self, part: Part, opt_level: int | None) -> Part:
-        """``part`` with one step in place of two wherever that was measured to be faster."""
+        """``part`` with one step in place of several wherever that was measured to be faster."""
         near = self.target.l2_bytes * self.target.num_threads // 2  # beside it lie what is read and what is written
-        found = pairs(part.program, near) if part.program is part.largest else []
+        found = joints(part.program, near) if part.program is part.largest else []
         if not found:
             return part
-        times = self._tune(_jobs(step for p in found for step in (p.first, p.second, p.joined)), opt_level)
+        times = self._tune(_jobs(step for joint in found for step in (*joint.parts, joint.joined)), opt_level, every=True)
         seconds = {job: choice.seconds for job, choice in times.items()}
-        program = join(part.program, [p for p in found if _is_faster(p, seconds)])
+        program = join(part.program, _best(found, lambda joint: _gain(joint, seconds)))
         return replace(part, program=program, largest=program)
 
     def _tune(
-        self, jobs: Sequence[Job], opt_level: int | None, forms: Mapping[Job, Collection[str]] = MappingProxyType({})
-    ) -> dict[Job, Choice]:
+        self, jobs: Sequence[Job], opt_level: int | None, forms: Mapping[Job, Collection[str]] = MappingProxyType({}),
+        every: bool = False,
+    ) -> dict[Job, Choice]:  # fmt: skip
         target = self.target
         machine = f"{cpu.model_name()} {isa.text(target)} {target.num_threads} threads, {self.compiler.identity}"
         cache = TimingCache.open(Path(self.timing_cache) if self.timing_cache else _default_cache(machine), machine)
         level = self.opt_level if opt_level is None else opt_level
-        return choose(jobs, target, self.compiler, level, cache, self.report, forms)
+        return choose(jobs, target, self.compiler, level, cache, self.report, forms, every)
 
 
 def _jobs(steps: Iterable[Step]) -> list[Job]:
     return [Job(step.family, step.problem) for step in steps]
 
 
-def _is_faster(pair: Pair, seconds: Mapping[Job, float | None]) -> bool:
-    """Whether one step takes less time than two; where they were not timed they stay two."""
-    first, second, joined = (seconds[job] for job in _jobs((pair.first, pair.second, pair.joined)))
-    return first is not None and second is not None and joined is not None and joined < first + second
+def _best(found: Iterable[Joint], gain: Callable[[Joint], float]) -> list[Joint]:
+    """Those that gain time, the most first; of those that share a part the better one."""
+    taken: set[Step] = set()
+    chosen = []
+    for joint in sorted(found, key=gain, reverse=True):
+        if gain(joint) > 0 and taken.isdisjoint(joint.parts):
+            taken.update(joint.parts)
+            chosen.append(joint)
+    return chosen
+
+
+def _gain(joint: Joint, seconds: Mapping[Job, float | None]) -> float:
+    """By how much one step is faster than several; nothing where they were not timed."""
+    joined, *parts = (seconds[job] for job in _jobs((joint.joined, *joint.parts)))
+    known = [each for each in parts if each is not None]
+    return sum(known) - joined if joined is not None and len(known) == len(parts) else 0.0
 
 
 def _check_types(program: Program) -> None:

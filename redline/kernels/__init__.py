@@ -2,6 +2,7 @@
 
 from redline.kernels import (
     attention,
+    banded,
     collect,
     conv,
     count,
@@ -21,6 +22,7 @@ from redline.kernels import (
 from redline.kernels.problem import Family
 
 _MODULES = (
-    attention, collect, conv, count, depthwise, expanded, matmul, nbits, nest, pool, row, scan, scatter, select, sort, suppress,
+    attention, banded, collect, conv, count, depthwise, expanded, matmul, nbits, nest, pool, row, scan, scatter, select,
+    sort, suppress,
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {module.FAMILY.name: module.FAMILY for module in _MODULES}

@@ -36,6 +36,11 @@ def prelude(text: str) -> str:
     return _HEAD + _library_declarations(text + body) + body
 
 
+def without_prelude(text: str) -> str:
+    """A kernel's text as it was before its prelude was set above it."""
+    return text.removeprefix(prelude(text))  # which uses what the text below it uses
+
+
 @cache
 def _helpers() -> dict[str, str]:
     """The blocks of prelude.h by the name that heads them, in the file's order."""

@@ -65,18 +65,19 @@ Progress = Callable[[str, int, int], None]
 
 def choose(
     jobs: Sequence[Job], target: CpuTarget, toolchain: Toolchain, opt_level: int, cache: TimingCache, progress: Progress,
-    forms: Mapping[Job, Collection[str]] = MappingProxyType({}),
+    forms: Mapping[Job, Collection[str]] = MappingProxyType({}), every: bool = False,
 ) -> dict[Job, Choice]:  # fmt: skip
     """The choice for every job. ``progress(stage, done, total)`` follows the stages "compile" and "time".
 
-    ``forms``: packings of constants of which a tactic should be among those timed, however far behind it stands.
+    ``forms``: packings of constants of which a tactic should be among those timed, however far behind it stands. ``every``:
+    a job with one candidate is timed as well, since its time is to be compared with others'.
     """
     candidates = {job: _candidates(job, target, opt_level, forms.get(job, ())) for job in dict.fromkeys(jobs)}
     if opt_level:
         missing = [
             Candidate(job.key, repr(schedule) + point.suffix, point, code)
             for job, options in candidates.items()
-            if len(options) > 1
+            if every or len(options) > 1
             for point in points(job.problem)
             for schedule, code in options
             if cache.seconds(job.key, repr(schedule) + point.suffix) is None

@@ -75,6 +75,13 @@ def _of_one_unit(problem: Problem, target: CpuTarget) -> list[Schedule]:
     return [*flats, *legal] if flats and _flat_saves(g, PAYS) else [*legal[:1], *flats, *legal[1:]]
 
 
+def of_single_rows(problem: Problem, target: CpuTarget) -> list[Direct]:
+    """Direct tiles of one row of outputs, for a convolution of whatever taps whose rows are asked for a few at a time."""
+    g = geometry.of(problem)
+    tiles = dict.fromkeys(replace(s, height=1) for s in _tiles(g, problem, target))
+    return [s for s in sorted(tiles, key=lambda s: _cost(g, problem, s, target)) if is_legal(problem, s, target)]
+
+
 def _pays_winograd(g: Geometry, problem: Problem, target: CpuTarget) -> bool:
     best = dots(problem, target)[0]
     few_saved = (best.tiled and best.parts == 1) or (

@@ -142,12 +142,16 @@ class DirectKernel:
         return Packing(f"filters{cut.width}x{cut.lanes}-{kind}-{g.groups}-{dot.name}{dot.w.name}", apply)
 
     def text(self) -> str:
+        return "\n".join([*self.functions(), *self.main(), ""])
+
+    def functions(self) -> list[str]:
+        """C: the tiles."""
         lines = self.dot.types(self.target)
         for width, valid in self.panels.kinds():
             for rows in self.rows.sizes:
                 for columns in self.columns.sizes:
                     lines += self.tile(rows, columns, width, valid)
-        return "\n".join([*lines, *self.main(), ""])
+        return lines
 
     def ahead(self, width: int) -> Ahead | None:
         """How the next panel is fetched, where the schedule wants that."""
@@ -217,13 +221,18 @@ class DirectKernel:
         return cexpr.Renderer(self.problem.reads, self.g.coordinates, ["sums[i][j]"], extents=extents).render(expr)
 
     def main(self) -> list[str]:
-        s, x = self.schedule, self.problem.x
-        body, part = [], "chunk"
+        s, part = self.schedule, "chunk"
+        body = []
         for name, extent in reversed(list(zip(("n", "d", "band", "group", "part"), self.chunk_extents, strict=True))):
             body.append(f"const int64_t {name} = {f'{part} % {extent}' if extent > 1 else 0};")
             part = f"{part} / {extent}" if extent > 1 else part
         body += [*share("t", "band", self.rows.count, s.bands), *share("p", "part", self.panels.count, s.panel_chunks)]
-        body.append(f"const {x.dtype.c} *x = (const {x.dtype.c} *)args[0] + {self._x_begin()};")
+        return block("void KERNEL(void *const *args, void *scratch, int64_t chunk)", [*body, *self.band()])
+
+    def band(self) -> list[str]:
+        """C: the tiles from row ``t0`` of them to ``t1``, of the panels from ``p0`` to ``p1``."""
+        x = self.problem.x.dtype.c
+        body = [f"const {x} *x = (const {x} *)args[0] + {self._x_begin()};"]
         body.append(f"const int64_t h_begin = {self.rows.begin('t0')}, h_end = {self.rows.begin('t1')};" if self.stage else "")
         body += self.stage.copy() if self.stage else []
         body += self.tiles.begin if self.dot.tiled else []
@@ -233,7 +242,7 @@ class DirectKernel:
             walk = self.walk(valid, ahead)
             body += clipped("p", first, end, "p0", "p1", [*self.panel(width, valid), *begin, *walk])
         body.append(amx.END if self.dot.tiled else "")
-        return block("void KERNEL(void *const *args, void *scratch, int64_t chunk)", [line for line in body if line])
+        return [line for line in body if line]
 
     def _x_begin(self) -> str:
         """C: where the image, and the group's channels, begin; the depth too when x is read in place."""
