@@ -38,6 +38,9 @@ from redline.tune import Choice, Job, TimingCache, choose
 Progress = Callable[[str, int, int], None]
 
 
+WORTH = 0.97  # of the time of several steps: one that is hardly faster alone is not in an engine
+
+
 class Runnable(Protocol):
     """A loaded engine."""
 
@@ -205,7 +208,7 @@ def _gain(joint: Joint, seconds: Mapping[Job, float | None]) -> float:
     """By how much one step is faster than several; nothing where they were not timed."""
     joined, *parts = (seconds[job] for job in _jobs((joint.joined, *joint.parts)))
     known = [each for each in parts if each is not None]
-    return sum(known) - joined if joined is not None and len(known) == len(parts) else 0.0
+    return WORTH * sum(known) - joined if joined is not None and len(known) == len(parts) else 0.0
 
 
 def _check_types(program: Program) -> None:

@@ -9,7 +9,7 @@ from redline.base.dtypes import bfloat16, float32
 from redline.kernels import conv, depthwise, nest, pool
 from redline.kernels.banded import FAMILY, Problem, Reader, applies
 from redline.kernels.banded.schedule import Schedule, is_legal, ways
-from redline.kernels.conv.candidates import of_single_rows
+from redline.kernels.conv.candidates import of_even_rows
 from redline.kernels.expr import Acc, Load, call, cast, index, lit
 from redline.kernels.pool.problem import Window
 from redline.kernels.problem import Operand
@@ -74,7 +74,7 @@ def test_a_strided_reader(target, taps, stride):
 def test_bands_parts_and_borders(pads, batch, rows, parts):
     first = maker(batch=batch)
     problem = Problem(first, (strided(first, taps=3 if any(pads) else 2, pads=pads),))
-    schedule = Schedule(of_single_rows(first, AVX512)[0], rows, next(ways(problem, rows, AVX512)), parts)
+    schedule = Schedule(of_even_rows(first, AVX512)[0], rows, next(ways(problem, rows, AVX512)), parts)
     assert is_legal(problem, schedule, AVX512)
     check(FAMILY, problem, AVX512, [schedule])
 
@@ -95,7 +95,7 @@ def test_several_readers_with_other_paddings():
     problem = Problem(first, readers)
     for rows in (2, 6):
         way = next(ways(problem, rows, AVX512))
-        check(FAMILY, problem, AVX512, [Schedule(of_single_rows(first, AVX512)[0], rows, way, parts) for parts in (1, 2)])
+        check(FAMILY, problem, AVX512, [Schedule(of_even_rows(first, AVX512)[0], rows, way, parts) for parts in (1, 2)])
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)

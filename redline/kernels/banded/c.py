@@ -50,7 +50,11 @@ class BandedKernel:
 
     @cached_property
     def above(self) -> int:
-        return above(self.problem)
+        return above(self.problem, self.schedule.maker.height)
+
+    @property
+    def held_rows(self) -> int:
+        return held_rows(self.problem, self.schedule.rows, self.schedule.maker.height)
 
     @cached_property
     def maker(self) -> DirectKernel:
@@ -87,7 +91,7 @@ class BandedKernel:
     @property
     def held_bytes(self) -> int:
         """Whole cache lines, and one beyond, for tiles that read groups of channels."""
-        count = held_rows(self.problem, self.schedule.rows) * self.row * self.held.dtype.size
+        count = self.held_rows * self.row * self.held.dtype.size
         return (-(-count // LINE) + 1) * LINE
 
     @property
@@ -111,7 +115,7 @@ class BandedKernel:
             f"{kind} *const whole = held + ({self.above} - b * {s.rows}) * {self.row} + {self.left * self.held.strides[2]};",
             f"void *const making[] = {{{made}, whole}};",
             *self._rows_above(),
-            f"make(making, rest, n, b * {s.rows}, (b + 1) * {s.rows});",
+            f"make(making, rest, n, b * {s.rows // s.maker.height}, (b + 1) * {s.rows // s.maker.height});",
         ]
         for number in range(len(self.readers)):
             band += self._read(number)
@@ -140,18 +144,19 @@ class BandedKernel:
             for low, high in ((0, begin), (end, self.row))
             if high > low
         ]
-        return loop("r", 0, held_rows(self.problem, self.schedule.rows), fills) if fills else []
+        return loop("r", 0, self.held_rows, fills) if fills else []
 
     def _rows_above(self) -> list[str]:
         """C: the rows above band b that are needed: outside the image, made for the first band of a part, else moved."""
         if not self.above:
             return []
-        rows, count = self.schedule.rows, self.above * self.row
+        rows, count, height = self.schedule.rows, self.above * self.row, self.schedule.maker.height
+        tiles = rows // height
         outside = f"for (int64_t i = 0; i < {count}; ++i) held[i] = {self._fill};"
         moved = f"for (int64_t i = 0; i < {count}; ++i) held[i] = held[{rows * self.row} + i];"
         return [
             *block("if (b == 0)", [outside]),
-            *block("else if (b == b0)", [f"make(making, rest, n, b * {rows} - {self.above}, b * {rows});"]),
+            *block("else if (b == b0)", [f"make(making, rest, n, b * {tiles} - {self.above // height}, b * {tiles});"]),
             *block("else", [moved]),
         ]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from redline.kernels.banded.cut import ROWS, Cut, cut
 from redline.kernels.banded.problem import READERS, Problem, held_as
-from redline.kernels.conv.candidates import of_single_rows
+from redline.kernels.conv.candidates import of_even_rows
 from redline.kernels.conv.schedule import Direct
 from redline.kernels.conv.schedule import is_legal as is_legal_convolution
 from redline.kernels.problem import CpuTarget, Operand
@@ -33,13 +33,13 @@ def held(problem: Problem) -> Operand:
     return held_as(problem.maker, problem.windows)
 
 
-def above(problem: Problem) -> int:
-    """Rows above a band that its readers need."""
-    return max(seen.before for seen in problem.windows)
+def above(problem: Problem, height: int) -> int:
+    """Rows above a band that its readers need, whole tiles of ``height``."""
+    return -(-max(seen.before for seen in problem.windows) // height) * height
 
 
-def held_rows(problem: Problem, rows: int) -> int:
-    return above(problem) + rows
+def held_rows(problem: Problem, rows: int, height: int) -> int:
+    return above(problem, height) + rows
 
 
 def cuts(problem: Problem, rows: int) -> list[Cut]:
@@ -65,10 +65,9 @@ def is_legal(problem: Problem, s: Schedule, target: CpuTarget) -> bool:
     return (
         1 <= s.rows <= height
         and height % s.rows == 0
-        and s.rows % problem.unit == 0
-        and above(problem) <= s.rows
+        and s.rows % problem.unit == s.rows % s.maker.height == 0
+        and above(problem, s.maker.height) <= s.rows
         and 1 <= s.parts <= height // s.rows
-        and s.maker.height == 1
         and is_legal_convolution(problem.maker, in_bands(problem, s), target)
         and len(s.readers) == len(problem.readers)
     )
@@ -76,7 +75,7 @@ def is_legal(problem: Problem, s: Schedule, target: CpuTarget) -> bool:
 
 def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
     """The legal candidates, the best guess first."""
-    makers = of_single_rows(problem.maker, target)[:MAKERS]
+    makers = of_even_rows(problem.maker, target)[:MAKERS]
     found: dict[Schedule, None] = {}
     for rows in _bands(problem, target):
         for way in ways(problem, rows, target):
@@ -88,7 +87,7 @@ def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
 
 def _smallest(problem: Problem, target: CpuTarget) -> Schedule:
     height = problem.maker.out.shape[ROWS]
-    return Schedule(of_single_rows(problem.maker, target)[0], height, next(ways(problem, height, target)))
+    return Schedule(of_even_rows(problem.maker, target)[0], height, next(ways(problem, height, target)))
 
 
 def ways(problem: Problem, rows: int, target: CpuTarget) -> Iterator[tuple[Any, ...]]:
@@ -117,8 +116,9 @@ def _bands(problem: Problem, target: CpuTarget) -> list[int]:
     """The largest bands that leave room in the second-level cache, and smaller ones."""
     lies, height = held(problem), problem.maker.out.shape[ROWS]
     row = lies.strides[ROWS] * lies.dtype.size
-    possible = [n for n in range(problem.unit, height + 1, problem.unit) if height % n == 0 and n >= above(problem)]
-    fitting = [[n for n in possible if held_rows(problem, n) * row <= share * target.l2_bytes] for share in SHARES]
+    unit = problem.unit * (2 if problem.maker.out.shape[ROWS] % (2 * problem.unit) == 0 else 1)  # for tiles of two rows
+    possible = [n for n in range(unit, height + 1, unit) if height % n == 0 and n >= above(problem, 1)]
+    fitting = [[n for n in possible if held_rows(problem, n, 1) * row <= share * target.l2_bytes] for share in SHARES]
     return list(dict.fromkeys(found[-1] for found in fitting if found))
 
 

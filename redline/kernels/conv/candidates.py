@@ -75,10 +75,10 @@ def _of_one_unit(problem: Problem, target: CpuTarget) -> list[Schedule]:
     return [*flats, *legal] if flats and _flat_saves(g, PAYS) else [*legal[:1], *flats, *legal[1:]]
 
 
-def of_single_rows(problem: Problem, target: CpuTarget) -> list[Direct]:
-    """Direct tiles of one row of outputs, for a convolution of whatever taps whose rows are asked for a few at a time."""
+def of_even_rows(problem: Problem, target: CpuTarget) -> list[Direct]:
+    """Direct tiles, all of as many rows of outputs, for a convolution whose rows are asked for a few at a time."""
     g = geometry.of(problem)
-    tiles = dict.fromkeys(replace(s, height=1) for s in _tiles(g, problem, target))
+    tiles = dict.fromkeys(s for s in _tiles(g, problem, target) if g.out_size[1] % s.height == 0)
     return [s for s in sorted(tiles, key=lambda s: _cost(g, problem, s, target)) if is_legal(problem, s, target)]
 
 
