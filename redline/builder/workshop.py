@@ -33,12 +33,13 @@ from redline.kernels.problem import CpuTarget
 from redline.lower import Joint, Program, Step, join, joints, lower, plan
 from redline.quant import UINT8, Grid
 from redline.runtime import Engine, load
-from redline.tune import Choice, Job, TimingCache, choose
+from redline.tune import Choice, Job, TimingCache, choose, contest
 
 Progress = Callable[[str, int, int], None]
 
 
 WORTH = 0.97  # of the time of several steps: one that is hardly faster alone is not in an engine
+FAR_BEHIND = 1.3  # times the steps' own times, though they were measured at other moments
 
 
 class Runnable(Protocol):
@@ -173,42 +174,46 @@ class Workshop:
         found = joints(part.program, near) if part.program is part.largest else []
         if not found:
             return part
-        times = self._tune(_jobs(step for joint in found for step in (*joint.parts, joint.joined)), opt_level, every=True)
-        seconds = {job: choice.seconds for job, choice in times.items()}
-        program = join(part.program, _best(found, lambda joint: _gain(joint, seconds)))
+        chosen = self._tune(_jobs(step for joint in found for step in (*joint.parts, joint.joined)), opt_level)
+        cache = self._cache()
+        gains = [self._gain(joint, chosen, cache) for joint in found]
+        program = join(part.program, _best(found, gains))
         return replace(part, program=program, largest=program)
 
+    def _gain(self, joint: Joint, chosen: Mapping[Job, Choice], cache: TimingCache) -> float:
+        """By how much one step is faster than several; nothing where they were not timed, or it is far behind."""
+        joined, *parts = (chosen[job] for job in _jobs((joint.joined, *joint.parts)))
+        known = [part.seconds for part in parts if part.seconds is not None]
+        if joined.seconds is None or (len(known) == len(parts) and joined.seconds > FAR_BEHIND * sum(known)):
+            return 0.0
+        apart, together = contest(parts, joined, self.target, self.compiler, cache)
+        return WORTH * apart - together
+
     def _tune(
-        self, jobs: Sequence[Job], opt_level: int | None, forms: Mapping[Job, Collection[str]] = MappingProxyType({}),
-        every: bool = False,
-    ) -> dict[Job, Choice]:  # fmt: skip
+        self, jobs: Sequence[Job], opt_level: int | None, forms: Mapping[Job, Collection[str]] = MappingProxyType({})
+    ) -> dict[Job, Choice]:
+        level = self.opt_level if opt_level is None else opt_level
+        return choose(jobs, self.target, self.compiler, level, self._cache(), self.report, forms)
+
+    def _cache(self) -> TimingCache:
         target = self.target
         machine = f"{cpu.model_name()} {isa.text(target)} {target.num_threads} threads, {self.compiler.identity}"
-        cache = TimingCache.open(Path(self.timing_cache) if self.timing_cache else _default_cache(machine), machine)
-        level = self.opt_level if opt_level is None else opt_level
-        return choose(jobs, target, self.compiler, level, cache, self.report, forms, every)
+        return TimingCache.open(Path(self.timing_cache) if self.timing_cache else _default_cache(machine), machine)
 
 
 def _jobs(steps: Iterable[Step]) -> list[Job]:
     return [Job(step.family, step.problem) for step in steps]
 
 
-def _best(found: Iterable[Joint], gain: Callable[[Joint], float]) -> list[Joint]:
+def _best(found: Sequence[Joint], gains: Sequence[float]) -> list[Joint]:
     """Those that gain time, the most first; of those that share a part the better one."""
     taken: set[Step] = set()
     chosen = []
-    for joint in sorted(found, key=gain, reverse=True):
-        if gain(joint) > 0 and taken.isdisjoint(joint.parts):
+    for gain, joint in sorted(zip(gains, found, strict=True), key=lambda entry: -entry[0]):
+        if gain > 0 and taken.isdisjoint(joint.parts):
             taken.update(joint.parts)
             chosen.append(joint)
     return chosen
-
-
-def _gain(joint: Joint, seconds: Mapping[Job, float | None]) -> float:
-    """By how much one step is faster than several; nothing where they were not timed."""
-    joined, *parts = (seconds[job] for job in _jobs((joint.joined, *joint.parts)))
-    known = [each for each in parts if each is not None]
-    return WORTH * sum(known) - joined if joined is not None and len(known) == len(parts) else 0.0
 
 
 def _check_types(program: Program) -> None:

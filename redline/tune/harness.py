@@ -13,7 +13,7 @@ held up, the time that the threads computed stands for it. A candidate that is f
 import ctypes
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 
 import numpy as np
@@ -30,6 +30,7 @@ from redline.tune.stock import REPEATS, Stock, aligned, at_tuned_shape
 ENOUGH_SECONDS = 0.02  # of all turns of one candidate that count
 TURN_SECONDS = 2e-3  # of a turn after the first: short enough to find the cores free even on a busy machine
 MIN_TURNS, MAX_TURNS = 4, 16
+COLD_TURNS = 24  # of one step each
 TOO_SLOW = 1.25  # times the fastest: takes no turns beyond the least number
 MAX_WAIT = 0.02  # of a turn, in which threads may wait for a core
 PAUSE_SECONDS = 2e-3  # after a turn that did not count: who has slept is not stopped soon
@@ -54,6 +55,7 @@ class _Runner:
     index: int
     call: Call
     is_cold: bool
+    warming: int = 1  # steps in front of those that count
     clean: list[float] = field(default_factory=list)
     other: list[float] = field(default_factory=list)
     counted: float = 0.0
@@ -65,6 +67,8 @@ class _Runner:
     @property
     def repeats(self) -> int:
         """Of the next turn."""
+        if not self.warming:
+            return 1
         if not self.clean and not self.other:
             return REPEATS
         return max(1, min(REPEATS, round(TURN_SECONDS / max(self.seconds, 1e-9))))
@@ -115,6 +119,17 @@ class Harness:
             self.found.update(self._race(rivals))
         return self.found[index]
 
+    def in_turns(self) -> list[float]:
+        """The times of all candidates, whatever their problems, which take turns: for times that are to be compared.
+
+        Nothing is in the caches of the threads when one begins, as between large steps of an engine.
+        """
+        runners = [replace(self._runner(i, Stock(c.problem)), is_cold=True, warming=0) for i, c in enumerate(self.candidates)]
+        for _ in range(COLD_TURNS):
+            for runner in runners:
+                self._take_turn(runner)
+        return [runner.seconds for runner in runners]
+
     def _race(self, indices: Sequence[int]) -> dict[int, float]:
         """The times of candidates of one problem, which take turns."""
         stock = Stock(self.candidates[indices[0]].problem)
@@ -128,18 +143,19 @@ class Harness:
 
     def _take_turn(self, runner: _Runner) -> None:
         repeats, first = runner.repeats, runner.call.first_step
-        runner.call.end_step = first + 1 + repeats
+        begin, end = first + runner.warming, first + runner.warming + repeats
+        runner.call.end_step = end
         if runner.is_cold:  # read, not written: what is dirty would have to go to memory while the kernel is timed
             self.library.checksum(self.flush.ctypes.data, FLUSH_BYTES)
         before, start = waited_seconds(), time.process_time()
         self.library.run(self.pool, ctypes.byref(runner.call))
         computed, waited = time.process_time() - start, waited_seconds() - before
-        counted = sum(self.times[first + 1 : first + 1 + repeats])
-        if waited <= MAX_WAIT * sum(self.times[first : first + 1 + repeats]):
+        counted = sum(self.times[begin:end])
+        if waited <= MAX_WAIT * sum(self.times[first:end]):
             runner.clean.append(counted / repeats)
             runner.counted += counted
         else:
-            runner.other.append(computed / (1 + repeats) / self.threads)
+            runner.other.append(computed / (end - first) / self.threads)
             time.sleep(PAUSE_SECONDS)
 
     def _runner(self, index: int, stock: Stock) -> _Runner:

@@ -4,6 +4,7 @@ Opt-level says how many candidates a problem may have; at level 0 the family's f
 from the timing cache where it has them, so a build with a full cache measures nothing and decides the same every time.
 """
 
+import hashlib
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -65,25 +66,47 @@ Progress = Callable[[str, int, int], None]
 
 def choose(
     jobs: Sequence[Job], target: CpuTarget, toolchain: Toolchain, opt_level: int, cache: TimingCache, progress: Progress,
-    forms: Mapping[Job, Collection[str]] = MappingProxyType({}), every: bool = False,
+    forms: Mapping[Job, Collection[str]] = MappingProxyType({}),
 ) -> dict[Job, Choice]:  # fmt: skip
     """The choice for every job. ``progress(stage, done, total)`` follows the stages "compile" and "time".
 
-    ``forms``: packings of constants of which a tactic should be among those timed, however far behind it stands. ``every``:
-    a job with one candidate is timed as well, since its time is to be compared with others'.
+    ``forms``: packings of constants of which a tactic should be among those timed, however far behind it stands.
     """
     candidates = {job: _candidates(job, target, opt_level, forms.get(job, ())) for job in dict.fromkeys(jobs)}
     if opt_level:
         missing = [
             Candidate(job.key, repr(schedule) + point.suffix, point, code)
             for job, options in candidates.items()
-            if every or len(options) > 1
+            if len(options) > 1
             for point in points(job.problem)
             for schedule, code in options
             if cache.seconds(job.key, repr(schedule) + point.suffix) is None
         ]
         _measure(missing, target, toolchain, cache, progress)
     return {job: _best(job, options, cache, timed=opt_level > 0) for job, options in candidates.items()}
+
+
+def contest(
+    apart: Sequence[Choice], joined: Choice, target: CpuTarget, toolchain: Toolchain, cache: TimingCache
+) -> tuple[float, float]:
+    """Seconds of some kernels, one after the other, and of the one that may take their place.
+
+    They were timed before, but at other moments: what else the machine did then would decide. Here they take turns, and
+    find in the caches only what they bring there themselves.
+    """
+    distinct = {choice.code.symbol: choice for choice in (*apart, joined)}
+    names = "\n".join(f"{choice.job.key} {choice.schedule!r}" for choice in (*apart, joined))
+    key = f"contest {hashlib.sha256(names.encode()).hexdigest()}"
+    if cache.seconds(key, "apart") is None or cache.seconds(key, "joined") is None:
+        candidates = [Candidate(c.job.key, repr(c.schedule), c.job.problem, c.code) for c in distinct.values()]
+        objects = compile_objects([source(c.code) for c in distinct.values()], target, toolchain)
+        with Harness(candidates, objects, target, toolchain) as harness:
+            seconds = dict(zip(distinct, harness.in_turns(), strict=True))
+        cache.record(key, "apart", sum(seconds[choice.code.symbol] for choice in apart))
+        cache.record(key, "joined", seconds[joined.code.symbol])
+        cache.save()
+        log.debug(3, f"contest: {'  '.join(f'{c.job.family} {1e6 * seconds[c.code.symbol]:.1f} us' for c in (*apart, joined))}")
+    return cache.entries[key]["apart"], cache.entries[key]["joined"]
 
 
 def _candidates(job: Job, target: CpuTarget, opt_level: int, forms: Collection[str]) -> list[tuple[Any, KernelCode]]:

@@ -129,6 +129,34 @@ def test_bfloat16(target, channels):
     check(FAMILY, problem, target, FAMILY.schedules(problem, target), rtol=1e-2)
 
 
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_readers_of_readers(target, batch):
+    first = maker(high=24, batch=batch)
+    second = strided(first)
+    last = convolution(second.problem.out, 10, 2, 2)
+    readers = (pointwise(first), second, replace(pointwise(second.problem), of=1), Reader("conv", last, of=1))
+    problem = Problem(first, readers)
+    assert problem.unit == 4 and len(problem.writes) == 3
+    check(FAMILY, problem, target, FAMILY.schedules(problem, target))
+
+
+def test_parts_of_the_channels_of_a_reader():
+    first = maker()
+    second = pointwise(first, 20)
+    problem = Problem(first, (second, *(replace(parts_of_pixels(second.problem, *part), of=0) for part in ((0, 2), (2, 8)))))
+    check(FAMILY, problem, AVX512, FAMILY.schedules(problem, AVX512))
+
+
+def test_readers_of_readers_that_are_not_joined():
+    first = maker()
+    second = pointwise(first)
+    third = convolution(second.problem.out, 8, 3, 2, (1, 1, 0, 0))
+    assert not applies(first, (second, Reader("conv", third, of=0)))  # needs a row above its band
+    assert not applies(first, (replace(pointwise(second.problem), of=1), second))
+    assert not applies(first, (replace(second, of=0),))
+
+
 def test_what_is_not_joined():
     first = maker()
     assert applies(first, (strided(first),))

@@ -8,7 +8,7 @@ import redline
 from redline import frontend, passes
 from redline.builder import workshop
 from redline.codegen.c import isa
-from redline.lower import Program, join, lower, pairs
+from redline.lower import Joint, Program, join, joints, lower
 from redline.ops import run
 from tests.lower.inverted import CHANNELS, expanded
 
@@ -18,6 +18,10 @@ BETWEEN = 9 * 7 * CHANNELS * 4  # bytes
 
 def lowered(model: onnx.ModelProto) -> Program:
     return lower(passes.optimize(frontend.load(model)), None)
+
+
+def pairs(program: Program, least: int) -> list[Joint]:
+    return [joint for joint in joints(program, least) if joint.joined.family == "expanded"]
 
 
 def families(program: Program) -> list[str]:
@@ -56,8 +60,8 @@ def test_nothing_is_joined_that_is_not_chosen():
 def test_an_engine_with_joined_steps_answers_the_same(monkeypatch, tmp_path, target, pads):
     if not isa.needs(isa.target(target)) <= redline.base.cpu.features():
         pytest.skip(f"needs {target}")
-    monkeypatch.setattr(workshop, "pairs", lambda program, near: pairs(program, 0))
-    monkeypatch.setattr(workshop, "_is_faster", lambda pair, seconds: True)
+    monkeypatch.setattr(workshop, "joints", lambda program, near: pairs(program, 0))
+    monkeypatch.setattr(workshop.Workshop, "_gain", lambda shop, joint, chosen, cache: 1.0)
     model = expanded(pads=pads, batch=1)
     x = np.random.default_rng(3).standard_normal(SHAPE).astype(np.float32)
     cache = tmp_path / "timings.json"

@@ -1,8 +1,9 @@
 """A convolution and what reads its result, a band at a time, in C: the kernels of all of them, and KERNEL, which calls them.
 
-Scratch holds the rows of a band and, above them, those of the band before that its readers need once more; then comes what
-the kernels themselves need. The maker believes that a whole image were there: it is handed the address at which it would
-begin. A reader is a kernel for one band, and is handed the addresses at which that begins.
+Scratch holds the rows of a band and, above them, those of the band before that its readers need once more; then come the
+rows of readers that others read, and what the kernels themselves need. The maker believes that a whole image were there: it
+is handed the address at which it would begin. A reader is a kernel for one band, and is handed the addresses at which that
+begins.
 """
 
 import re
@@ -10,8 +11,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from redline.kernels import cexpr
-from redline.kernels.banded.cut import ROWS, Cut
-from redline.kernels.banded.problem import READERS, Problem
+from redline.kernels.banded.cut import ROWS, Cut, window
+from redline.kernels.banded.problem import MAKER, READERS, Problem, Reader
 from redline.kernels.banded.schedule import Schedule, above, alone, cuts, held, held_rows, in_bands, is_legal
 from redline.kernels.conv.direct import DirectKernel
 from redline.kernels.ctext import block, loop, share
@@ -80,9 +81,16 @@ class BandedKernel:
         return found
 
     def _argument(self, reader: int, i: int) -> int:
-        """The number among all reads of operand ``i`` of a reader, which is not what the maker makes."""
-        before = sum(len(each.problem.reads) - 1 for each in self.problem.readers[:reader])
+        """The number among all reads of operand ``i`` of a reader, which is not what is held."""
+        before = sum(len(each.others) for each in self.problem.readers[:reader])
         return len(self.problem.maker.reads) + before + i - (i > self.problem.readers[reader].place)
+
+    def _result(self, reader: int) -> str:
+        """C: where a reader's result is written, the rows of a band at a time if it is held."""
+        if reader in self.problem.inner:
+            return f"inner{reader}"
+        before = sum(1 for number in range(reader) if number not in self.problem.inner)
+        return f"args[{len(self.problem.reads) + before}]"
 
     @property
     def num_chunks(self) -> int:
@@ -90,13 +98,25 @@ class BandedKernel:
 
     @property
     def held_bytes(self) -> int:
-        """Whole cache lines, and one beyond, for tiles that read groups of channels."""
-        count = self.held_rows * self.row * self.held.dtype.size
-        return (-(-count // LINE) + 1) * LINE
+        """Of the maker's rows."""
+        return _lines(self.held_rows * self.row * self.held.dtype.size)
+
+    def _inner_bytes(self, reader: int) -> int:
+        """Of a reader's rows that are held."""
+        out = self.cuts[reader].problem.writes[0]
+        return _lines(out.num_bytes)
+
+    @cached_property
+    def starts(self) -> dict[int, int]:
+        """Where in scratch what each reader's result is held begins, and after all of them, at -1, what the kernels need."""
+        found, end = {}, self.held_bytes
+        for reader in sorted(self.problem.inner):
+            found[reader], end = end, end + self._inner_bytes(reader)
+        return {**found, -1: end}
 
     @property
     def scratch_bytes(self) -> int:
-        return self.held_bytes + max(self.maker.scratch_bytes, *(code.scratch_bytes for code in self.readers))
+        return self.starts[-1] + max(self.maker.scratch_bytes, *(code.scratch_bytes for code in self.readers))
 
     def text(self) -> str:
         lines = self.maker.functions()
@@ -123,7 +143,8 @@ class BandedKernel:
             f"const int64_t part = chunk % {s.parts}, n = chunk / {s.parts};",
             *share("b", "part", self.problem.maker.out.shape[ROWS] // s.rows, s.parts),
             f"{kind} *const held = scratch;",
-            f"void *const rest = (char *)scratch + {self.held_bytes};",
+            *(f"void *const inner{r} = (char *)scratch + {start};" for r, start in self.starts.items() if r >= 0),
+            f"void *const rest = (char *)scratch + {self.starts[-1]};",
             *self._padding(),
             *loop("b", "b0", "b1", band),
         ]
@@ -163,22 +184,37 @@ class BandedKernel:
     def _read(self, number: int) -> list[str]:
         """C: the band of one reader."""
         reader, small, code = self.problem.readers[number], self.cuts[number], self.readers[number]
-        seen = self.problem.windows[number]
-        rows = self.schedule.rows // seen.step
-        place = (self.above - seen.before) * self.row + (self.left - seen.left) * self.held.strides[2] + reader.offset
-        first = len(self.problem.reads) + sum(len(each.problem.writes) for each in self.problem.readers[:number])
-        operands, count, texts = (*reader.problem.reads, *reader.problem.writes), len(reader.problem.reads), []
-        for i, operand in enumerate(operands):
-            if i == reader.place:
-                texts.append(f"held + {place}" if place else "held")
-                continue
-            argument = f"args[{first + i - count if i >= count else self._argument(number, i)}]"
-            moves = [f"b * {rows * small.steps[i]}"] if small.steps[i] else []
-            moves += [f"n * {small.images[i]}"] if small.images[i] and self.held.shape[0] > 1 else []
-            texts.append(f"({operand.dtype.c} *){argument} + {' + '.join(moves)}" if moves else argument)
+        reads = [
+            self._held_for(reader) if i == reader.place else self._moved(f"args[{self._argument(number, i)}]", small, i)
+            for i in range(len(reader.problem.reads))
+        ]
+        inside, result = number in self.problem.inner, self._result(number)
+        written = result if inside else self._moved(result, small, len(reads))
         call = f"kernel{number}(reading, rest, c);"
-        inner = [f"void *const reading[] = {{{', '.join(texts)}}};", *loop("c", 0, code.num_chunks, [call])]
+        inner = [f"void *const reading[] = {{{', '.join([*reads, written])}}};", *loop("c", 0, code.num_chunks, [call])]
         return block("", inner)
+
+    def _held_for(self, reader: Reader) -> str:
+        """C: where what is held for ``reader`` begins in band b."""
+        if reader.of != MAKER:
+            kind = reader.problem.reads[reader.place].dtype.c
+            return f"({kind} *)inner{reader.of} + {reader.offset}" if reader.offset else f"inner{reader.of}"
+        seen = window(reader.problem)
+        assert seen is not None, "known since the problem was made"
+        place = (self.above - seen.before) * self.row + (self.left - seen.left) * self.held.strides[2] + reader.offset
+        return f"held + {place}" if place else "held"
+
+    def _moved(self, address: str, small: Cut, i: int) -> str:
+        """C: where operand ``i`` of a reader begins in band b of image n."""
+        operand, rows = (small.problem.reads + small.problem.writes)[i], small.rows
+        moves = [f"b * {rows * small.steps[i]}"] if small.steps[i] else []
+        moves += [f"n * {small.images[i]}"] if small.images[i] and self.held.shape[0] > 1 else []
+        return f"({operand.dtype.c} *){address} + {' + '.join(moves)}" if moves else address
+
+
+def _lines(num_bytes: int) -> int:
+    """Whole cache lines, and one beyond, for tiles that read groups of channels."""
+    return (-(-num_bytes // LINE) + 1) * LINE
 
 
 def _renamed(text: str, number: int) -> str:

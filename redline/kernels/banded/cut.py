@@ -42,11 +42,12 @@ class Window:
 
 @dataclass(frozen=True)
 class Cut:
-    """``problem`` makes a band. ``steps``: elements from one row of an operand to the next, reads then writes; 0 where all rows
-    read the same, and where the maker's rows are read. ``images``: the same from one image to the next.
+    """``problem`` makes a band, ``rows`` of its result. ``steps``: elements from one row of an operand to the next, reads then
+    writes; 0 where all rows read the same, and where the maker's rows are read. ``images``: the same from image to image.
     """
 
     problem: Any
+    rows: int
     steps: StaticShape
     images: StaticShape
 
@@ -94,7 +95,8 @@ def cut(problem: Any, place: int, image: Operand, held: Operand, rows: int) -> C
     else:
         bare = tuple(replace(w, pad_begin=0, pad_end=0) for w in problem.windows)
         small = replace(problem, reads=(x, *extra), out=out, windows=bare)
-    return Cut(small, *(_steps(problem, place, found, axis) for found, axis in ((loaded, ROWS), (images, 0))))
+    moves = (_steps(problem, place, found, axis) for found, axis in ((loaded, ROWS), (images, 0)))
+    return Cut(small, out_rows, *moves)
 
 
 def _cut_nest(problem: nest.Problem, place: int, image: Operand, held: Operand, rows: int) -> Cut | None:
@@ -117,7 +119,7 @@ def _cut_nest(problem: nest.Problem, place: int, image: Operand, held: Operand, 
         reads[place], strides=tuple(held.strides[ROWS] if a == down else s for a, s in enumerate(read.strides))
     )
     small = replace(problem, reads=tuple(reads), writes=tuple(_narrowed(w, {axis: rows}) for w in problem.writes))
-    return Cut(small, _steps(problem, place, loaded, axis), (0,) * len(problem.reads + problem.writes))
+    return Cut(small, rows, _steps(problem, place, loaded, axis), (0,) * len(problem.reads + problem.writes))
 
 
 def _row(image: Operand) -> tuple[int, int]:

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from redline.kernels.banded.cut import ROWS, Cut, cut
-from redline.kernels.banded.problem import READERS, Problem, held_as
+from redline.kernels.banded.cut import ROWS, Cut
+from redline.kernels.banded.problem import READERS, Problem, cuts_of, held_as
 from redline.kernels.conv.candidates import of_even_rows
 from redline.kernels.conv.schedule import Direct
 from redline.kernels.conv.schedule import is_legal as is_legal_convolution
@@ -44,9 +44,9 @@ def held_rows(problem: Problem, rows: int, height: int) -> int:
 
 def cuts(problem: Problem, rows: int) -> list[Cut]:
     """The readers for a band of ``rows``."""
-    lies = held(problem)
-    found = [cut(reader.problem, reader.place, problem.maker.out, lies, rows) for reader in problem.readers]
-    return [each for each in found if each is not None]
+    found = cuts_of(problem.maker, problem.readers, held(problem), rows)
+    assert found is not None, "known since the problem was made"
+    return found
 
 
 def alone(target: CpuTarget) -> CpuTarget:
