@@ -5,6 +5,7 @@ A coordinate expression is int64 arithmetic over Index and Lit. A *box* gives ea
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import gcd
 
 from redline.base import dtypes
 from redline.base.extents import Undecided, is_open
@@ -212,22 +213,95 @@ def _fold_division(node: Call, divisor: int, box: Box) -> Expr:
 
 
 def _divided(node: Call, divisor: int, box: Box) -> Expr:
-    form = affine(node.args[0])
-    if form is None or divisor <= 0:
+    form = _sum_of(node.args[0])
+    if divisor <= 0:
         return node
-    exact = tuple((axis, factor) for axis, factor in form.coefficients if _divides(divisor, factor))
-    rest = Affine(form.offset % divisor, tuple(c for c in form.coefficients if c not in exact))
-    quotient = Affine(form.offset // divisor, tuple((axis, factor // divisor) for axis, factor in exact))
-    span = _affine_interval(rest, box)
+    exact = {atom: factor for atom, factor in form.factors.items() if _divides(divisor, factor)}
+    rest = _Sum(form.offset % divisor, {a: f for a, f in form.factors.items() if a not in exact})
+    quotient = _Sum(form.offset // divisor, {atom: factor // divisor for atom, factor in exact.items()})
+    span = rest.interval(box)
     if span is None:
         return node
     multiple = span[0] // divisor
     if multiple == span[1] // divisor:
         if node.fn == "mod":
-            return (rest + Affine(-multiple * divisor)).expr()
-        return (quotient + Affine(multiple)).expr()
+            return rest.plus(-multiple * divisor).expr()
+        return quotient.plus(multiple).expr()
+    coarse = _coarser(rest, divisor, box)
+    if coarse is not None:
+        unit, large, small = coarse
+        shorter = simplify(call(node.fn, large.expr(), integer(divisor // unit)), box)
+        if node.fn == "mod":
+            return _Sum(0, {shorter: unit}).plus(small).expr()
+        return quotient.plus(_Sum(0, {shorter: 1})).expr()
     smaller = call(node.fn, rest.expr(), integer(divisor))
     return smaller if node.fn == "mod" else call("add", quotient.expr(), smaller)
+
+
+@dataclass(frozen=True)
+class _Sum:
+    """``offset + sum(factor * atom)``: an affine form whose atoms may be quotients and remainders as well as coordinates."""
+
+    offset: int
+    factors: Mapping[Expr, int]
+
+    def plus(self, other: "_Sum | int") -> "_Sum":
+        if not isinstance(other, _Sum):
+            return _Sum(self.offset + other, self.factors)
+        total = dict(self.factors)
+        for atom, factor in other.factors.items():
+            total[atom] = total.get(atom, 0) + factor
+        return _Sum(self.offset + other.offset, {atom: factor for atom, factor in total.items() if factor})
+
+    def times(self, factor: int) -> "_Sum":
+        return _Sum(self.offset * factor, {atom: f * factor for atom, f in self.factors.items()} if factor else {})
+
+    def interval(self, box: Box) -> Interval | None:
+        low = high = self.offset
+        for atom, factor in self.factors.items():
+            known = interval(atom, box)
+            if known is None:
+                return None
+            ends = (known[0] * factor, known[1] * factor)
+            low, high = low + min(ends), high + max(ends)
+        return low, high
+
+    def expr(self) -> Expr:
+        """Coordinates first, in their order: the same sum is the same expression."""
+        coordinates = sorted((a.axis, f) for a, f in self.factors.items() if isinstance(a, Index))
+        total = Affine(self.offset, tuple(coordinates)).expr()
+        for atom, factor in self.factors.items():
+            if not isinstance(atom, Index):
+                total = call("add", total, call("mul", atom, integer(factor)))
+        return total
+
+
+def _sum_of(expr: Expr) -> _Sum:
+    """Any int64 expression as a sum: of itself, if it is nothing else."""
+    form = affine(expr)
+    if form is not None:
+        return _Sum(form.offset, {Index(dtypes.int64, axis): factor for axis, factor in form.coefficients})
+    if isinstance(expr, Call) and expr.fn in ("add", "sub", "neg"):
+        first, last = _sum_of(expr.args[0]), _sum_of(expr.args[-1])
+        return first.times(-1) if expr.fn == "neg" else first.plus(last if expr.fn == "add" else last.times(-1))
+    if isinstance(expr, Call) and expr.fn == "mul":
+        for one, other in (expr.args, expr.args[::-1]):
+            if isinstance(one, Lit):
+                return _sum_of(other).times(whole(one.value))
+    return _Sum(0, {expr: 1})
+
+
+def _coarser(form: _Sum, divisor: int, box: Box) -> tuple[int, _Sum, _Sum] | None:
+    """(unit, large, small) such that ``form`` is unit * large + small with small below unit, which divides the divisor."""
+    if is_open(divisor) or any(map(is_open, form.factors.values())):
+        return None
+    for unit in sorted({gcd(divisor, factor) for factor in form.factors.values()} - {1}, reverse=True):
+        large = {atom: factor // unit for atom, factor in form.factors.items() if factor % unit == 0}
+        small = _Sum(form.offset, {atom: factor for atom, factor in form.factors.items() if factor % unit})
+        span = small.interval(box)
+        if span is not None and span[0] >= 0 and span[1] < unit:
+            return unit, _Sum(0, large), small
+    return None
 
 
 def _divides(divisor: int, factor: int) -> bool:

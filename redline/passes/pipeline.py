@@ -18,6 +18,7 @@ from redline.passes import (
     fold_scale_shift,
     integer_products,
     merge_projections,
+    mix_before_upsampling,
     propagate_quantization,
     push_transposes,
     quantized,
@@ -72,6 +73,7 @@ def optimize(graph: Graph, observer: Observer | None = None, keep: Set[str] = NO
     walk(sink_reshapes.run)
     simplify()
     walk(fold_scale_shift.run)
+    walk(mix_before_upsampling.run)
     walk(recognise_normalization.take_scale_and_bias)
     walk(flush_weights.run)
     walk(shape_rows.run)
