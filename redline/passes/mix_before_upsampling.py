@@ -5,6 +5,7 @@ Where upsampled channels stand beside others, as in feature pyramids, each has i
 part gives is added to what the other does.
 """
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -38,18 +39,22 @@ def _mix_first(node: Node, rewriter: Rewriter) -> Value | None:
         return None
     parts = operands(x)
     ends = np.cumsum([shapes.static(part.shape)[axis] for part in parts])
-    weights = dict(zip(parts, np.split(mix.weights, ends[:-1], axis=1), strict=True))
-    upsampled = [part for part in parts if _is_upsampling(part, mix)]
-    others = [part for part in parts if part not in upsampled]
-    if not upsampled or not others or len(weights) < len(parts):
+    weighed = list(zip(parts, np.split(mix.weights, ends[:-1], axis=1), strict=True))
+    others = [(part, own) for part, own in weighed if not _is_upsampling(part, mix)]
+    if not others or len(others) == len(parts):
         return None
-    beside = others[0] if len(others) == 1 else make("Concat", *others, axis=axis)
-    own = np.concatenate([weights[part] for part in others], axis=1)
-    total = make_node("Conv", [beside, constant(own), *node.inputs[2:]], node.attrs).out
-    for part in upsampled:
-        mixed = make_node("Conv", [operands(part)[0], constant(weights[part])], node.attrs).out
-        total = make("Add", total, _upsampled(part, mixed))
+    beside = others[0][0] if len(others) == 1 else make("Concat", *(part for part, _ in others), axis=axis)
+    total = make_node("Conv", [beside, _joined([own for _, own in others]), *node.inputs[2:]], node.attrs).out
+    for part, own in weighed:
+        if _is_upsampling(part, mix):
+            mixed = make_node("Conv", [operands(part)[0], _joined([own])], node.attrs).out
+            total = make("Add", total, _upsampled(part, mixed))
     return total
+
+
+def _joined(weights: Sequence[np.ndarray]) -> Value:
+    """Weights of channels side by side."""
+    return constant(np.ascontiguousarray(np.concatenate(weights, axis=1)))
 
 
 def _is_one_tap(node: Node, mix: Linear) -> bool:

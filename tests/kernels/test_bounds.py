@@ -57,6 +57,21 @@ def test_divisions_with_a_known_remainder_vanish() -> None:
     assert simplify(call("floordiv", k, integer(7)), BOX) == integer(0)
 
 
+def test_quotients_within_sums() -> None:
+    """What an upsampling that is written as Reshape, Expand, Reshape reads: half the row, half the column, the channel."""
+    box = bounds.box_of((6, 8, 5))
+    flat = call("add", call("add", call("mul", i, integer(40)), call("mul", j, integer(5))), k)
+    column = call("mod", call("floordiv", flat, integer(10)), integer(4))
+    assert simplify(column, box) == call("floordiv", j, integer(2))
+    half = call("add", call("add", call("mul", i, integer(20)), call("mul", column, integer(5))), k)
+    assert simplify(call("floordiv", half, integer(40)), box) == call("floordiv", i, integer(2))
+    assert simplify(call("mod", half, integer(5)), box) == k
+    odd = call("mod", call("add", call("mul", i, integer(6)), k), integer(10))  # 6 does not divide 10, but 2 does
+    assert simplify(odd, bounds.box_of((6, 8, 2))) == call(
+        "add", k, call("mul", call("mod", call("mul", i, integer(3)), integer(5)), integer(2))
+    )
+
+
 def test_decided_conditions_vanish() -> None:
     x, y = lit(1.0, float32), Load(float32, 0, (i,))
     inside = call("and", call("ge", i, integer(0), dtype=bool_), call("lt", k, integer(7), dtype=bool_), dtype=bool_)

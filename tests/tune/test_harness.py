@@ -146,6 +146,14 @@ def test_turns_in_which_a_thread_waited_do_not_count(monkeypatch: pytest.MonkeyP
     assert len(runner.clean) == (len(runner.other) if len(held_up) == 4 else 0)
 
 
+def test_candidates_of_other_problems_take_turns() -> None:
+    other = Plain((Operand.contiguous(dtypes.float32, (128,)),), (X,))
+    candidates = [candidate("compute_for(3000000);", Plain((X,), (X,))), candidate("compute_for(500000);", other)]
+    with harness(candidates, isa.target("generic", num_threads=1)) as timed:
+        long, short = timed.in_turns()
+    assert long >= 3e-3 and short >= 5e-4  # at least what they compute
+
+
 def test_waiting_is_counted_by_the_system() -> None:
     before = waited_seconds()
     assert 0 <= before <= waited_seconds() < 3600 * os.cpu_count()

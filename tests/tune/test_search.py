@@ -12,7 +12,7 @@ from redline.codegen.c.toolchain import Toolchain
 from redline.kernels import FAMILIES, matmul
 from redline.kernels.expr import Acc
 from redline.kernels.problem import Operand
-from redline.tune import Choice, Job, TimingCache, choose, search
+from redline.tune import Choice, Job, TimingCache, choose, contest, search
 from redline.tune.harness import Candidate
 
 TARGET = isa.target("avx512", num_threads=2)
@@ -44,6 +44,10 @@ class Stopwatch:
     def seconds(self, index: int) -> float:
         self.asked.append(self.candidates[index].schedule)
         return self.planted.get(self.candidates[index].schedule, 1e-3)
+
+    def in_turns(self) -> list[float]:
+        self.asked += [candidate.schedule for candidate in self.candidates]
+        return [self.planted.get(candidate.schedule, 1e-3) for candidate in self.candidates]
 
 
 @pytest.fixture
@@ -138,3 +142,12 @@ def test_batches_keep_problems_together() -> None:
         (0, 60), (60, 150), (150, 150 + limit), (150 + limit, 150 + 2 * limit), (150 + 2 * limit, 160 + 2 * limit),
     ]  # fmt: skip
     assert list(search._batches([])) == []
+
+
+def test_a_contest_is_timed_once_and_counts_equal_parts_each(watch: type[Stopwatch]) -> None:
+    first, second = (chosen([job(rows)], 0)[job(rows)] for rows in (64, 32))
+    watch.planted = {repr(first.schedule): 3e-3, repr(second.schedule): 2e-3}
+    cache = TimingCache("machine")
+    times = [contest((first, first), second, TARGET, COMPILER, cache) for _ in range(2)]
+    assert times == [(pytest.approx(6e-3), pytest.approx(2e-3))] * 2
+    assert sorted(watch.asked) == sorted([repr(first.schedule), repr(second.schedule)])
