@@ -31,7 +31,7 @@ Outputs = Mapping[str, np.ndarray]
 Metric = Callable[[Sequence[Outputs]], float]
 MOST_EVALUATED = 256
 TIMED_RUNS = 15
-PRODUCTS = frozenset({"conv", "depthwise", "expanded", "matmul"})
+PRODUCTS = frozenset({"banded", "conv", "depthwise", "expanded", "matmul"})
 
 
 @dataclass(frozen=True)
