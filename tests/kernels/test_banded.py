@@ -79,6 +79,22 @@ def test_bands_parts_and_borders(pads, batch, rows, parts):
     check(FAMILY, problem, AVX512, [schedule])
 
 
+def test_rows_too_long_for_the_caches_are_held_a_few_at_a_time():
+    first = maker(filters=20, taps=1, high=6)
+    small = replace(AVX512, l2_bytes=1 << 10)
+    problem = Problem(first, (strided(first),))
+    assert {s.rows for s in FAMILY.schedules(problem, small)} == {2}
+    odd = maker(filters=20, taps=1, high=7)
+    assert {s.rows for s in FAMILY.schedules(Problem(odd, (pointwise(odd),)), small)} == {1}
+    check(FAMILY, problem, small, FAMILY.schedules(problem, small)[:1])
+
+
+def test_images_of_one_column():
+    first = conv.Problem(C(float32, (1, 35, 1, 8)), C(float32, (16, 8, 1, 1), True), C(float32, (1, 35, 1, 16)), Acc(float32))
+    problem = Problem(first, (pointwise(first),))
+    check(FAMILY, problem, AVX512, FAMILY.schedules(problem, AVX512))
+
+
 def test_every_candidate():
     first = maker(high=24)
     problem = Problem(first, (strided(first), pointwise(first)))

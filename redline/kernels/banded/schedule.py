@@ -75,19 +75,15 @@ def is_legal(problem: Problem, s: Schedule, target: CpuTarget) -> bool:
 
 def schedules(problem: Problem, target: CpuTarget) -> Sequence[Schedule]:
     """The legal candidates, the best guess first."""
-    makers = of_even_rows(problem.maker, target)[:MAKERS]
+    tiles = of_even_rows(problem.maker, target)
     found: dict[Schedule, None] = {}
     for rows in _bands(problem, target):
+        makers = [tile for tile in tiles if rows % tile.height == 0 and above(problem, tile.height) <= rows][:MAKERS]
         for way in ways(problem, rows, target):
             for maker in makers:
                 for parts in _parts(problem, rows, target):
                     found[Schedule(maker, rows, way, parts)] = None
-    return [s for s in found if is_legal(problem, s, target)] or [_smallest(problem, target)]
-
-
-def _smallest(problem: Problem, target: CpuTarget) -> Schedule:
-    height = problem.maker.out.shape[ROWS]
-    return Schedule(of_even_rows(problem.maker, target)[0], height, next(ways(problem, height, target)))
+    return [s for s in found if is_legal(problem, s, target)]
 
 
 def ways(problem: Problem, rows: int, target: CpuTarget) -> Iterator[tuple[Any, ...]]:
@@ -113,13 +109,13 @@ def _by_kind(found: Sequence[Any]) -> list[Any]:
 
 
 def _bands(problem: Problem, target: CpuTarget) -> list[int]:
-    """The largest bands that leave room in the second-level cache, and smaller ones."""
+    """The largest bands that leave room in the second-level cache, and smaller ones; the smallest, if none does."""
     lies, height = held(problem), problem.maker.out.shape[ROWS]
     row = lies.strides[ROWS] * lies.dtype.size
-    unit = problem.unit * (2 if problem.maker.out.shape[ROWS] % (2 * problem.unit) == 0 else 1)  # for tiles of two rows
+    unit = problem.unit * (2 if height % (2 * problem.unit) == 0 else 1)  # for tiles of two rows
     possible = [n for n in range(unit, height + 1, unit) if height % n == 0 and n >= above(problem, 1)]
     fitting = [[n for n in possible if held_rows(problem, n, 1) * row <= share * target.l2_bytes] for share in SHARES]
-    return list(dict.fromkeys(found[-1] for found in fitting if found))
+    return list(dict.fromkeys(found[-1] for found in fitting if found)) or possible[:1]
 
 
 def _parts(problem: Problem, rows: int, target: CpuTarget) -> list[int]:

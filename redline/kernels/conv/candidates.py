@@ -78,7 +78,8 @@ def _of_one_unit(problem: Problem, target: CpuTarget) -> list[Schedule]:
 def of_even_rows(problem: Problem, target: CpuTarget) -> list[Direct]:
     """Direct tiles, all of as many rows of outputs, for a convolution whose rows are asked for a few at a time."""
     g = geometry.of(problem)
-    tiles = dict.fromkeys(s for s in _tiles(g, problem, target) if g.out_size[1] % s.height == 0)
+    tiles = dict.fromkeys(each for s in _tiles(g, problem, target) for each in (s, replace(s, height=1)))
+    tiles = dict.fromkeys(s for s in tiles if g.out_size[1] % s.height == 0)
     return [s for s in sorted(tiles, key=lambda s: _cost(g, problem, s, target)) if is_legal(problem, s, target)]
 
 
